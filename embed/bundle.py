@@ -1,0 +1,220 @@
+"""A trained model on disk: a folder with ``bundle.json``, ``weights.safetensors`` and a card.
+
+No pickles anywhere: opening a bundle from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from embed.preprocess import Preprocess
+from embed.resnet import Architecture, ResNet18, WhitenedResNet, build
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+WEIGHTS = "weights.safetensors"
+CARD = "MODEL_CARD.md"
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+class BundleError(ValueError):
+    """A bundle is missing, damaged, of a newer format, or does not fit together."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained classifier and all that is needed to use it.
+
+    Attributes:
+        architecture: what to build.
+        preprocess: how a picture becomes the network's input.
+        classes: class names in the order of the logits.
+        weights: the network's state, name to tensor. On disk floating point is fp16.
+        temperature: divides the logits before the softmax so that confidence matches accuracy
+            (Guo et al. 2017, arXiv:1706.04599); fitted on the validation split.
+        metrics: what was measured, name to value; for people, not used by the program.
+        training: recipe, versions, seed and the like; for people likewise.
+    """
+
+    architecture: Architecture
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    weights: dict[str, Tensor] = field(repr=False)
+    temperature: float = 1.0
+    metrics: dict[str, Any] = field(default_factory=dict, repr=False)
+    training: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.architecture.classes:
+            raise BundleError(
+                f"the bundle names {len(self.classes)} classes but its network has"
+                f" {self.architecture.classes} outputs; expected as many names as outputs"
+            )
+        if not self.temperature > 0:
+            raise BundleError(f"temperature is {self.temperature}; expected a number above 0")
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and 64 hex digits over weights, architecture, preprocessing and classes.
+
+        Two bundles with one digest give the same embeddings; an index belongs to one digest.
+        """
+        return _digest(self._identity(), _sha256(self._encoded_weights()))
+
+    def network(self) -> WhitenedResNet | ResNet18:
+        """The network with these weights in float32, in evaluation mode.
+
+        Raises:
+            BundleError: the weights are not those of the architecture.
+        """
+        network = build(self.architecture)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise BundleError(
+                f"the weights do not fit the architecture {self.architecture.name!r}:"
+                f" {' '.join(str(error).split())[:300]}"
+            ) from error
+        return network.eval()
+
+    def save(self, folder: Path, card: str = "") -> None:
+        """Write the bundle into ``folder``, made if needed; an older bundle there is replaced.
+
+        Args:
+            folder: where to.
+            card: the model card's text, Markdown.
+
+        Raises:
+            BundleError: a weight does not fit into fp16.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = self._encoded_weights()
+        sha256 = _sha256(weights)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "digest": _digest(self._identity(), sha256),
+            **self._identity(),
+            "temperature": self.temperature,
+            "metrics": self.metrics,
+            "training": self.training,
+            "files": {WEIGHTS: sha256},
+        }
+        manifest["checksum"] = _digest(manifest)
+        _write(folder / WEIGHTS, weights)
+        _write(folder / CARD, card.encode())
+        _write(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+    @staticmethod
+    def load(folder: Path) -> Bundle:
+        """Read a bundle and check every checksum in it.
+
+        Raises:
+            BundleError: not a bundle, a newer format, or anything changed since it was saved.
+        """
+        path = folder / MANIFEST
+        try:
+            manifest = json.loads(path.read_bytes())
+            checksum = manifest.pop("checksum")
+        except FileNotFoundError:
+            raise BundleError(
+                f"no model in {folder}: {MANIFEST} is missing; train one with"
+                f" `lookalike train --out {folder}` or name another with --bundle"
+            ) from None
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
+        version = manifest.get("format_version")
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{path} has bundle format {version!r}, this program reads {FORMAT_VERSION};"
+                " use the version of lookalike that made it, or train again"
+            )
+        if (found := _digest(manifest)) != checksum:
+            raise BundleError(
+                f"{path} was changed after it was saved: its checksum is {found}, expected"
+                f" {checksum}; restore the file"
+            )
+        try:
+            encoded = (folder / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{folder / WEIGHTS} cannot be read: {error.strerror}") from error
+        if (found := _sha256(encoded)) != manifest["files"][WEIGHTS]:
+            raise BundleError(
+                f"{folder / WEIGHTS} is damaged: its checksum is {found}, expected"
+                f" {manifest['files'][WEIGHTS]}; restore the file"
+            )
+        try:
+            tensors = safetensors.torch.load(encoded)
+            preprocess = manifest["preprocess"]
+            bundle = Bundle(
+                architecture=Architecture.from_dict(manifest["architecture"]),
+                preprocess=Preprocess(
+                    preprocess["input_size"], tuple(preprocess["mean"]), tuple(preprocess["std"])
+                ),
+                classes=tuple(manifest["classes"]),
+                weights={
+                    name: tensor.float() if tensor.is_floating_point() else tensor
+                    for name, tensor in tensors.items()
+                },
+                temperature=float(manifest["temperature"]),
+                metrics=manifest["metrics"],
+                training=manifest["training"],
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the bundle in {folder} does not fit together: {error}") from error
+        # The digest that the index will be held against, once from what was read.
+        if (found := _digest(bundle._identity(), _sha256(encoded))) != manifest["digest"]:
+            raise BundleError(
+                f"{path} gives the digest {manifest['digest']}, its content has {found};"
+                " restore the bundle"
+            )
+        return bundle
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "architecture": self.architecture.to_dict(),
+            "preprocess": asdict(self.preprocess),
+            "classes": list(self.classes),
+        }
+
+    def _encoded_weights(self) -> bytes:
+        halves = {}
+        for name, tensor in sorted(self.weights.items()):
+            half = tensor.detach().cpu()
+            if half.is_floating_point():
+                half = half.to(torch.float16)
+                if not torch.isfinite(half).all():
+                    raise BundleError(
+                        f"weight {name!r} has values that fp16 cannot hold (largest"
+                        f" {float(tensor.abs().max()):.3g}, limit 65504); the training diverged"
+                    )
+            halves[name] = half.contiguous()
+        return safetensors.torch.save(halves)
+
+
+def _digest(*parts: Any) -> str:
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()
+    return f"sha256:{_sha256(canonical)}"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace ``path`` as a whole: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,291 @@
+"""Where pictures come from: CIFAR-10, a folder of pictures, or the rendered sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embed import scenes
+from embed.pictures import RGB, SUFFIXES, PictureError, PictureLimits, decode
+
+CIFAR10_FOLDER = "cifar-10-batches-py"
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Names of first-level folders that mean a split rather than a label."""
+
+
+class CorpusError(ValueError):
+    """The pictures cannot be found or read."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a corpus.
+
+    Attributes:
+        source: names the picture inside its corpus, for ever; ``Corpus.read`` takes it.
+        split: ``train``, ``val`` or ``test``; None where the corpus has none.
+        label: class name; None where the corpus has none.
+    """
+
+    source: str
+    split: str | None
+    label: str | None
+
+
+class Corpus(Protocol):
+    """A set of pictures that can be indexed and, where it has labels, trained on."""
+
+    @property
+    def name(self) -> str:
+        """For people: ``CIFAR-10`` or the folder's path."""
+
+    @property
+    def notice(self) -> str | None:
+        """A warning to show wherever this corpus is served, or None."""
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All pictures, in a fixed order."""
+
+    def read(self, source: str, at_least: int | None = None) -> RGB:
+        """The picture named ``source``, uint8 ``(h, w, 3)``.
+
+        Args:
+            source: an item's ``source``.
+            at_least: as in ``embed.pictures.decode``.
+
+        Raises:
+            CorpusError: there is no such picture (any more).
+            PictureError: the file is not a usable picture.
+        """
+
+
+class ArrayCorpus:
+    """A corpus held in memory as one array per split; sources are ``<split>/<number>``."""
+
+    def __init__(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        load: Callable[[], dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]],
+        notice: str | None = None,
+    ) -> None:
+        """Describe the corpus; nothing is read before it is needed.
+
+        Args:
+            name: for people.
+            classes: class names by number.
+            load: gives, for each split, pictures uint8 ``(n, h, w, 3)`` and labels ``(n,)``.
+            notice: a warning to show, or None.
+        """
+        self.name = name
+        self.classes = classes
+        self.notice = notice
+        self._load = load
+
+    @cached_property
+    def splits(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Pictures ``(n, h, w, 3)`` and labels ``(n,)`` of each split."""
+        return self._load()
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All pictures, split by split."""
+        return tuple(
+            Item(f"{split}/{number:05d}", split, self.classes[label])
+            for split, (_, labels) in self.splits.items()
+            for number, label in enumerate(labels)
+        )
+
+    def read(self, source: str, at_least: int | None = None) -> RGB:
+        """The picture named ``source``; see ``Corpus.read``."""
+        split, _, number = source.partition("/")
+        try:
+            picture: RGB = self.splits[split][0][int(number)]
+        except (KeyError, ValueError, IndexError):
+            raise CorpusError(f"{self.name} has no picture {source!r}") from None
+        return picture
+
+
+class FolderCorpus:
+    """A folder of pictures, labels from its sub-folders.
+
+    ``cats/a.jpg`` has label ``cats``; ``test/cats/a.jpg`` also has split ``test``. Deeper folders
+    do not change the label. Hidden files, and links that lead out of the folder, are left out.
+    """
+
+    notice = None
+
+    def __init__(self, root: Path, limits: PictureLimits = PictureLimits()) -> None:
+        """Describe the folder; it is walked when ``items`` is first read.
+
+        Raises:
+            CorpusError: ``root`` is not a folder.
+        """
+        if not root.is_dir():
+            raise CorpusError(f"{root} is not a folder; expected a folder of pictures")
+        self.root = root.resolve()
+        self.limits = limits
+        self.name = str(root)
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All pictures under the folder, by path.
+
+        Raises:
+            CorpusError: there are none.
+        """
+        paths: list[Path] = []
+        for folder, names, files in os.walk(self.root):
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            paths += [
+                Path(folder, file)
+                for file in sorted(files)
+                if not file.startswith(".") and file.lower().endswith(SUFFIXES)
+            ]
+        items = tuple(self._item(path) for path in paths if self._inside(path))
+        if not items:
+            raise CorpusError(
+                f"no pictures in {self.root}; expected files ending in {', '.join(SUFFIXES)}"
+            )
+        return items
+
+    def read(self, source: str, at_least: int | None = None) -> RGB:
+        """The picture at the path ``source`` below the folder; see ``Corpus.read``."""
+        path = self.root / source
+        if not self._inside(path):
+            raise CorpusError(f"{source!r} leads out of {self.root}")
+        try:
+            # The limit is checked before reading: a huge file must not fill the memory.
+            if path.stat().st_size > self.limits.max_bytes:
+                raise PictureError(
+                    "too-large",
+                    f"{source} has {path.stat().st_size:,} bytes, more than the limit of"
+                    f" {self.limits.max_bytes:,}",
+                )
+            data = path.read_bytes()
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+        return decode(data, self.limits, at_least)
+
+    def _inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.root)
+
+    def _item(self, path: Path) -> Item:
+        relative = path.relative_to(self.root)
+        folders = relative.parts[:-1]
+        split = SPLITS.get(folders[0].lower()) if folders else None
+        label = folders[1:2] if split else folders[:1]
+        return Item(relative.as_posix(), split, label[0] if label else None)
+
+
+def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test pictures of 32x32, ten classes.
+
+    Args:
+        root: the folder that holds ``cifar-10-batches-py``; torchvision checks its checksums.
+        download: fetch it into ``root`` first if it is not there, with a progress bar.
+
+    Raises:
+        CorpusError: it is not there, is damaged, or cannot be downloaded.
+    """
+    # torchvision takes over a second to import; serving from a built index need not wait.
+    from torchvision.datasets import CIFAR10
+
+    def fetch(train: bool) -> CIFAR10:
+        try:
+            return CIFAR10(str(root), train=train, download=download)
+        except (RuntimeError, OSError) as error:
+            raise CorpusError(
+                f"CIFAR-10 in {root} is missing or damaged ({' '.join(str(error).split())})"
+            ) from error
+
+    def load() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        return {
+            split: (data.data, np.asarray(data.targets, dtype=np.int64))
+            for split, data in (("train", fetch(True)), ("test", fetch(False)))
+        }
+
+    corpus = ArrayCorpus("CIFAR-10", CIFAR10_CLASSES, load)
+    if download:
+        _ = corpus.splits
+    return corpus
+
+
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+SAMPLE_NOTICE = (
+    "This is a small sample of rendered pictures, not CIFAR-10: the data set could not be"
+    " downloaded. Set LOOKALIKE_DATA to a folder of pictures to search your own."
+)
+
+
+def sample(per_class: int = 200) -> ArrayCorpus:
+    """Rendered 32x32 scenes, ten classes; a fifth of each class is the test split."""
+    names = tuple(scenes.SCENES)
+    held_out = per_class // 5
+
+    def load() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        def split(seeds: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+            pictures = [scenes.render(name, seed) for seed in seeds for name in names]
+            labels = np.tile(np.arange(len(names), dtype=np.int64), len(seeds))
+            return np.stack(pictures), labels
+
+        return {"train": split(range(held_out, per_class)), "test": split(range(held_out))}
+
+    return ArrayCorpus("rendered sample", names, load, SAMPLE_NOTICE)
+
+
+def open_corpus(root: Path) -> Corpus:
+    """The corpus in ``root``: CIFAR-10 if its folder is there, else a folder of pictures.
+
+    Raises:
+        CorpusError: ``root`` is not a folder.
+    """
+    if (root / CIFAR10_FOLDER).is_dir():
+        return cifar10(root)
+    return FolderCorpus(root)
+
+
+def find_corpus(data: Path | None, say: Callable[[str], None]) -> Corpus:
+    """The corpus to work on when the user names one, or none.
+
+    ``data`` if given; else ``../shared`` or ``./data`` where CIFAR-10 lies in it; else CIFAR-10
+    downloaded into ``./data``; where that fails, the rendered sample.
+
+    Args:
+        data: the corpus root that the user asked for.
+        say: called with one sentence for people on what was found or failed.
+
+    Raises:
+        CorpusError: ``data`` was given and is not a folder.
+    """
+    if data is not None:
+        return open_corpus(data)
+    for root in (Path("..") / "shared", Path("data")):
+        if (root / CIFAR10_FOLDER).is_dir():
+            return cifar10(root)
+    say("CIFAR-10 is not here yet: downloading it into ./data (170 MB).")
+    try:
+        return cifar10(Path("data"), download=True)
+    except CorpusError as error:
+        say(f"The download failed: {error}. Going on with a small rendered sample instead.")
+        return sample()

@@ -1,0 +1,146 @@
+"""Untrusted bytes to an RGB array: formats, limits, orientation."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RGB = NDArray[np.uint8]
+"""One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What one picture may cost.
+
+    Attributes:
+        max_bytes: largest encoded picture, bytes.
+        max_pixels: largest decoded picture, width times height; checked on the header, before
+            any pixel is decoded.
+    """
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+
+
+class PictureError(ValueError):
+    """The bytes cannot be used as a picture.
+
+    Attributes:
+        reason: a short fixed word for programs: ``empty``, ``too-large``, ``too-many-pixels``,
+            ``not-a-picture`` or ``truncated``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def decode(
+    data: bytes, limits: PictureLimits = PictureLimits(), at_least: int | None = None
+) -> RGB:
+    """Decode one picture.
+
+    The first frame of an animation; EXIF orientation applied; transparency laid over white;
+    16-bit greyscale scaled to 8 bits; palette and CMYK converted.
+
+    Args:
+        data: the encoded picture, one of ``FORMATS``.
+        limits: bounds checked before any pixel is decoded.
+        at_least: the shorter side, in pixels, that the caller needs. A JPEG then decodes at the
+            smallest of its native 1/2, 1/4, 1/8 scales that keeps it, several times faster.
+
+    Returns:
+        uint8 ``(height, width, 3)``.
+
+    Raises:
+        PictureError: empty, over a limit, of another format, or damaged.
+    """
+    if not data:
+        raise PictureError("empty", "the file is empty (0 bytes); expected a picture")
+    if len(data) > limits.max_bytes:
+        raise PictureError(
+            "too-large",
+            f"the picture has {len(data):,} bytes, more than the limit of"
+            f" {limits.max_bytes:,}; send a smaller file",
+        )
+    with warnings.catch_warnings():
+        # Pillow's own pixel limit only warns; ours below refuses.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise PictureError(
+                "not-a-picture",
+                f"the {len(data):,} bytes are not a picture in a known format; expected one of"
+                f" {', '.join(FORMATS)}",
+            ) from None
+        except Exception as error:
+            raise PictureError(
+                "not-a-picture", f"the picture's header cannot be read ({_brief(error)})"
+            ) from error
+        try:
+            return _decode_frame(image, limits, at_least)
+        except PictureError:
+            raise
+        except Exception as error:
+            # Pillow's decoders raise many kinds for damaged data (OSError, SyntaxError,
+            # struct.error, ...), and all of them mean the same to the caller.
+            raise PictureError(
+                "truncated",
+                f"the {image.format} picture is damaged or truncated ({_brief(error)});"
+                " send the whole file",
+            ) from error
+        finally:
+            image.close()
+
+
+def _decode_frame(image: Image.Image, limits: PictureLimits, at_least: int | None) -> RGB:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise PictureError(
+            "too-many-pixels",
+            f"the picture has {width} x {height} = {width * height:,} pixels, more than the"
+            f" limit of {limits.max_pixels:,}; scale it down",
+        )
+    if at_least is not None and image.format == "JPEG":
+        # draft() keeps both sides at or above the size asked for.
+        image.draft(None, (at_least, at_least))
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_to_rgb(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _grey_to_rgb(grey: NDArray[np.generic]) -> RGB:
+    """Greyscale of more than 8 bits: integers count as 16-bit, floats as 0..1 unless larger."""
+    values = np.nan_to_num(grey.astype(np.float32))
+    top = float(values.max(initial=0.0))
+    white = 65535.0 if np.issubdtype(grey.dtype, np.integer) else 1.0
+    values = np.clip(values / max(white, top), 0.0, 1.0)
+    return np.repeat(np.rint(values * 255.0).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (text or type(error).__name__)[:120]
+
+
+def encode_png(rgb: RGB) -> bytes:
+    """PNG bytes of an RGB array uint8 ``(height, width, 3)``; lossless."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb, "RGB").save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,65 @@
+"""The one way from an RGB picture to the network's input, outside of training's augmentation.
+
+Validation, embedding and serving all call this, so that a picture means the same to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from embed.pictures import RGB
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Scale the shorter side to ``input_size`` (antialiased bilinear), centre-crop, normalise.
+
+    Attributes:
+        input_size: side of the square input, pixels.
+        mean: per-channel mean of pixel values in 0..1, as the network was trained with.
+        std: per-channel standard deviation likewise.
+    """
+
+    input_size: int = 32
+    mean: tuple[float, float, float] = CIFAR10_MEAN
+    std: tuple[float, float, float] = CIFAR10_STD
+
+    def fit(self, rgb: RGB) -> RGB:
+        """Scale and centre-crop one picture to uint8 ``(input_size, input_size, 3)``."""
+        size = self.input_size
+        if rgb.shape == (size, size, 3):
+            return rgb
+        image = Image.fromarray(rgb, "RGB")
+        fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+        return np.array(fitted, dtype=np.uint8)
+
+    def stack(self, pictures: Sequence[RGB] | RGB) -> torch.Tensor:
+        """Pictures of any size to one uint8 tensor ``(n, 3, input_size, input_size)``."""
+        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (
+            self.input_size,
+            self.input_size,
+            3,
+        ):
+            batch = np.ascontiguousarray(pictures)
+        else:
+            batch = np.stack([self.fit(picture) for picture in pictures])
+        return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """uint8 ``(n, 3, h, w)`` to normalised float32 of the same shape, channels last."""
+        mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
+        values = (batch.float() / 255.0 - mean) / std
+        return values.contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, pictures: Sequence[RGB] | RGB) -> torch.Tensor:
+        """Pictures to the network's input, float32 ``(n, 3, input_size, input_size)``."""
+        return self.normalise(self.stack(pictures))

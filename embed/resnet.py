@@ -1,0 +1,179 @@
+"""The networks. One forward pass returns the logits and the features that the classifier reads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+ArchitectureName = Literal["whitened-resnet", "resnet18"]
+
+
+class Output(NamedTuple):
+    """What a network returns: ``logits (n, classes)`` and ``features (n, dimension)``."""
+
+    logits: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build a network; stored in the bundle beside its weights.
+
+    Attributes:
+        name: ``whitened-resnet`` (the default) or ``resnet18`` (torchvision's, CIFAR stem).
+        classes: number of classes.
+        widths: channels of the three stages of ``whitened-resnet``; the last is the dimension of
+            the features. ``resnet18`` has its own (512) and ignores them.
+        dropout: share of the features dropped before the classifier while training, 0..1.
+    """
+
+    name: ArchitectureName = "whitened-resnet"
+    classes: int = 10
+    widths: tuple[int, int, int] = (64, 256, 256)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("whitened-resnet", "resnet18"):
+            raise ValueError(
+                f"architecture {self.name!r} is not known; expected 'whitened-resnet' or 'resnet18'"
+            )
+        if self.classes < 2:
+            raise ValueError(f"classes is {self.classes}; a classifier needs at least 2")
+        if len(self.widths) != 3 or min(self.widths) < 24:
+            raise ValueError(f"widths is {self.widths}; expected three numbers of at least 24")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Architecture:
+        """Inverse of ``to_dict``. Raises ValueError or TypeError for what it does not know."""
+        return Architecture(**{**values, "widths": tuple(values["widths"])})
+
+
+class Stage(nn.Module):
+    """Convolve, halve the resolution, then one residual convolution.
+
+    The pooling stands between convolution and normalisation, and the normalisations have a bias
+    but no scale, both as in airbench94 (Jordan 2024, arXiv:2404.00498). The skip around the
+    second convolution is what makes this network residual (He et al. 2015, arXiv:1512.03385).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(channels_in, channels_out)
+        self.norm1 = _BiasNorm(channels_out)
+        self.conv2 = _conv3x3(channels_out, channels_out)
+        self.norm2 = _BiasNorm(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float ``(n, in, h, w)`` to ``(n, out, h // 2, w // 2)``."""
+        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        return F.gelu(x + self.norm2(self.conv2(x)))
+
+
+class WhitenedResNet(nn.Module):
+    """A small residual network for 32x32 pictures that learns fast.
+
+    The first layer is a fixed 2x2 convolution that whitens patches (set from training pictures
+    by ``whiten``); convolutions start as the identity (Dirac); the classifier is scaled down so
+    that the first updates shape the features. All three from airbench94 (arXiv:2404.00498).
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        w1, w2, w3 = architecture.widths
+        self.stem = nn.Conv2d(3, 24, kernel_size=2)
+        self.stem.weight.requires_grad = False
+        self.stages = nn.Sequential(Stage(24, w1), Stage(w1, w2), Stage(w2, w3))
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.head = nn.Linear(w3, architecture.classes, bias=False)
+        with torch.no_grad():
+            self.head.weight /= self.head.weight.std()
+        self.dimension: int = w3
+
+    def forward(self, x: Tensor) -> Output:
+        """Normalised pictures ``(n, 3, 32, 32)``; any size from 16 up works."""
+        x = F.gelu(self.stem(x))  # (n, 24, 31, 31)
+        x = self.stages(x)  # (n, w3, 3, 3)
+        features = F.adaptive_max_pool2d(x, 1).flatten(1)  # (n, w3)
+        logits = self.head(self.dropout(features)) / self.dimension
+        return Output(logits, features)
+
+    @torch.no_grad()
+    def whiten(self, pictures: Tensor, eps: float = 5e-4) -> None:
+        """Set the first layer so that its outputs on patches of ``pictures`` are uncorrelated.
+
+        Args:
+            pictures: normalised float32 ``(n, 3, h, w)``; a few thousand suffice.
+            eps: added to each variance, so that noise directions are not blown up.
+        """
+        patches = pictures.unfold(2, 2, 1).unfold(3, 2, 1)  # (n, 3, h-1, w-1, 2, 2)
+        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).float()
+        variances, directions = torch.linalg.eigh(flat.T @ flat / len(flat))
+        filters = (directions / (variances + eps).sqrt()).T.reshape(12, 3, 2, 2)
+        self.stem.weight.copy_(torch.cat([filters, -filters]))
+        self.stem.bias.zero_()  # type: ignore[union-attr]
+
+
+class ResNet18(nn.Module):
+    """torchvision's resnet18 with the stem for small pictures: 3x3, stride 1, no max-pool.
+
+    He et al. 2015 (arXiv:1512.03385), section 4.2, names this stem for CIFAR-10.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        # Only this network needs torchvision; serving the default one does without its import.
+        from torchvision.models import resnet18
+
+        self.trunk = resnet18(weights=None)
+        self.trunk.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+        self.trunk.maxpool = nn.Identity()
+        self.dimension: int = int(self.trunk.fc.in_features)
+        self.trunk.fc = nn.Identity()
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.head = nn.Linear(self.dimension, architecture.classes)
+
+    def forward(self, x: Tensor) -> Output:
+        """Normalised pictures ``(n, 3, h, w)``."""
+        features = self.trunk(x)  # (n, 512)
+        return Output(self.head(self.dropout(features)), features)
+
+
+def build(architecture: Architecture) -> WhitenedResNet | ResNet18:
+    """The network that ``architecture`` names, with fresh weights."""
+    if architecture.name == "resnet18":
+        return ResNet18(architecture)
+    return WhitenedResNet(architecture)
+
+
+def count_flops(architecture: Architecture, input_size: int = 32) -> int:
+    """FLOPs (2 x MAC) of one forward pass of one picture ``(1, 3, input_size, input_size)``."""
+    network = build(architecture).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, input_size, input_size))
+    return int(counter.get_total_flops())
+
+
+class _BiasNorm(nn.BatchNorm2d):
+    """Batch normalisation with a learned bias and a fixed scale of one."""
+
+    def __init__(self, channels: int) -> None:
+        # A short memory (0.4 is new), because a quick run has few steps.
+        super().__init__(channels, momentum=0.4)
+        self.weight.requires_grad = False
+
+
+def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight.data[:channels_in])
+    return conv
