@@ -1,0 +1,220 @@
+"""The training loop: epochs, validation, checkpoints, early stopping, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from embed.bundle import Bundle
+from embed.preprocess import Preprocess
+from embed.resnet import Architecture, WhitenedResNet, build
+from train import environment
+from train.augment import Augmenter
+from train.checkpoint import RECIPE, Epoch, Run, load_checkpoint, save_checkpoint, write_log
+from train.data import Dataset, Split
+from train.optimisers import make_optimisers, make_schedules
+from train.recipe import Recipe
+
+Report = Callable[[Epoch], None]
+Steps = Callable[[Iterator[Tensor], int, int], Iterator[Tensor]]
+
+
+def train(
+    recipe: Recipe,
+    data: Dataset,
+    folder: Path,
+    *,
+    resume: bool = False,
+    report: Report = lambda epoch: None,
+    steps: Steps = lambda batches, epoch, total: batches,
+) -> Bundle:
+    """Train a network and return the weights of its best epoch.
+
+    The folder holds ``recipe.json``, ``log.csv``, TensorBoard's events and ``checkpoint.pt``,
+    written anew after each epoch. Everything random in an epoch follows from the seed and the
+    epoch's number, so a resumed run repeats exactly what an uninterrupted one does.
+
+    Args:
+        recipe: what to do.
+        data: what to learn from; its test split is not looked at.
+        folder: where to write.
+        resume: go on from the checkpoint in ``folder`` rather than start.
+        report: called after each epoch.
+        steps: wraps an epoch's batches to show progress: (batches, epoch, number of batches).
+
+    Returns:
+        The bundle of the epoch with the lowest validation loss, its temperature fitted.
+
+    Raises:
+        ResumeError: no checkpoint in ``folder``, or one of another recipe.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # a second to import; only needed here
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(recipe.seed)
+    preprocess = _measure(data.train)
+    architecture = Architecture(
+        recipe.architecture, len(data.classes), recipe.widths, recipe.dropout
+    )
+    network = build(architecture)
+    if isinstance(network, WhitenedResNet):
+        network.whiten(preprocess.normalise(data.train.pictures[:5000]))
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = min(recipe.batch_size, len(data.train))
+    steps_per_epoch = len(data.train) // batch_size
+    optimisers = make_optimisers(network, recipe)
+    schedules = make_schedules(optimisers, recipe, steps_per_epoch)
+    augmenter = Augmenter(data.train.pictures.to(device), recipe.augment, recipe.seed)
+    labels = data.train.labels.to(device)
+
+    run = Run(recipe, folder)
+    if resume:
+        load_checkpoint(run, network, [*optimisers, *schedules])
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
+    before = run.history[-1].seconds if run.history else 0.0
+    started = time.monotonic()
+
+    with SummaryWriter(str(folder)) as board:
+        while not run.finished:
+            epoch = len(run.history)
+            generator = Generator().manual_seed(recipe.seed * 100_003 + epoch)
+            torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout
+            low = epoch < recipe.low_epochs
+            size = recipe.low_resolution if low else None
+            order = torch.randperm(len(labels), generator=generator)
+            batches = iter(order[: steps_per_epoch * batch_size].split(batch_size))  # type: ignore[no-untyped-call]
+            total = torch.zeros((), device=device)
+            network.train()
+            for index in steps(batches, epoch, steps_per_epoch):
+                x = augmenter.batch(index, epoch, generator)
+                if size is not None:
+                    x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+                x = preprocess.normalise(x)
+                with torch.autocast(device.type, torch.bfloat16):
+                    logits = network(x).logits
+                loss = F.cross_entropy(
+                    logits.float(), labels[index], label_smoothing=recipe.label_smoothing
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+                for optimiser in optimisers:
+                    optimiser.step()
+                network.zero_grad()
+                for schedule in schedules:
+                    schedule.step()
+                total += loss.detach()
+            logits = predict(network, preprocess, data.validation.pictures)
+            done = Epoch(
+                epoch,
+                train_loss=float(total) / steps_per_epoch,
+                validation_loss=float(F.cross_entropy(logits, data.validation.labels)),
+                validation_accuracy=_accuracy(logits, data.validation.labels),
+                lr=float(schedules[0].get_last_lr()[0]),
+                seconds=before + time.monotonic() - started,
+            )
+            _record(run, done, network)
+            save_checkpoint(run, network, [*optimisers, *schedules])
+            write_log(run)
+            for name, value in asdict(done).items():
+                board.add_scalar(name, value, epoch)
+            report(done)
+
+    network.load_state_dict(run.best_weights)
+    logits = predict(network, preprocess, data.validation.pictures)
+    best = run.history[run.best_epoch]
+    return Bundle(
+        architecture=architecture,
+        preprocess=preprocess,
+        classes=data.classes,
+        weights={name: tensor.cpu() for name, tensor in run.best_weights.items()},
+        temperature=fit_temperature(logits, data.validation.labels),
+        metrics={
+            "validation_accuracy": round(best.validation_accuracy, 4),
+            "validation_loss": round(best.validation_loss, 4),
+        },
+        training={
+            "recipe": recipe.to_dict(),
+            "pictures": {"train": len(data.train), "validation": len(data.validation)},
+            "best_epoch": run.best_epoch,
+            "epochs_run": len(run.history),
+            "minutes": round(run.history[-1].seconds / 60, 2),
+            **environment.describe(device),
+        },
+    )
+
+
+@torch.no_grad()
+def predict(network: torch.nn.Module, preprocess: Preprocess, pictures: Tensor) -> Tensor:
+    """Logits float32 ``(n, classes)`` of uint8 pictures ``(n, 3, size, size)``, on the CPU."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    with torch.autocast(device.type, torch.bfloat16):
+        logits = [
+            network(preprocess.normalise(batch.to(device))).logits.float().cpu()
+            for batch in pictures.split(500)  # type: ignore[no-untyped-call]
+        ]
+    network.train(was_training)
+    return torch.cat(logits)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises the cross-entropy of ``logits / temperature``.
+
+    Guo et al. 2017 (arXiv:1706.04599). On validation data, never on what was trained on.
+
+    Args:
+        logits: float32 ``(n, classes)``.
+        labels: int64 ``(n,)``.
+    """
+    log_temperature = torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(logits / log_temperature.exp(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    # A tiny validation split that is all correct has no finite optimum.
+    return float(log_temperature.detach().exp().clamp(0.05, 20.0))
+
+
+def _measure(split: Split) -> Preprocess:
+    """The preprocessing for these pictures: per-channel mean and deviation over all pixels."""
+    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for part in split.pictures.split(5000):  # type: ignore[no-untyped-call]
+        values = part.double() / 255
+        total += values.sum((0, 2, 3))
+        squares += values.square().sum((0, 2, 3))
+    pixels = split.pictures.numel() / 3
+    mean = total / pixels
+    std = (squares / pixels - mean.square()).sqrt().clamp(min=1e-3)
+    r, g, b = (round(float(v), 4) for v in mean)
+    sr, sg, sb = (round(float(v), 4) for v in std)
+    return Preprocess(split.pictures.shape[-1], (r, g, b), (sr, sg, sb))
+
+
+def _record(run: Run, done: Epoch, network: torch.nn.Module) -> None:
+    run.history.append(done)
+    best = run.history[run.best_epoch].validation_loss if run.best_epoch >= 0 else math.inf
+    if done.validation_loss < best or run.best_epoch < 0:
+        run.best_epoch = done.epoch
+        run.best_weights = {
+            name: tensor.detach().clone() for name, tensor in network.state_dict().items()
+        }
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).float().mean())

@@ -1,0 +1,162 @@
+"""What a training run does, as data: every choice has a name, a unit and, where set, a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embed.resnet import ArchitectureName
+from train.augment import Augment
+
+
+class RecipeError(ValueError):
+    """A recipe has an unknown field or a value out of range."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        name: for people.
+        architecture: ``whitened-resnet`` or ``resnet18``.
+        widths: channels of the stages of ``whitened-resnet``.
+        dropout: share of features dropped before the classifier, 0..1.
+        epochs: passes over the training split.
+        batch_size: pictures in one step.
+        optimiser: ``muon`` (convolutions by Muon, the rest by Nesterov SGD), ``sgd`` (Nesterov)
+            or ``adamw``.
+        lr: peak learning rate; of the convolutions for ``muon``, of everything otherwise. The
+            loss is a mean over the batch for ``sgd`` and ``adamw``.
+        momentum: of ``sgd`` and of ``muon``'s convolutions; AdamW's first beta.
+        weight_decay: of ``sgd`` (coupled) and ``adamw`` (decoupled), on weights, not on biases.
+        schedule: ``linear`` or ``cosine`` decay to zero over the run, step by step.
+        warmup: share of the run over which the rate first rises linearly, 0..1.
+        label_smoothing: 0..1 (Szegedy et al. 2016, arXiv:1512.00567).
+        augment: what is done to training pictures.
+        low_resolution: side in pixels that pictures are reduced to in the first epochs.
+        low_epochs: how many epochs train at ``low_resolution``; 0 for none.
+        validation: share of the training split held out to choose by, 0..0.5; used where the
+            corpus has no validation split of its own.
+        patience: epochs without a better validation loss after which training stops; None: never.
+        seed: of the held-out split, the first weights, the order and the augmentation.
+    """
+
+    name: str = "custom"
+    architecture: ArchitectureName = "whitened-resnet"
+    widths: tuple[int, int, int] = (64, 256, 256)
+    dropout: float = 0.0
+    epochs: int = 30
+    batch_size: int = 128
+    optimiser: Literal["muon", "sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["linear", "cosine"] = "cosine"
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    augment: Augment = Augment()
+    low_resolution: int = 24
+    low_epochs: int = 0
+    validation: float = 0.05
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self, "epochs", self.epochs >= 1, "at least 1")
+        _check(self, "batch_size", self.batch_size >= 2, "at least 2")
+        _check(self, "lr", self.lr > 0, "above 0")
+        _check(self, "momentum", 0 <= self.momentum < 1, "0 <= momentum < 1")
+        _check(self, "weight_decay", self.weight_decay >= 0, "at least 0")
+        _check(self, "warmup", 0 <= self.warmup < 1, "0 <= warmup < 1")
+        _check(self, "label_smoothing", 0 <= self.label_smoothing < 1, "0 <= smoothing < 1")
+        _check(self, "low_resolution", self.low_resolution >= 16, "at least 16 pixels")
+        _check(self, "low_epochs", 0 <= self.low_epochs < self.epochs, "fewer than epochs")
+        _check(self, "validation", 0 < self.validation <= 0.5, "0 < validation <= 0.5")
+        _check(self, "patience", self.patience is None or self.patience >= 1, "at least 1")
+        _check(self, "optimiser", self.optimiser in ("muon", "sgd", "adamw"), "muon, sgd or adamw")
+        _check(self, "schedule", self.schedule in ("linear", "cosine"), "linear or cosine")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; ``from_dict`` reads it back."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Recipe:
+        """Inverse of ``to_dict``; missing fields take their defaults.
+
+        Raises:
+            RecipeError: a field that recipes do not have, or a value out of range.
+        """
+        known = {field.name for field in dataclasses.fields(Recipe)}
+        if unknown := sorted(set(values) - known):
+            raise RecipeError(
+                f"a recipe has no field {', '.join(unknown)}; expected {', '.join(sorted(known))}"
+            )
+        values = dict(values)
+        try:
+            if "augment" in values:
+                values["augment"] = Augment(**values["augment"])
+            if "widths" in values:
+                values["widths"] = tuple(values["widths"])
+            return Recipe(**values)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"the recipe cannot be used: {error}") from error
+
+
+# The default of `lookalike train`. Its parts are airbench94_muon's (Jordan 2024,
+# arXiv:2404.00498, and github.com/KellerJordan/cifar10-airbench): Muon on the convolutions,
+# whitened stem, alternating flip, label smoothing 0.2, linear decay. Ours: a residual network,
+# half the batch (a CPU gains nothing from larger ones), the rate lowered by the square root of
+# that, and first epochs at 24 pixels, which cost half as much.
+QUICK = Recipe(
+    name="quick",
+    epochs=14,
+    batch_size=1000,
+    optimiser="muon",
+    lr=0.17,
+    momentum=0.6,
+    schedule="linear",
+    warmup=0.0,
+    label_smoothing=0.2,
+    augment=Augment(flip="alternating", translate=2),
+    low_epochs=6,
+)
+
+# The usual one for ResNet-18 on CIFAR-10 (github.com/kuangliu/pytorch-cifar), for a GPU.
+RESNET18 = Recipe(
+    name="resnet18",
+    architecture="resnet18",
+    epochs=100,
+    augment=Augment(flip="random", translate=4),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (QUICK, RESNET18)}
+
+
+def read_recipe(name_or_path: str) -> Recipe:
+    """A named recipe, or one read from a JSON file.
+
+    Raises:
+        RecipeError: neither a name nor a readable recipe file.
+    """
+    if name_or_path in RECIPES:
+        return RECIPES[name_or_path]
+    try:
+        values = json.loads(Path(name_or_path).read_text())
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{name_or_path!r} is neither a recipe ({', '.join(RECIPES)}) nor a JSON file with"
+            f" one: {error}"
+        ) from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name_or_path} holds {type(values).__name__}; expected a JSON object")
+    return Recipe.from_dict(values)
+
+
+def _check(recipe: Recipe, name: str, ok: bool, expected: str) -> None:
+    if not ok:
+        raise RecipeError(f"{name} is {getattr(recipe, name)!r}; expected {expected}")
