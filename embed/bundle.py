@@ -130,7 +130,7 @@ class Bundle:
                 f"no model in {folder}: {MANIFEST} is missing; train one with"
                 f" `lookalike train --out {folder}` or name another with --bundle"
             ) from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
         version = manifest.get("format_version")
         if version != FORMAT_VERSION:

@@ -50,9 +50,9 @@ class Corpus(Protocol):
     def notice(self) -> str | None:
         """A warning to show wherever this corpus is served, or None."""
 
-    @cached_property
+    @property
     def items(self) -> tuple[Item, ...]:
-        """All pictures, in a fixed order."""
+        """All pictures there are now, in a fixed order."""
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture named ``source``, uint8 ``(h, w, 3)``.
@@ -107,10 +107,11 @@ class ArrayCorpus:
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture named ``source``; see ``Corpus.read``."""
         split, _, number = source.partition("/")
-        try:
-            picture: RGB = self.splits[split][0][int(number)]
-        except (KeyError, ValueError, IndexError):
-            raise CorpusError(f"{self.name} has no picture {source!r}") from None
+        pictures = self.splits[split][0] if split in self.splits else ()
+        # isdecimal: "-1" would be a picture counted from the end.
+        if not number.isdecimal() or int(number) >= len(pictures):
+            raise CorpusError(f"{self.name} has no picture {source!r}")
+        picture: RGB = pictures[int(number)]
         return picture
 
 
@@ -124,7 +125,7 @@ class FolderCorpus:
     notice = None
 
     def __init__(self, root: Path, limits: PictureLimits = PictureLimits()) -> None:
-        """Describe the folder; it is walked when ``items`` is first read.
+        """Describe the folder; it is walked whenever ``items`` is read.
 
         Raises:
             CorpusError: ``root`` is not a folder.
@@ -135,7 +136,7 @@ class FolderCorpus:
         self.limits = limits
         self.name = str(root)
 
-    @cached_property
+    @property
     def items(self) -> tuple[Item, ...]:
         """All pictures under the folder, by path.
 

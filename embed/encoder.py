@@ -46,6 +46,9 @@ class PictureEncoder(Protocol):
     def input_size(self) -> int:
         """Shorter side of a picture, in pixels, below which detail is lost to the encoder."""
 
+    def fit(self, picture: RGB) -> RGB:
+        """Scale and crop a picture to what ``encode`` uses of it, to keep many in memory."""
+
     def encode(self, pictures: Sequence[RGB] | RGB) -> Encoding:
         """RGB pictures of any size to probabilities and embeddings, in the order given."""
 
@@ -106,6 +109,10 @@ class Encoder:
     def input_size(self) -> int:
         """Side of the network's input, pixels."""
         return self.bundle.preprocess.input_size
+
+    def fit(self, picture: RGB) -> RGB:
+        """Scale and crop to uint8 ``(input_size, input_size, 3)``, as ``encode`` does first."""
+        return self.bundle.preprocess.fit(picture)
 
     def encode(self, pictures: Sequence[RGB] | RGB) -> Encoding:
         """Classify and embed pictures.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -83,9 +84,17 @@ def decode(
                 f"the {len(data):,} bytes are not a picture in a known format; expected one of"
                 f" {', '.join(FORMATS)}",
             ) from None
-        except Exception as error:
+        except Image.DecompressionBombError as error:
             raise PictureError(
-                "not-a-picture", f"the picture's header cannot be read ({_brief(error)})"
+                "too-many-pixels",
+                f"the picture has too many pixels ({_brief(error)}); the limit is"
+                f" {limits.max_pixels:,}; scale it down",
+            ) from error
+        except Exception as error:
+            # Its first bytes name one of our formats, or Pillow would have said "unidentified".
+            raise PictureError(
+                "truncated",
+                f"the picture is damaged or truncated ({_brief(error)}); send the whole file",
             ) from error
         try:
             return _decode_frame(image, limits, at_least)
@@ -115,7 +124,9 @@ def _decode_frame(image: Image.Image, limits: PictureLimits, at_least: int | Non
         # draft() keeps both sides at or above the size asked for.
         image.draft(None, (at_least, at_least))
     image.load()
-    image = ImageOps.exif_transpose(image)
+    # Damaged EXIF data raises many kinds of errors; the pixels are good as stored.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_to_rgb(np.asarray(image))
     if image.has_transparency_data:
@@ -143,4 +154,11 @@ def encode_png(rgb: RGB) -> bytes:
     """PNG bytes of an RGB array uint8 ``(height, width, 3)``; lossless."""
     buffer = io.BytesIO()
     Image.fromarray(rgb, "RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_jpeg(rgb: RGB, quality: int = 90) -> bytes:
+    """JPEG bytes of an RGB array uint8 ``(height, width, 3)``."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb, "RGB").save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -40,10 +40,14 @@ class Epoch:
 
 @dataclass
 class Run:
-    """A training run in progress: what a checkpoint holds, and the folder that it lies in."""
+    """A training run in progress: what a checkpoint holds, and the folder that it lies in.
+
+    ``losses`` float32 ``(n,)`` holds each training picture's last loss.
+    """
 
     recipe: Recipe
     folder: Path
+    losses: Tensor
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -58,7 +62,7 @@ class Run:
 
 
 def save_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> None:
-    """Write the run as a whole; ``others`` are the optimisers and schedules, in order."""
+    """Write the run as a whole; ``others`` are the optimisers, in order."""
     path = run.folder / CHECKPOINT
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -68,6 +72,7 @@ def save_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
                 "history": [asdict(epoch) for epoch in run.history],
                 "best_epoch": run.best_epoch,
                 "best_weights": run.best_weights,
+                "losses": run.losses,
                 "network": network.state_dict(),
                 "others": [other.state_dict() for other in others],
             },
@@ -93,7 +98,8 @@ def load_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
             f"no {CHECKPOINT} in {run.folder}: nothing to resume; start without --resume"
         ) from None
     except Exception as error:
-        raise ResumeError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResumeError(f"{path} cannot be read: {reason}") from error
     theirs = Recipe.from_dict(state["recipe"])
     if theirs != run.recipe:
         raise ResumeError(
@@ -104,6 +110,7 @@ def load_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
     for other, saved in zip(others, state["others"], strict=True):
         other.load_state_dict(saved)
     run.history = [Epoch(**values) for values in state["history"]]
+    run.losses = state["losses"]
     run.best_epoch = state["best_epoch"]
     run.best_weights = state["best_weights"]
 

@@ -12,20 +12,27 @@ import torch
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Hardware, threads, versions and the project's git revision, for the bundle."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "revision": git.stdout.strip() or "unknown",
+        "revision": _revision(),
     }
+
+
+def _revision() -> str:
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # git is not installed
+        return "unknown"
+    return git.stdout.strip() or "unknown"
 
 
 def _cpu_name() -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from train.recipe import Recipe
 
@@ -63,11 +62,14 @@ def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
     return result
 
 
-def make_optimisers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
-    """The optimisers of a run; together they hold every trainable parameter once."""
+def make_optimisers(network: nn.Module, recipe: Recipe, batch_size: int) -> list[Optimizer]:
+    """The optimisers of a run; together they hold every trainable parameter once.
+
+    ``batch_size`` is the real one, which a small data set cuts below the recipe's.
+    """
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     if recipe.optimiser == "muon":
-        return _muon(named, recipe)
+        return _muon(named, recipe, batch_size)
     groups = [
         {"params": [p for _, p in named if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
@@ -77,11 +79,11 @@ def make_optimisers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
     return [torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)]
 
 
-def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe) -> list[Optimizer]:
+def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) -> list[Optimizer]:
     # airbench94's rates are for a loss summed over the batch; ours is a mean, so its rates are
     # multiplied by the batch size. Its decay of 2e-6 an example and step is divided likewise.
-    decay = 2e-6 * recipe.batch_size
-    bias_lr, head_lr = 0.053 * recipe.batch_size, 0.67 * recipe.batch_size
+    decay = 2e-6 * batch_size
+    bias_lr, head_lr = 0.053 * batch_size, 0.67 * batch_size
     filters = [p for _, p in named if p.ndim == 4]
     head = [p for name, p in named if name.startswith("head") and p.ndim == 2]
     biases = [p for _, p in named if p.ndim <= 1]
@@ -96,16 +98,32 @@ def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe) -> list[Optimizer
     return [Muon(filters, recipe.lr, recipe.momentum), rest]
 
 
-def make_schedules(
-    optimisers: list[Optimizer], recipe: Recipe, steps_per_epoch: int
-) -> list[LambdaLR]:
-    """One schedule for each optimiser, to be stepped after every batch."""
-    total = recipe.epochs * steps_per_epoch
+class Schedule:
+    """Sets an optimiser's learning rates by how far the run is.
 
-    def factor(step: int) -> float:
-        return lr_factor(step / total, recipe)
+    torch's own schedulers count steps, but epochs here differ in length.
+    """
 
-    return [LambdaLR(optimiser, factor) for optimiser in optimisers]
+    def __init__(self, optimiser: Optimizer, recipe: Recipe) -> None:
+        self._optimiser = optimiser
+        self._recipe = recipe
+        self._peaks = [float(group["lr"]) for group in optimiser.param_groups]
+
+    @property
+    def last_lr(self) -> float:
+        """The learning rate of the first group as last set."""
+        return float(self._optimiser.param_groups[0]["lr"])
+
+    def step(self, epoch: float) -> None:
+        """Set the rates for ``epoch``, which may have a fraction, 0..epochs."""
+        factor = lr_factor(epoch / self._recipe.epochs, self._recipe)
+        for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+
+def make_schedules(optimisers: list[Optimizer], recipe: Recipe) -> list[Schedule]:
+    """One schedule for each optimiser, to be stepped before every batch."""
+    return [Schedule(optimiser, recipe) for optimiser in optimisers]
 
 
 def lr_factor(progress: float, recipe: Recipe) -> float:

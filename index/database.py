@@ -1,0 +1,173 @@
+"""The catalogue's SQLite file: its schema, its connections and its errors."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from index.files import fsync_folder
+
+FORMAT_VERSION = 1
+_BUSY_SECONDS = 30.0
+# The embedding stands after the fields that filters read, so that reading those does not walk
+# through its overflow pages.
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS images (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        source TEXT NOT NULL UNIQUE,
+        split TEXT,
+        label TEXT,
+        payload TEXT NOT NULL,
+        model_digest TEXT NOT NULL,
+        embedding BLOB NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS images_label ON images (label)",
+    "CREATE INDEX IF NOT EXISTS images_split ON images (split)",
+    "CREATE INDEX IF NOT EXISTS images_model_digest ON images (model_digest)",
+)
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+class CatalogueError(Exception):
+    """The catalogue's file cannot be used; the message names it and says what to do."""
+
+
+class Database:
+    """Opens or creates the file and lends connections, one thread at a time each.
+
+    Writes are durable when `write` returns: write-ahead log with ``synchronous=FULL``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._lending = threading.Lock()
+        self._writing = threading.Lock()
+        self._closed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogueError(f"{path}: cannot make its folder: {error.strerror}") from error
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._lent() as connection:
+            tables = {
+                name
+                for (name,) in connection.execute("SELECT name FROM sqlite_master")
+                if not name.startswith("sqlite_")
+            }
+            new = not tables
+            if not new and not {"meta", "images"} <= tables:
+                raise CatalogueError(
+                    f"{self._path}: is a database with the tables {sorted(tables)[:10]}, not a "
+                    "Lookalike catalogue; give another path"
+                )
+            # Before the version is known nothing may be written: not even the journal mode.
+            if not new:
+                self._check_version(connection)
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise CatalogueError(
+                    f"{self._path}: has journal mode {mode!r}; expected 'wal'; put the catalogue "
+                    "on a local disk"
+                )
+        if new:
+            with self.write() as connection:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute(
+                    "INSERT OR IGNORE INTO meta VALUES ('format_version', ?)",
+                    (str(FORMAT_VERSION),),
+                )
+            fsync_folder(self._path.parent)
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
+        if row is None or not row[0].isdecimal():
+            found = "no format version" if row is None else f"the format version {row[0]!r}"
+            raise CatalogueError(
+                f"{self._path}: has {found}; expected a number up to {FORMAT_VERSION}; restore it "
+                "from a backup"
+            )
+        if int(row[0]) > FORMAT_VERSION:
+            raise CatalogueError(
+                f"{self._path}: has format version {row[0]}, and this Lookalike reads up to "
+                f"{FORMAT_VERSION}; upgrade Lookalike or give another path"
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for reading."""
+        with self._lent() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection inside a transaction: all of the block is stored, or nothing."""
+        with self._writing, self._lent() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _lent(self) -> Iterator[sqlite3.Connection]:
+        with self._lending:
+            if self._closed:
+                raise CatalogueError(f"{self._path}: the catalogue is closed; open it again")
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is None:
+                connection = self._connect()
+            yield connection
+        except sqlite3.DatabaseError as error:
+            raise self._translated(error) from error
+        finally:
+            if connection is not None:
+                self._take_back(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _take_back(self, connection: sqlite3.Connection) -> None:
+        with self._lending:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _translated(self, error: sqlite3.DatabaseError) -> CatalogueError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(_DAMAGED):
+            return CatalogueError(
+                f"{self._path}: is damaged or not a database ({error}); restore it from a backup, "
+                "or move it away and index the pictures again"
+            )
+        return CatalogueError(f"{self._path}: SQLite says {error} ({name or 'no code'})")
+
+    def close(self) -> None:
+        """Close the connections; those lent out are closed when they come back."""
+        with self._lending:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()

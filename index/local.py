@@ -1,0 +1,271 @@
+"""Exact search on this machine: FAISS's flat inner-product index.
+
+FAISS finds the best in float32; the few that it returns are scored again by `cosine`, so that a
+pair of pictures has one score whatever else is asked in the same call.
+"""
+
+import struct
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import faiss
+import numpy as np
+
+from index.files import write_atomically
+from index.neighbours import (
+    MAX_DIMENSION,
+    NO_ID,
+    Ids,
+    IdsLike,
+    IndexInputError,
+    Neighbours,
+    Scores,
+    UnknownIdError,
+    Vectors,
+    as_ids,
+    as_new_ids,
+    as_vectors,
+    check_dimension,
+    check_k,
+    cosine,
+)
+
+# FAISS 1.15 takes its slow path, one product at a time, below 128,000 queries; batches are many
+# times faster through BLAS. A single query is not.
+faiss.cvar.distance_compute_blas_threshold = 2
+# FAISS is asked for more than the caller wants, and again for more yet while the last one it
+# returns ties with the last one wanted: so rounding costs no neighbour its place, and equal scores
+# come out by id, which keeps pages of a ranking apart.
+_SPARE = 16
+_TIE = 1e-6
+# magic, dimension, count, two unused numbers, trained, metric
+_HEADER = struct.Struct("<4siqqq?i")
+_SIZE = struct.Struct("<q")
+
+
+class IndexFileError(Exception):
+    """A file is not an index that ExactIndex can read."""
+
+
+class _State(NamedTuple):
+    """Ids int64 (n,) ascending, and the FAISS index with the vectors in the same order."""
+
+    ids: Ids
+    flat: Any
+
+    @property
+    def xb(self) -> Vectors:
+        """A view of the vectors float32 (n, d); use it while the state is alive."""
+        if not len(self.ids):
+            return np.empty((0, self.flat.d), np.float32)
+        n, d = len(self.ids), self.flat.d
+        xb: Vectors = faiss.rev_swig_ptr(self.flat.get_xb(), n * d).reshape(n, d)
+        return xb
+
+
+class ExactIndex:
+    """Brute-force cosine search; keeps the `NeighbourIndex` contract.
+
+    Readers take the current `_State` once and never lock. A writer makes a new one: a FAISS
+    index must not change while it is searched.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = check_dimension(dimension)
+        self._writing = threading.Lock()
+        self._set(np.empty(0, np.int64), np.empty((0, self._dimension), np.float32))
+
+    def _set(self, ids: Ids, xb: Vectors) -> None:
+        flat = faiss.IndexFlatIP(self._dimension)
+        flat.add(xb)
+        self._state = _State(ids, flat)
+
+    @property
+    def dimension(self) -> int:
+        """The length d of every vector."""
+        return self._dimension
+
+    @property
+    def kind(self) -> str:
+        """Always ``"exact"``."""
+        return "exact"
+
+    def count(self) -> int:
+        """The number of stored vectors."""
+        return len(self._state.ids)
+
+    def ids(self) -> Ids:
+        """All stored ids, int64 (n,), ascending; a copy."""
+        return self._state.ids.copy()
+
+    def add(self, ids: IdsLike, xb: Vectors) -> None:
+        """Store ``xb`` under ``ids``; see `NeighbourIndex.add`. Costs a copy of everything."""
+        xb = as_vectors(xb, self._dimension, "xb")
+        new = as_new_ids(ids, len(xb))
+        with self._writing:
+            state = self._state
+            _, stored = _rows(state.ids, new)
+            if stored.any():
+                shown = np.sort(new[stored])[:10].tolist()
+                raise IndexInputError(f"ids already stored: {shown}; remove them first")
+            all_ids = np.concatenate((state.ids, new))
+            order = np.argsort(all_ids)
+            self._set(all_ids[order], np.concatenate((state.xb, xb))[order])
+
+    def remove(self, ids: IdsLike) -> int:
+        """Remove these ids and return how many were stored."""
+        wanted = np.unique(as_ids(ids))
+        with self._writing:
+            state = self._state
+            rows, stored = _rows(state.ids, wanted)
+            removed = int(stored.sum())
+            if removed:
+                keep = np.ones(len(state.ids), bool)
+                keep[rows[stored]] = False
+                self._set(state.ids[keep], state.xb[keep])
+        return removed
+
+    def vectors(self, ids: IdsLike) -> Vectors:
+        """Return a copy of the vectors, float32 (n, d), in the order given."""
+        state = self._state
+        wanted = as_ids(ids)
+        rows, stored = _rows(state.ids, wanted)
+        if not stored.all():
+            raise UnknownIdError(wanted[~stored].tolist(), "the index")
+        return state.xb[rows]
+
+    def search(self, xq: Vectors, k: int, allowed: IdsLike | None = None) -> Neighbours:
+        """Find the ``k`` nearest to each query; see `NeighbourIndex.search`."""
+        xq = as_vectors(xq, self._dimension, "xq")
+        k = check_k(k)
+        state = self._state
+        scores = np.full((len(xq), k), -np.inf, np.float32)
+        found = np.full((len(xq), k), NO_ID, np.int64)
+        xb = state.xb
+        for i, rows in enumerate(self._candidates(state, xq, k, allowed)):
+            rows = np.sort(rows)
+            exact = cosine(xb[rows], xq[i])
+            # Rows ascend by id, so a stable sort leaves the smaller id first among equals.
+            best = np.argsort(-exact, kind="stable")[:k]
+            scores[i, : len(best)] = exact[best]
+            found[i, : len(best)] = state.ids[rows[best]]
+        return Neighbours(scores, found)
+
+    def _candidates(self, state: _State, xq: Vectors, k: int, allowed: IdsLike | None) -> Ids:
+        """Rows (nq, m) that hold the best ``k``; m is less than k only if there are fewer."""
+        rows: Ids | None = None
+        if allowed is not None:
+            rows, stored = _rows(state.ids, np.unique(as_ids(allowed, "allowed")))
+            rows = rows[stored]
+        available = len(state.ids) if rows is None else len(rows)
+        if not available or not len(xq):
+            return np.empty((len(xq), 0), np.int64)
+        fetch = k + _SPARE
+        while True:
+            fetch = min(fetch, available)
+            scores, found = _scan(state, xq, fetch, rows)
+            if fetch == available or (scores[:, k - 1] - scores[:, -1] > _TIE).all():
+                return found
+            fetch *= 4
+
+    def save(self, path: Path) -> None:
+        """Write a FAISS file (``IndexIDMap2`` over ``IndexFlatIP``), durably and atomically."""
+        state = self._state
+        index = faiss.IndexIDMap2(faiss.IndexFlatIP(self._dimension))
+        if len(state.ids):
+            index.add_with_ids(state.xb, state.ids)
+        write_atomically(path, lambda temporary: faiss.write_index(index, str(temporary)))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that ``save`` wrote.
+
+        Raises IndexFileError if there is no such file, if it is truncated or longer than it
+        says, if it is another kind of file or FAISS index, or if its content breaks the rules
+        for ids and vectors.
+        """
+        dimension, count = _check_header(path)
+        try:
+            stored: Any = faiss.read_index(str(path))
+        except (RuntimeError, MemoryError) as error:
+            raise IndexFileError(f"{path}: FAISS cannot read it: {error}") from error
+        ids = np.empty(0, np.int64)
+        xb = np.empty((0, dimension), np.float32)
+        if count:
+            flat: Any = faiss.downcast_index(stored.index)
+            ids = faiss.vector_to_array(stored.id_map)
+            xb = faiss.rev_swig_ptr(flat.get_xb(), count * dimension).reshape(count, dimension)
+        index = cls(dimension)
+        try:
+            index.add(ids, xb)
+        except IndexInputError as error:
+            raise IndexFileError(f"{path}: {error}; rebuild the index") from error
+        return index
+
+
+def _scan(state: _State, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
+    """FAISS's best ``k`` rows for each query, among ``rows`` (ascending) if given."""
+    if rows is None:
+        scores, found = state.flat.search(xq, k)
+        return scores, found
+    # Below this share copying the rows costs less than walking over all of them.
+    if len(rows) <= len(state.ids) // 16:
+        scores, found = faiss.knn(xq, state.xb[rows], k, metric=faiss.METRIC_INNER_PRODUCT)
+        return scores, rows[found]
+    mask = np.zeros(len(state.ids), bool)
+    mask[rows] = True
+    # The package's type stubs do not know what its Python layer accepts.
+    library: Any = faiss
+    selector = library.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    parameters = library.SearchParameters(sel=selector)
+    scores, found = state.flat.search(xq, k, params=parameters)
+    return scores, found
+
+
+def _rows(stored: Ids, wanted: Ids) -> tuple[Ids, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """For each wanted id its row among the ascending ``stored``, and whether it is there."""
+    rows = np.searchsorted(stored, wanted).astype(np.int64)
+    if not len(stored):
+        return rows, np.zeros(len(wanted), bool)
+    return rows, stored[np.minimum(rows, len(stored) - 1)] == wanted
+
+
+def _check_header(path: Path) -> tuple[int, int]:
+    """Return dimension and count, having compared the file's size with what they imply."""
+    try:
+        with path.open("rb") as file:
+            outer = file.read(_HEADER.size)
+            inner = file.read(_HEADER.size)
+        size = path.stat().st_size
+    except OSError as error:
+        raise IndexFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    remedy = "it was not written by ExactIndex.save or is damaged; rebuild the index"
+    if len(inner) < _HEADER.size:
+        raise IndexFileError(f"{path}: has {size} bytes, too few for an index; {remedy}")
+    magic, dimension, count, _, _, _, metric = _HEADER.unpack(outer)
+    flat_magic, flat_dimension, flat_count, _, _, _, flat_metric = _HEADER.unpack(inner)
+    if (magic, flat_magic) != (b"IxM2", b"IxFI"):
+        raise IndexFileError(
+            f"{path}: starts with {magic!r} and {flat_magic!r}; expected b'IxM2' and b'IxFI' "
+            f"(IndexIDMap2 over IndexFlatIP); {remedy}"
+        )
+    if metric != faiss.METRIC_INNER_PRODUCT or flat_metric != metric:
+        raise IndexFileError(
+            f"{path}: has FAISS metric {metric} and {flat_metric}; "
+            f"expected {faiss.METRIC_INNER_PRODUCT} (inner product); {remedy}"
+        )
+    if (dimension, count) != (flat_dimension, flat_count) or not (
+        1 <= dimension <= MAX_DIMENSION and count >= 0
+    ):
+        raise IndexFileError(
+            f"{path}: says {count} vectors of {dimension} and {flat_count} of {flat_dimension}; "
+            f"expected the same twice, of 1 to {MAX_DIMENSION} dimensions; {remedy}"
+        )
+    expected = 2 * _HEADER.size + 2 * _SIZE.size + count * (4 * dimension + 8)
+    if size != expected:
+        raise IndexFileError(
+            f"{path}: has {size} bytes; expected {expected} for {count} vectors of {dimension} "
+            f"dimensions; {remedy}"
+        )
+    return dimension, count

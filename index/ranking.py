@@ -1,0 +1,178 @@
+"""More like these and less like those; and what the neighbours say the class is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from index.neighbours import (
+    MAX_K,
+    NO_ID,
+    Ids,
+    IdsLike,
+    IndexInputError,
+    NeighbourIndex,
+    Neighbours,
+    Scores,
+    UnknownIdError,
+    Vectors,
+    as_ids,
+    as_vectors,
+    check_k,
+    cosine,
+)
+
+Strategy: TypeAlias = Literal["average_vector", "best_score"]
+_FIRST_FETCH = 64
+_GROWTH = 4
+_AT_ONCE = 8192
+_SMALLEST_MEAN = 1e-6
+
+
+def recommend(
+    index: NeighbourIndex,
+    positive: Vectors,
+    negative: Vectors,
+    strategy: Strategy,
+    k: int,
+    exclude: IdsLike,
+    allowed: IdsLike | None = None,
+) -> Neighbours:
+    """Answer one request: vectors like ``positive`` (p, d) and unlike ``negative`` (m, d).
+
+    ``average_vector``: one search for mean(positive) + (mean(positive) - mean(negative)),
+    normalised; mean(positive) where there is no negative. ``best_score``: each stored vector is
+    scored by its largest similarity to a positive where that exceeds its largest similarity to a
+    negative, else by minus the square of the latter; the answer is that of brute force over all
+    vectors. Source: https://qdrant.tech/documentation/concepts/explore/#recommendation-api
+
+    ``exclude`` names ids that may not be answers (often the examples themselves), ``allowed``
+    the only ones that may. Returns scores and ids of shape (1, k).
+
+    Raises IndexInputError without a positive, for an unknown strategy, for wrong vectors or
+    ``k``, and for examples that cancel each other out under ``average_vector``.
+    """
+    positive = as_vectors(positive, index.dimension, "positive")
+    negative = as_vectors(negative, index.dimension, "negative")
+    if not len(positive):
+        raise IndexInputError("positive has no rows; expected at least one positive example")
+    k = check_k(k)
+    request = _Request(index, k, np.unique(as_ids(exclude, "exclude")), allowed)
+    if strategy == "average_vector":
+        return _padded(*request.nearest(_average(positive, negative), k), k)
+    if strategy == "best_score":
+        return _padded(*_best_score(request, positive, negative), k)
+    raise IndexInputError(f"strategy is {strategy!r}; expected one of {get_args(Strategy)}")
+
+
+def vote(labels: Sequence[str | None]) -> tuple[str, float] | None:
+    """The most frequent label of neighbours given nearest first, and its share in 0..1.
+
+    Neighbours without a label have no vote and do not count in the share. Of labels with equal
+    votes the one that comes first, of the nearer neighbour, wins. None if there is no label.
+    """
+    votes = Counter(label for label in labels if label is not None)
+    if not votes:
+        return None
+    # most_common keeps the order of first appearance among equals.
+    ((label, number),) = votes.most_common(1)
+    return label, number / votes.total()
+
+
+class _Request:
+    """The index, seen without the excluded ids and with the allowed ones alone."""
+
+    def __init__(
+        self, index: NeighbourIndex, k: int, exclude: Ids, allowed: IdsLike | None
+    ) -> None:
+        self.index = index
+        self.k = k
+        self._exclude = exclude
+        self._allowed = None if allowed is None else np.unique(as_ids(allowed, "allowed"))
+
+    def candidates(self) -> Ids:
+        """All ids that may be answers; some may not be stored."""
+        ids = self.index.ids() if self._allowed is None else self._allowed
+        return np.setdiff1d(ids, self._exclude, assume_unique=True)
+
+    def nearest(self, query: Vectors, k: int) -> tuple[Scores, Ids]:
+        """At most ``k`` neighbours of ``query`` (d,), without padding."""
+        if k + len(self._exclude) > MAX_K:
+            scores, ids = self.index.search(query[None], k, self.candidates())
+        else:
+            scores, ids = self.index.search(query[None], k + len(self._exclude), self._allowed)
+        keep = (ids[0] != NO_ID) & ~np.isin(ids[0], self._exclude)
+        return scores[0][keep][:k], ids[0][keep][:k]
+
+
+def _average(positive: Vectors, negative: Vectors) -> Vectors:
+    mean = positive.astype(np.float64).mean(axis=0)
+    if len(negative):
+        mean = mean + (mean - negative.astype(np.float64).mean(axis=0))
+    length = float(np.linalg.norm(mean))
+    if length < _SMALLEST_MEAN:
+        raise IndexInputError(
+            f"the examples cancel out: their average has length {length:.3g}; use other examples "
+            "or the strategy best_score"
+        )
+    average: Vectors = (mean / length).astype(np.float32)
+    return average
+
+
+def _best_score(request: _Request, positive: Vectors, negative: Vectors) -> tuple[Scores, Ids]:
+    """Fetch candidates near the positives until no other vector can enter the best k.
+
+    A vector that no search returned is at most as similar to a positive as the last one that
+    was, and whatever a negative decides is never above 0.
+    """
+    fetch = max(_FIRST_FETCH, _GROWTH * request.k)
+    while fetch <= MAX_K:
+        answers = [request.nearest(query, fetch) for query in positive]
+        bounds = [scores[-1] for scores, _ in answers if len(scores) == fetch]
+        complete = len(bounds) < len(answers)
+        ids = np.unique(np.concatenate([found for _, found in answers]))
+        scores, ids = _scored(request, ids, positive, negative)
+        if complete:
+            return scores, ids
+        bound = max(max(bounds), 0.0) if len(negative) else max(bounds)
+        # Strictly above: an equal score outside could have the smaller id.
+        if len(scores) >= request.k and scores[request.k - 1] > bound:
+            return scores, ids
+        fetch *= _GROWTH
+    return _scored(request, request.candidates(), positive, negative)
+
+
+def _scored(
+    request: _Request, ids: Ids, positive: Vectors, negative: Vectors
+) -> tuple[Scores, Ids]:
+    """The best k of these ascending ids under best_score, best first."""
+    best_scores, best_ids = np.empty(0, np.float32), np.empty(0, np.int64)
+    for start in range(0, len(ids), _AT_ONCE):
+        xb, stored = _stored(request.index, ids[start : start + _AT_ONCE])
+        scores = np.max([cosine(xb, q) for q in positive], axis=0)
+        if len(negative):
+            against = np.max([cosine(xb, q) for q in negative], axis=0)
+            scores = np.where(scores > against, scores, -(against * against))
+        best_scores = np.concatenate((best_scores, scores))
+        best_ids = np.concatenate((best_ids, stored))
+        # Ids ascend among equal scores, before and after this stable sort.
+        best = np.argsort(-best_scores, kind="stable")[: request.k]
+        best_scores, best_ids = best_scores[best], best_ids[best]
+    return best_scores, best_ids
+
+
+def _stored(index: NeighbourIndex, ids: Ids) -> tuple[Vectors, Ids]:
+    """The vectors of those ids that are stored; another thread may remove some meanwhile."""
+    while True:
+        try:
+            return index.vectors(ids), ids
+        except UnknownIdError as error:
+            ids = np.setdiff1d(ids, error.ids, assume_unique=True)
+
+
+def _padded(scores: Scores, ids: Ids, k: int) -> Neighbours:
+    answer = Neighbours(np.full((1, k), -np.inf, np.float32), np.full((1, k), NO_ID, np.int64))
+    answer.scores[0, : len(scores)] = scores[:k]
+    answer.ids[0, : len(ids)] = ids[:k]
+    return answer

@@ -1,0 +1,275 @@
+"""Versioned, checksummed index files with an atomic switch.
+
+::
+
+    root/CURRENT                          the number of the generation that is served
+    root/generations/000001/index.faiss
+    root/generations/000001/manifest.json
+
+A generation is written beside the others under a temporary name, made durable, renamed, and only
+then named in CURRENT, so a crash at any point leaves a complete generation in service. The
+catalogue is the truth: a damaged generation costs a rebuild and no data.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from index.files import fsync_file, fsync_folder, sha256_of, write_atomically
+from index.local import ExactIndex, IndexFileError
+from index.manifest import (
+    FORMAT_VERSION,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    REBUILD,
+    Manifest,
+    SnapshotCorruptError,
+    SnapshotError,
+    SnapshotFormatError,
+    from_json,
+    to_json,
+)
+from index.neighbours import NeighbourIndex
+
+__all__ = [
+    "Finding",
+    "Manifest",
+    "ModelMismatchError",
+    "NoGenerationError",
+    "SnapshotCorruptError",
+    "SnapshotError",
+    "SnapshotFormatError",
+    "Stamp",
+    "load_current",
+    "publish",
+    "read_manifest",
+    "stamp",
+    "verify",
+]
+
+KEPT_PREVIOUS = 2
+_CURRENT = "CURRENT"
+_LOCK = ".lock"
+_TEMPORARY = ".tmp-"
+_NUMBER = re.compile(r"[0-9]{6,18}")
+
+
+class NoGenerationError(SnapshotError):
+    """Nothing has been published under this root."""
+
+
+class ModelMismatchError(SnapshotError):
+    """The generation was made by another model than the one asked for."""
+
+
+Stamp: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `verify` found out about one generation; ``problem`` is None where it is ok."""
+
+    generation: int
+    ok: bool
+    problem: str | None
+
+
+def publish(root: Path, index: NeighbourIndex, model_digest: str) -> Manifest:
+    """Write ``index`` as the next generation and make it the current one; return its manifest.
+
+    Keeps the current and the two generations before it; removes older ones and what a crash
+    left behind. Publishers in several processes wait for each other. If anything raises before
+    the switch, the generation that was current still is. The index may change meanwhile: what is
+    published is one consistent state of it, read back once before the switch.
+    """
+    generations = root / "generations"
+    generations.mkdir(parents=True, exist_ok=True)
+    with _locked(root):
+        _remove_temporaries(root)
+        number = max(_numbers(root), default=0) + 1
+        temporary = generations / f"{_TEMPORARY}{number:06d}"
+        try:
+            manifest = _write(temporary, index, number, model_digest)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        temporary.rename(_folder(root, number))
+        fsync_folder(generations)
+        fsync_folder(root)
+        write_atomically(root / _CURRENT, lambda path: _write_number(path, number))
+        for old in sorted(_numbers(root))[: -1 - KEPT_PREVIOUS]:
+            # Renamed first, so that no half-removed folder is ever taken for a generation.
+            doomed = generations / f"{_TEMPORARY}{old:06d}"
+            _folder(root, old).rename(doomed)
+            shutil.rmtree(doomed)
+    return manifest
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the current generation; reads no index file.
+
+    Raises NoGenerationError, SnapshotCorruptError or SnapshotFormatError.
+    """
+    return _read_manifest(root, _current(root))
+
+
+def load_current(root: Path, model_digest: str) -> tuple[ExactIndex, Manifest]:
+    """Load the current generation, having checked the model and every file's checksum.
+
+    Raises NoGenerationError if nothing was published, ModelMismatchError if another model made
+    it, SnapshotCorruptError if a file is missing or damaged, SnapshotFormatError if a newer
+    Lookalike wrote it.
+    """
+    manifest = read_manifest(root)
+    if manifest.model_digest != model_digest:
+        raise ModelMismatchError(
+            f"{_folder(root, manifest.generation)}: was made by the model "
+            f"{manifest.model_digest}, and the model in use is {model_digest}; {REBUILD}"
+        )
+    return _load(root, manifest), manifest
+
+
+def stamp(root: Path) -> Stamp | None:
+    """Changes whenever any process publishes a generation; None before the first. Costs a stat."""
+    try:
+        stat = (root / _CURRENT).stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino
+
+
+def verify(root: Path) -> list[Finding]:
+    """Check every generation, ascending: manifest, checksums, and that the index loads.
+
+    Raises NoGenerationError if there is none.
+    """
+    numbers = sorted(_numbers(root))
+    if not numbers:
+        raise NoGenerationError(_nothing(root))
+    findings = []
+    for number in numbers:
+        try:
+            _load(root, _read_manifest(root, number))
+        except SnapshotError as error:
+            findings.append(Finding(number, False, str(error)))
+        else:
+            findings.append(Finding(number, True, None))
+    return findings
+
+
+def _write(folder: Path, index: NeighbourIndex, number: int, model_digest: str) -> Manifest:
+    """Fill a new folder with the index and its manifest, durably."""
+    folder.mkdir()
+    index.save(folder / INDEX_FILE)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        generation=number,
+        count=type(index).load(folder / INDEX_FILE).count(),
+        dimension=index.dimension,
+        metric="cosine",
+        kind=index.kind,
+        model_digest=model_digest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files={INDEX_FILE: sha256_of(folder / INDEX_FILE)},
+    )
+    (folder / MANIFEST_FILE).write_text(to_json(manifest), encoding="utf-8")
+    for name in (INDEX_FILE, MANIFEST_FILE):
+        fsync_file(folder / name)
+    fsync_folder(folder)
+    return manifest
+
+
+def _load(root: Path, manifest: Manifest) -> ExactIndex:
+    folder = _folder(root, manifest.generation)
+    if manifest.kind != "exact":
+        raise SnapshotFormatError(
+            f"{folder / MANIFEST_FILE}: has kind {manifest.kind!r}; expected 'exact'; {REBUILD}"
+        )
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256_of(folder / name)
+        except OSError as error:
+            raise SnapshotCorruptError(
+                f"{folder / name}: cannot be read ({error.strerror}); {REBUILD}"
+            ) from error
+        if found != expected:
+            raise SnapshotCorruptError(
+                f"{folder / name}: has SHA-256 {found}; the manifest says {expected}; {REBUILD}"
+            )
+    try:
+        index = ExactIndex.load(folder / INDEX_FILE)
+    except IndexFileError as error:
+        raise SnapshotCorruptError(f"{error}; {REBUILD}") from error
+    if (index.count(), index.dimension) != (manifest.count, manifest.dimension):
+        raise SnapshotCorruptError(
+            f"{folder / INDEX_FILE}: has {index.count()} vectors of {index.dimension}; the "
+            f"manifest says {manifest.count} of {manifest.dimension}; {REBUILD}"
+        )
+    return index
+
+
+def _read_manifest(root: Path, number: int) -> Manifest:
+    path = _folder(root, number) / MANIFEST_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SnapshotCorruptError(f"{path}: cannot be read ({error}); {REBUILD}") from error
+    return from_json(text, path, number)
+
+
+def _current(root: Path) -> int:
+    path = root / _CURRENT
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NoGenerationError(_nothing(root)) from error
+    except OSError as error:
+        raise SnapshotCorruptError(f"{path}: cannot be read ({error}); {REBUILD}") from error
+    text = content.decode("ascii", "replace").removesuffix("\n")
+    if not _NUMBER.fullmatch(text):
+        raise SnapshotCorruptError(f"{path}: says {text!r}; expected six digits; {REBUILD}")
+    return int(text)
+
+
+def _numbers(root: Path) -> list[int]:
+    generations = root / "generations"
+    if not generations.is_dir():
+        return []
+    return [int(path.name) for path in generations.iterdir() if _NUMBER.fullmatch(path.name)]
+
+
+def _folder(root: Path, number: int) -> Path:
+    return root / "generations" / f"{number:06d}"
+
+
+def _nothing(root: Path) -> str:
+    return f"{root}: has no index yet; run `lookalike index build`"
+
+
+def _write_number(path: Path, number: int) -> None:
+    path.write_text(f"{number:06d}\n", encoding="ascii")
+
+
+def _remove_temporaries(root: Path) -> None:
+    for path in (root / "generations").glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path)
+    for path in root.glob(f".{_CURRENT}.*.tmp"):
+        path.unlink()
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Hold the publishers' lock; the kernel lets it go if the process dies."""
+    handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""What people and programs talk to: the engine, the HTTP API, the page and the command line."""

@@ -1,0 +1,87 @@
+"""The `lookalike` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+# Where each command lives. They are imported when called: `--help` should not wait for torch.
+_COMMANDS = {
+    "up": ("search_api.commands.serving", "up", "Make everything ready and serve."),
+    "serve": ("search_api.commands.serving", "serve", "Serve an index that is built already."),
+    "search": ("search_api.commands.querying", "search", "Class and neighbours of a picture."),
+    "classify": ("search_api.commands.querying", "classify", "Classes of files and folders."),
+    "index": ("search_api.commands.indexing", "index", "Build, look at and verify the index."),
+    "train": ("search_api.commands.training", "train", "Train a model."),
+    "evaluate": ("search_api.commands.training", "evaluate_command", "Measure a model."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, _, help_) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lookalike", prog_name="lookalike")
+def cli() -> None:
+    """Visual similarity search: pictures like this one.
+
+    \b
+    Example:
+      lookalike up          then open http://127.0.0.1:8000
+
+    Each command has --help with an example. Settings come from options or from the environment:
+    LOOKALIKE_DATA, LOOKALIKE_VAR, LOOKALIKE_BUNDLE, LOOKALIKE_HOST, LOOKALIKE_PORT.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line: exit code 2 and one line on stderr for wrong use, 1 for failure."""
+    try:
+        code = cli.main(prog_name="lookalike", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "lookalike"
+        _fail(f"{where}: {error.format_message()} (see {where} --help)", 2)
+    except click.ClickException as error:
+        _fail(f"lookalike: {error.format_message()}", 2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:
+        _fail(f"lookalike: {error}", 2 if isinstance(error, ValueError) else 1)
+    except Exception as error:
+        from index.catalogue import CatalogueError
+        from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
+
+        if isinstance(error, NoGenerationError | ModelMismatchError):
+            _fail(f"lookalike: {error}", 2)
+        if isinstance(error, CatalogueError | SnapshotError):
+            _fail(f"lookalike: {error}", 1)
+        raise
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(" ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of `lookalike`, by what they are about."""

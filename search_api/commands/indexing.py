@@ -1,0 +1,133 @@
+"""`lookalike index build|status|verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from index import snapshots
+from index.catalogue import Catalogue
+from search_api.commands.open import build as build_engine
+from search_api.commands.open import open_engine
+from search_api.commands.options import (
+    bundle_option,
+    data_option,
+    json_option,
+    print_json,
+    together,
+    var_option,
+)
+from search_api.engine import catalogue_path
+
+
+@click.group()
+def index() -> None:
+    """Build, look at and verify the index."""
+
+
+@index.command()
+@together(data_option, var_option, bundle_option)
+@click.option("--reembed", is_flag=True, help="Embed everything again, also what is known.")
+@json_option
+def build(data: Path | None, var: Path, bundle: Path | None, reembed: bool, as_json: bool) -> None:
+    """Bring the store up to date with the corpus.
+
+    Embeds what is new, drops what is gone, builds a new index beside the old one and switches.
+    A server that runs on the same store goes on answering and takes up the new index by itself.
+
+    \b
+    Example:
+      lookalike index build --data ~/Pictures --var ~/lookalike
+    """
+    with open_engine(data, var, bundle) as engine:
+        counts = build_engine(engine, reembed)
+        if as_json:
+            print_json(
+                {
+                    "generation": engine.manifest.generation,
+                    "total": counts.total,
+                    "embedded": counts.embedded,
+                    "kept": counts.kept,
+                    "removed": counts.removed,
+                    "skipped": counts.skipped,
+                }
+            )
+
+
+@index.command()
+@var_option
+@json_option
+def status(var: Path, as_json: bool) -> None:
+    """Show what is in the store, without loading a model.
+
+    \b
+    Example:
+      lookalike index status --json
+    """
+    manifest = snapshots.read_manifest(var)
+    with _catalogue(var) as catalogue:
+        values = {
+            "store": str(var),
+            "corpus": catalogue.get_meta("corpus"),
+            "pictures": catalogue.count(),
+            "indexed": manifest.count,
+            "generation": manifest.generation,
+            "built": manifest.created,
+            "kind": manifest.kind,
+            "dimension": manifest.dimension,
+            "model": manifest.model_digest,
+            "labels": catalogue.label_counts(),
+            "splits": catalogue.split_counts(),
+        }
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count:,}" for key, count in value.items()) or "none"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        click.echo(f"{name:<11} {value}")
+
+
+@index.command()
+@var_option
+@json_option
+@click.pass_context
+def verify(context: click.Context, var: Path, as_json: bool) -> None:
+    """Check the checksums of all generations and the catalogue's integrity.
+
+    Exit code 1 if anything is damaged.
+
+    \b
+    Example:
+      lookalike index verify
+    """
+    findings = [
+        {
+            "part": f"generation {finding.generation}",
+            "ok": finding.ok,
+            "problem": finding.problem,
+        }
+        for finding in snapshots.verify(var)
+    ]
+    with _catalogue(var) as catalogue:
+        problem = catalogue.check()
+    findings.append({"part": "catalogue", "ok": problem is None, "problem": problem})
+    if as_json:
+        print_json({"ok": all(finding["ok"] for finding in findings), "findings": findings})
+    else:
+        for finding in findings:
+            click.echo(f"{finding['part']:<14} {'ok' if finding['ok'] else finding['problem']}")
+    if not all(finding["ok"] for finding in findings):
+        context.exit(1)
+
+
+def _catalogue(var: Path) -> Catalogue:
+    path = catalogue_path(var)
+    if not path.exists():
+        raise click.ClickException(
+            f"no store in {var}; build one with `lookalike index build` or name another with --var"
+        )
+    return Catalogue(path)

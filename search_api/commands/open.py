@@ -1,0 +1,61 @@
+"""Opening what the commands work with: corpus, model, store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from embed.bundle import MANIFEST, PRETRAINED, Bundle
+from embed.corpus import Corpus, find_corpus
+from embed.encoder import Encoder
+from search_api.commands.options import Bars, say
+from search_api.engine import SearchEngine
+from search_api.ingest import Counts
+
+
+def find_bundle(bundle: Path | None, var: Path) -> Path:
+    """The folder of the model: the one asked for, the one that ships, or one trained here."""
+    if bundle is not None:
+        return bundle
+    trained = var / "bundle"
+    return trained if not has_bundle(PRETRAINED) and has_bundle(trained) else PRETRAINED
+
+
+def has_bundle(folder: Path) -> bool:
+    """Whether a trained model lies there."""
+    return (folder / MANIFEST).is_file()
+
+
+@contextmanager
+def open_engine(data: Path | None, var: Path, bundle: Path | None) -> Iterator[SearchEngine]:
+    """The engine over a store that is not built yet, or not loaded yet."""
+    encoder = Encoder(Bundle.load(find_bundle(bundle, var)))
+    with engine_over(find_corpus(data, say), var, encoder) as engine:
+        yield engine
+
+
+@contextmanager
+def engine_over(corpus: Corpus, var: Path, encoder: Encoder) -> Iterator[SearchEngine]:
+    """The engine over parts that are there already; closed at the end."""
+    engine = SearchEngine(encoder, corpus, var)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def build(engine: SearchEngine, reembed: bool = False) -> Counts:
+    """Rebuild with progress, and say what was done."""
+    with Bars() as bars:
+        manifest, counts = engine.rebuild(bars, reembed=reembed)
+    say(
+        f"Index: generation {manifest.generation} with {manifest.count:,} pictures"
+        f" ({counts.embedded:,} embedded now, {counts.kept:,} known, {counts.removed:,} removed)."
+    )
+    if counts.skipped:
+        say(
+            f"{len(counts.skipped):,} pictures could not be read;"
+            f" {engine.var / 'skipped.json'} says why."
+        )
+    return counts

@@ -1,0 +1,224 @@
+"""`lookalike train` and `lookalike evaluate`: the only commands that import `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from torch import Tensor
+
+from embed.bundle import Bundle
+from embed.corpus import Corpus, find_corpus
+from embed.encoder import Encoder
+from search_api.commands.open import find_bundle
+from search_api.commands.options import (
+    FOLDER,
+    bundle_option,
+    data_option,
+    json_option,
+    print_json,
+    progress_bar,
+    say,
+    together,
+    var_option,
+)
+from train.checkpoint import RECIPE, Epoch
+from train.data import Dataset, load_dataset
+from train.evaluate import Evaluation, evaluate, summary
+from train.loop import train as run_training
+from train.recipe import QUICK, Recipe, read_recipe
+from train.report import model_card, write_report
+
+
+@click.command()
+@data_option
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="quick",
+    show_default=True,
+    help="Name of a recipe (quick, resnet18), or a JSON file with one.",
+)
+@click.option("--print-recipe", is_flag=True, help="Print the recipe as JSON, to edit, and stop.")
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
+@click.option("--lr", type=float, help="Peak learning rate, instead of the recipe's.")
+@click.option("--dropout", type=float, help="Instead of the recipe's.")
+@click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs in vain.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--out", type=FOLDER, help="Folder of the run. Default: runs/<recipe>-<time>.")
+@click.option(
+    "--resume",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Go on with the run in this folder, exactly where its last epoch ended.",
+)
+@json_option
+def train(
+    data: Path | None,
+    recipe_name: str,
+    print_recipe: bool,
+    out: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Train a model and write its bundle, log and report.
+
+    The default recipe reaches about 94 % on CIFAR-10 in under half an hour on two cores; the
+    README has the figures. Each epoch is checkpointed: Ctrl-C loses at most one.
+
+    \b
+    Examples:
+      lookalike train
+      lookalike train --data ~/slides --epochs 30 --out runs/slides
+      lookalike train --resume runs/slides
+      tensorboard --logdir runs
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if resume is not None and (out is not None or changes):
+        raise click.UsageError(
+            "--resume goes on with the recipe and folder of the run; leave out --out and the"
+            " options that change the recipe"
+        )
+    recipe = dataclasses.replace(
+        read_recipe(str(resume / RECIPE) if resume else recipe_name), **changes
+    )
+    if print_recipe:
+        print_json(recipe.to_dict())
+        return
+    folder = resume or out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if resume is None and folder.exists() and any(folder.iterdir()):
+        raise click.UsageError(
+            f"{folder} is not empty; go on with its run by --resume {folder}, or name another --out"
+        )
+    evaluation = _train(recipe, find_corpus(data, say), folder, resume is not None)
+    if as_json:
+        print_json(evaluation.to_dict())
+
+
+@click.command(name="evaluate")
+@together(data_option, var_option, bundle_option)
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("reports"),
+    show_default=True,
+    help="Folder for metrics.json and report.html.",
+)
+@json_option
+def evaluate_command(
+    data: Path | None, var: Path, bundle: Path | None, out: Path, as_json: bool
+) -> None:
+    """Measure a model: accuracy, confusion, calibration, retrieval.
+
+    On the corpus's test split, or its validation split where it has no test split.
+
+    \b
+    Example:
+      lookalike evaluate --out reports/shipped
+    """
+    model = Bundle.load(find_bundle(bundle, var))
+    dataset = _load(
+        find_corpus(data, say), model.preprocess.input_size, Recipe.from_dict(_recipe_of(model))
+    )
+    if dataset.classes != model.classes:
+        raise click.UsageError(
+            f"the model knows the classes {', '.join(model.classes)}, the data has"
+            f" {', '.join(dataset.classes)}; evaluate on data with the model's classes"
+        )
+    evaluation = _evaluate(model, dataset, out)
+    if as_json:
+        print_json(evaluation.to_dict())
+    else:
+        click.echo(summary(evaluation))
+
+
+def train_default(corpus: Corpus, var: Path) -> Path:
+    """Train with the default recipe where no model ships, and return the bundle's folder."""
+    folder = var / "training"
+    say(f"No trained model is here yet: training one on {corpus.name}. This happens once.")
+    _train(QUICK, corpus, folder, resume=(folder / RECIPE).exists(), bundle=var / "bundle")
+    return var / "bundle"
+
+
+def _train(
+    recipe: Recipe, corpus: Corpus, folder: Path, resume: bool, bundle: Path | None = None
+) -> Evaluation:
+    dataset = _load(corpus, 32, recipe)
+    say(
+        f"Training {recipe.architecture} by the recipe {recipe.name!r} on"
+        f" {len(dataset.train):,} pictures, validating on {len(dataset.validation):,};"
+        f" {recipe.epochs} epochs; writing to {folder}."
+    )
+    try:
+        model = run_training(
+            recipe, dataset, folder, resume=resume, report=_print_epoch, steps=_step_bar
+        )
+    except KeyboardInterrupt:
+        say(f"\nStopped. Go on with: lookalike train --resume {folder}")
+        raise
+    if dataset.skipped:
+        say(f"{len(dataset.skipped):,} pictures could not be read; {folder}/skipped.json says why.")
+        (folder / "skipped.json").write_text(json.dumps(dataset.skipped, indent=1) + "\n")
+    evaluation = _evaluate(model, dataset, folder)
+    measured = {**model.metrics, **_headline(evaluation)}
+    model = dataclasses.replace(model, metrics=measured)
+    target = bundle or folder / "bundle"
+    model.save(target, model_card(model, evaluation))
+    click.echo(summary(evaluation), err=True)
+    say(f"\nModel: {target}   Report: {folder / 'report.html'}")
+    return evaluation
+
+
+def _load(corpus: Corpus, size: int, recipe: Recipe) -> Dataset:
+    with progress_bar(len(corpus.items), "reading", "picture", leave=False) as bar:
+
+        def shown(items: Any) -> Iterator[Any]:
+            for item in items:
+                yield item
+                bar.update()
+
+        return load_dataset(corpus, size, recipe.validation, recipe.seed, progress=shown)
+
+
+def _evaluate(model: Bundle, dataset: Dataset, folder: Path) -> Evaluation:
+    say("Evaluating: accuracy, calibration and the whole retrieval ranking (about a minute).")
+    evaluation = evaluate(Encoder(model), dataset)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    write_report(evaluation, dataset, model, folder / "report.html")
+    return evaluation
+
+
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    values = evaluation.to_dict()
+    return {
+        "split": values["split"],
+        "accuracy": values["accuracy"],
+        "retrieval": values["retrieval"],
+    }
+
+
+def _recipe_of(model: Bundle) -> dict[str, Any]:
+    recipe: dict[str, Any] = model.training.get("recipe", {})
+    return recipe
+
+
+def _print_epoch(epoch: Epoch) -> None:
+    say(
+        f"epoch {epoch.epoch + 1:3d}  train loss {epoch.train_loss:.4f}"
+        f"  val loss {epoch.validation_loss:.4f}  val accuracy {epoch.validation_accuracy:.4f}"
+        f"  lr {epoch.lr:.4g}  {epoch.seconds / 60:.1f} min"
+    )
+
+
+def _step_bar(batches: Iterator[Tensor], epoch: int, total: int) -> Iterator[Tensor]:
+    with progress_bar(total, f"epoch {epoch + 1}", "step", leave=False) as bar:
+        for batch in batches:
+            yield batch
+            bar.update()

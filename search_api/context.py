@@ -1,0 +1,129 @@
+"""What the routes share: the engine, the settings, the jobs and the metrics of one app."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request
+
+from index.filters import Filter, parse_filter
+from search_api.engine import Page, SearchEngine
+from search_api.errors import Problem
+from search_api.jobs import JobRunner
+from search_api.metrics import Metrics
+from search_api.schemas import ProblemResponse
+from search_api.settings import Limits
+
+
+@dataclass(frozen=True)
+class Context:
+    """One app's parts."""
+
+    engine: SearchEngine
+    limits: Limits
+    jobs: JobRunner
+    metrics: Metrics
+
+
+def get_context(request: Request) -> Context:
+    """The context of the app that serves this request."""
+    context: Context = request.app.state.context
+    return context
+
+
+Ctx = Annotated[Context, Depends(get_context)]
+
+
+def make_page(
+    limits: Limits,
+    limit: int,
+    offset: int = 0,
+    score_threshold: float | None = None,
+    where: Filter | None = None,
+) -> Page:
+    """A page within the limits.
+
+    Raises:
+        Problem: 422 naming the value, its bound and what to do.
+    """
+    if not 1 <= limit <= limits.max_limit:
+        raise Problem(
+            422, "limit", f"limit is {limit}; expected 1 to {limits.max_limit}, page with offset"
+        )
+    if not 0 <= offset <= limits.max_offset:
+        raise Problem(
+            422,
+            "offset",
+            f"offset is {offset}; expected 0 to {limits.max_offset}, narrow the search by a filter",
+        )
+    return Page(limit, offset, score_threshold, where)
+
+
+def filter_param(
+    text: Annotated[
+        str | None,
+        Query(
+            alias="filter",
+            max_length=16_384,
+            description="Which pictures may be answers, as JSON: `must`, `should`, `must_not`.",
+            examples=['{"must":[{"key":"label","match":{"value":"cat"}}]}'],
+        ),
+    ] = None,
+) -> Filter | None:
+    """The `filter` query parameter, parsed."""
+    if text is None or not text.strip():
+        return None
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem(
+            422,
+            "filter",
+            f"filter is not JSON ({error}); expected an object such as"
+            ' {"must": [{"key": "label", "match": {"value": "cat"}}]}',
+        ) from error
+    return parse_filter(value)
+
+
+FilterParam = Annotated[Filter | None, Depends(filter_param)]
+
+
+def page_params(
+    context: Ctx,
+    where: FilterParam,
+    limit: Annotated[int, Query(description="Most points to return, 1 to 1000.")] = 12,
+    offset: Annotated[int, Query(description="Points to leave out first, for paging.")] = 0,
+    score_threshold: Annotated[
+        float | None,
+        Query(description="Least cosine similarity, -1..1.", ge=-1, le=1, allow_inf_nan=False),
+    ] = None,
+) -> Page:
+    """The query parameters that all searches share."""
+    return make_page(context.limits, limit, offset, score_threshold, where)
+
+
+PageParams = Annotated[Page, Depends(page_params)]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of these errors."""
+    return {
+        status: {
+            "model": ProblemResponse,
+            "description": _MEANING[status],
+            "content": {"application/problem+json": {}},
+        }
+        for status in statuses
+    }
+
+
+_MEANING = {
+    404: "There is no such id.",
+    409: "A job is running already; the answer names it.",
+    413: "The picture or the request is too large.",
+    415: "Not a picture in a format that is known.",
+    422: "Something in the request cannot be used; `detail` says what and why.",
+    503: "The index cannot answer now.",
+}

@@ -1,0 +1,133 @@
+"""Every error as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from embed.pictures import PictureError
+from index.catalogue import CatalogueError
+from index.neighbours import IndexInputError, UnknownIdError
+from index.snapshots import SnapshotError
+from search_api.jobs import JobRunningError
+from search_api.store import StoreBusyError
+
+log = logging.getLogger(__name__)
+
+PICTURE_STATUS = {
+    "empty": 422,
+    "too-large": 413,
+    "too-many-pixels": 413,
+    "not-a-picture": 415,
+    "truncated": 422,
+}
+"""HTTP status for each ``PictureError.reason``."""
+
+
+class Problem(Exception):
+    """An answer other than success.
+
+    Attributes:
+        status: HTTP status.
+        kind: a short fixed word for programs; becomes the end of ``type``.
+        detail: one sentence for people: what was received, what was expected, what to do.
+        more: further members of the answer.
+    """
+
+    def __init__(self, status: int, kind: str, detail: str, **more: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.more = more
+
+
+def respond(request: Request, problem: Problem, headers: Mapping[str, str] = {}) -> JSONResponse:
+    """The HTTP response for a problem."""
+    return JSONResponse(
+        {
+            "type": f"urn:lookalike:problem:{problem.kind}",
+            "title": HTTPStatus(problem.status).phrase,
+            "status": problem.status,
+            "detail": problem.detail,
+            "instance": request.url.path,
+            **problem.more,
+        },
+        problem.status,
+        headers=dict(headers),
+        media_type="application/problem+json",
+    )
+
+
+def as_problem(error: Exception) -> Problem:
+    """What a caller is told of an error that the engine raised."""
+    match error:
+        case Problem():
+            return error
+        case PictureError():
+            return Problem(PICTURE_STATUS[error.reason], error.reason, str(error))
+        case UnknownIdError():
+            return Problem(404, "unknown-id", str(error), ids=list(error.ids[:100]))
+        case IndexInputError():
+            return Problem(422, "invalid-input", str(error))
+        case JobRunningError():
+            return Problem(409, "job-running", str(error), job=error.job.id)
+        case StoreBusyError():
+            return Problem(409, "store-busy", str(error))
+        case CatalogueError() | SnapshotError():
+            log.error("the store cannot be used: %s", error)
+            return Problem(503, "store-unavailable", str(error))
+    log.error("unexpected error", exc_info=error)
+    return Problem(500, "internal", "something went wrong in the server; its log has the details")
+
+
+_EXPECTED = (
+    Problem,
+    PictureError,
+    UnknownIdError,
+    IndexInputError,
+    JobRunningError,
+    StoreBusyError,
+    CatalogueError,
+    SnapshotError,
+    Exception,
+)
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` answer every error as problem+json."""
+
+    async def known(request: Request, error: Exception) -> JSONResponse:
+        return respond(request, as_problem(error))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        detail = str(error.detail)
+        if error.status_code == 404 and detail == "Not Found":
+            detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.method} is not possible at {request.url.path}; use {allowed}"
+        kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        return respond(request, Problem(error.status_code, kind, detail), error.headers or {})
+
+    async def validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            {"in": ".".join(str(part) for part in e["loc"]), "message": e["msg"]}
+            for e in error.errors()
+        ]
+        detail = "; ".join(f"{e['in']}: {e['message']}" for e in errors)
+        return respond(request, Problem(422, "validation", detail, errors=errors))
+
+    for kind in _EXPECTED:
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, validation)

@@ -1,0 +1,117 @@
+"""Long work in the background, one job at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+log = logging.getLogger(__name__)
+
+State = Literal["queued", "running", "succeeded", "failed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A snapshot of one job.
+
+    Attributes:
+        id: names the job.
+        kind: what it does, for example ``rebuild``.
+        state: ``queued``, ``running``, ``succeeded`` or ``failed``.
+        stage: what it is doing, in a word.
+        done: units of the stage done.
+        total: units of the stage in all.
+        started: seconds since 1970, UTC.
+        finished: likewise, or None while it runs.
+        error: why it failed, in a sentence, or None.
+        result: what it says about itself once it has succeeded, or None.
+    """
+
+    id: str
+    kind: str
+    state: State = "queued"
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    started: float = 0.0
+    finished: float | None = None
+    error: str | None = None
+    result: dict[str, int] | None = None
+
+
+class JobRunningError(RuntimeError):
+    """A job runs already; ``job`` is it."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"job {job.id} ({job.kind}) is still {job.state}; wait until it is done:"
+            f" GET /v1/jobs/{job.id}"
+        )
+        self.job = job
+
+
+Report = Callable[[str, int, int], None]
+Work = Callable[[Report, Callable[[], bool]], dict[str, int]]
+"""Does the job: told how to report (stage, done, total) and whether to stop; returns its result."""
+
+
+class JobRunner:
+    """Runs one job at a time in a thread and remembers the last ``KEPT``."""
+
+    KEPT = 100
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, kind: str, work: Work) -> Job:
+        """Start a job and return at once.
+
+        Raises:
+            JobRunningError: one is running.
+        """
+        with self._lock:
+            for job in self._jobs.values():
+                if job.finished is None:
+                    raise JobRunningError(job)
+            job = Job(uuid.uuid4().hex, kind, started=time.time())
+            self._jobs[job.id] = job
+            while len(self._jobs) > self.KEPT:
+                del self._jobs[next(iter(self._jobs))]
+            self._thread = threading.Thread(target=self._run, args=(job.id, work), name=kind)
+            self._thread.start()
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it is now, or None if there is none of that id."""
+        return self._jobs.get(job_id)
+
+    def stop(self) -> None:
+        """Ask the running job to stop, and wait for it."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, job_id: str, work: Work) -> None:
+        def report(stage: str, done: int, total: int) -> None:
+            self._change(job_id, stage=stage, done=done, total=total)
+
+        self._change(job_id, state="running")
+        try:
+            result = work(report, self._stopping.is_set)
+        except Exception as error:
+            log.exception("job %s failed", job_id)
+            self._change(job_id, state="failed", error=str(error), finished=time.time())
+        else:
+            self._change(job_id, state="succeeded", result=result, finished=time.time())
+
+    def _change(self, job_id: str, **values: object) -> None:
+        with self._lock:
+            self._jobs[job_id] = replace(self._jobs[job_id], **values)  # type: ignore[arg-type]

@@ -1,0 +1,56 @@
+"""Prometheus metrics of one app."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters and histograms in a registry of their own, so that apps do not share them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.requests = Counter(
+            "lookalike_requests",
+            "HTTP requests answered",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "lookalike_request_seconds",
+            "Time to answer an HTTP request",
+            ("method", "route"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "lookalike_stage_seconds",
+            "Time spent in one stage of answering",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.pictures = Gauge(
+            "lookalike_index_pictures", "Pictures in the index", registry=self.registry
+        )
+        self.generation = Gauge(
+            "lookalike_index_generation", "Number of the index that answers", registry=self.registry
+        )
+        self.model = Info("lookalike_model", "The model that answers", registry=self.registry)
+
+    def observe_stages(self, milliseconds: dict[str, float]) -> None:
+        """Count the stages of one answer."""
+        for stage, value in milliseconds.items():
+            if stage != "total":
+                self.stage_seconds.labels(stage).observe(value / 1000)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,53 @@
+"""For orchestrators and monitoring, with the meanings that Kubernetes gives these paths."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from search_api import schemas
+from search_api.context import Ctx, problems
+from search_api.errors import Problem
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", operation_id="livez", summary="Is the process alive?")
+def livez() -> schemas.Health:
+    """Always 200 while the process answers at all; restart it if this fails."""
+    return schemas.Health(status="ok")
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Can it answer searches?",
+    responses=problems(503),
+)
+def readyz(context: Ctx) -> schemas.Health:
+    """200 once an index is loaded; send no traffic before."""
+    if not context.engine.ready:
+        raise Problem(503, "not-ready", "no index is loaded yet; wait, or build one")
+    return schemas.Health(status="ok")
+
+
+@router.get("/healthz", operation_id="healthz", summary="Alive and ready?", responses=problems(503))
+def healthz(context: Ctx) -> schemas.Health:
+    """The same as `/readyz`, under the older name."""
+    return readyz(context)
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}},
+)
+def metrics(context: Ctx) -> Response:
+    """Requests, latency by stage, index count and generation, model digest."""
+    if context.engine.ready:
+        manifest = context.engine.manifest
+        context.metrics.pictures.set(manifest.count)
+        context.metrics.generation.set(manifest.generation)
+        context.metrics.model.info({"digest": manifest.model_digest})
+    return Response(context.metrics.render(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,143 @@
+"""Stored pictures: metadata, the picture itself, listing, examples."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request, Response
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from embed.corpus import CorpusError
+from embed.pictures import PictureError, encode_jpeg, encode_png
+from index.catalogue import Entry
+from index.filters import parse_filter
+from search_api import schemas
+from search_api.context import Ctx, FilterParam, problems
+from search_api.errors import Problem
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")]
+MAX_EXAMPLES = 48
+
+
+@router.get("/examples", operation_id="examples", summary="Stored pictures to try a search with")
+def examples(
+    context: Ctx,
+    per_class: Annotated[int, Query(ge=1, le=10, description="Pictures of each label.")] = 1,
+) -> schemas.Examples:
+    """A few pictures of each label, from the test split where there is one, other ones each time.
+
+    At most 48 in all.
+    """
+    catalogue = context.engine.catalogue
+    splits = catalogue.split_counts()
+    chosen: list[int] = []
+    for label in catalogue.label_counts() or [None]:
+        must = []
+        if label is not None:
+            must.append({"key": "label", "match": {"value": label}})
+        if "test" in splits:
+            must.append({"key": "split", "match": {"value": "test"}})
+        ids = catalogue.ids(parse_filter({"must": must})).tolist()
+        chosen += random.sample(ids, min(per_class, len(ids)))
+        if len(chosen) >= MAX_EXAMPLES:
+            break
+    return schemas.Examples(points=[_image(e) for e in catalogue.get(chosen[:MAX_EXAMPLES])])
+
+
+@router.get(
+    "", operation_id="list_images", summary="Stored pictures, page by page", responses=problems(422)
+)
+def list_images(
+    context: Ctx,
+    where: FilterParam,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most pictures to return.")] = 100,
+    after: Annotated[
+        int, Query(ge=-1, le=2**63 - 1, description="Return ids above this one.")
+    ] = -1,
+) -> schemas.Images:
+    """Lists by ascending id, so that a page stays the same while others are added or deleted.
+
+    Example: `curl 'http://127.0.0.1:8000/v1/images?limit=10&after=123'`
+    """
+    catalogue = context.engine.catalogue
+    # One more than asked for tells whether there is a next page.
+    entries = catalogue.page(after, limit + 1, where)
+    return schemas.Images(
+        points=[_image(entry) for entry in entries[:limit]],
+        total=catalogue.count(where),
+        next_after=entries[limit - 1].id if len(entries) > limit else None,
+    )
+
+
+@router.get(
+    "/{image_id}",
+    operation_id="get_image",
+    summary="What is stored about a picture",
+    responses=problems(404, 422),
+)
+def get_image(context: Ctx, image_id: ImageId) -> schemas.Image:
+    """Metadata by id."""
+    return _image(context.engine.catalogue.get([image_id])[0])
+
+
+@router.get(
+    "/{image_id}/file",
+    operation_id="get_image_file",
+    summary="The picture itself",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}, "image/jpeg": {}}, "description": "The picture."},
+        304: {"description": "Not changed since the `ETag` that was sent."},
+        **problems(404, 422),
+    },
+)
+def get_image_file(
+    context: Ctx,
+    request: Request,
+    image_id: ImageId,
+    size: Annotated[
+        int | None, Query(ge=16, le=4096, description="Longest side to scale down to, pixels.")
+    ] = None,
+) -> Response:
+    """The picture, encoded anew: PNG up to 256 pixels a side, else JPEG.
+
+    Cacheable with validation: the `ETag` changes with the picture.
+    """
+    entry = context.engine.catalogue.get([image_id])[0]
+    try:
+        rgb = context.engine.corpus.read(entry.source, at_least=size)
+    except (CorpusError, PictureError) as error:
+        raise Problem(
+            404,
+            "file-gone",
+            f"the file of picture {image_id} cannot be read any more ({error});"
+            " rebuild the index to drop it",
+        ) from error
+    if size is not None and max(rgb.shape[:2]) > size:
+        fitted = ImageOps.contain(Pillow.fromarray(rgb, "RGB"), (size, size))
+        rgb = np.array(fitted, dtype=np.uint8)
+    if max(rgb.shape[:2]) <= 256:
+        data, media_type = encode_png(rgb), "image/png"
+    else:
+        data, media_type = encode_jpeg(rgb), "image/jpeg"
+    etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {
+        "ETag": etag,
+        # Another corpus may be served under the same ids later, so ask before reuse.
+        "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type=media_type, headers=headers)
+
+
+def _image(entry: Entry) -> schemas.Image:
+    payload = schemas.payload(entry.label, entry.split, entry.source, dict(entry.payload))
+    return schemas.image(entry.id, payload)

@@ -1,0 +1,84 @@
+"""The index as a whole: what it holds, rebuilding it, and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from search_api import schemas
+from search_api.context import Ctx, problems
+from search_api.errors import Problem
+from search_api.jobs import Report
+
+router = APIRouter(prefix="/v1", tags=["index"])
+
+
+@router.get(
+    "/index",
+    operation_id="index_info",
+    summary="What is indexed, and by which model",
+    responses=problems(503),
+)
+def index_info(context: Ctx) -> schemas.IndexInfo:
+    """Count, kind, dimension, model, generation, labels and limits."""
+    limits = context.limits
+    return schemas.IndexInfo(
+        **context.engine.summary(),
+        limits=schemas.LimitsInfo(
+            max_upload_bytes=limits.picture.max_bytes,
+            max_pixels=limits.picture.max_pixels,
+            max_images=limits.max_images,
+            max_limit=limits.max_limit,
+            max_offset=limits.max_offset,
+        ),
+    )
+
+
+@router.post(
+    "/index/rebuild",
+    operation_id="rebuild_index",
+    status_code=202,
+    summary="Bring the index up to date with the corpus",
+    responses=problems(409),
+)
+def rebuild_index(
+    context: Ctx,
+    response: Response,
+    reembed: Annotated[
+        bool, Query(description="Embed everything again, also what has not changed.")
+    ] = False,
+) -> schemas.Job:
+    """Starts a job and answers at once. Searches go on from the old index until the new is ready.
+
+    New pictures are embedded, pictures that are gone leave the index.
+    """
+
+    def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
+        manifest, counts = context.engine.rebuild(report, reembed=reembed, cancelled=stop)
+        return {
+            "generation": manifest.generation,
+            "total": counts.total,
+            "embedded": counts.embedded,
+            "removed": counts.removed,
+            "skipped": len(counts.skipped),
+        }
+
+    job = context.jobs.start("rebuild", work)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return schemas.Job.of(job)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="get_job",
+    summary="How far a job is",
+    responses=problems(404),
+)
+def get_job(context: Ctx, job_id: str) -> schemas.Job:
+    """State, progress, and the error where it failed."""
+    job = context.jobs.get(job_id)
+    if job is None:
+        raise Problem(404, "unknown-job", f"there is no job {job_id[:64]!r} in this server")
+    return schemas.Job.of(job)

@@ -1,0 +1,250 @@
+"""The shapes of requests and responses. Words are those of vector databases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from search_api.engine import Point as EnginePoint
+from search_api.engine import Prediction as EnginePrediction
+from search_api.engine import SearchResult
+from search_api.jobs import Job as EngineJob
+
+ImageId = Annotated[int, Field(ge=0, le=2**63 - 1, examples=[123])]
+
+
+class Schema(BaseModel):
+    """Refuses unknown members in requests, so that a misspelt option is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Prediction(Schema):
+    """What the classifier says."""
+
+    label: str = Field(alias="class", examples=["cat"])
+    confidence: float = Field(description="Calibrated probability of the class, 0..1.")
+    probabilities: dict[str, float] = Field(examples=[{"cat": 0.93, "dog": 0.07}])
+
+    @staticmethod
+    def of(prediction: EnginePrediction) -> Prediction:
+        """From the engine's own."""
+        return Prediction(
+            label=prediction.label,
+            confidence=prediction.confidence,
+            probabilities=prediction.probabilities,
+        )
+
+
+class Vote(Schema):
+    """The class that most of the ten nearest neighbours have."""
+
+    label: str = Field(alias="class", examples=["cat"])
+    share: float = Field(description="Share of those neighbours that have it, 0..1.")
+
+
+class Image(Schema):
+    """A stored picture."""
+
+    id: ImageId
+    payload: dict[str, Any] = Field(
+        description="`label`, `split`, `source` and whatever else was stored with the picture.",
+        examples=[{"label": "cat", "split": "train", "source": "train/00123"}],
+    )
+    image_url: str = Field(examples=["/v1/images/123/file"])
+
+
+class Point(Image):
+    """A neighbour."""
+
+    score: float = Field(description="Cosine similarity to the query, -1..1.", examples=[0.987])
+
+
+class Points(Schema):
+    """Neighbours, best first."""
+
+    points: list[Point]
+    vote: Vote | None = Field(description="None where no neighbour has a label.")
+    model: str = Field(description="Digest of the model that answered.", examples=["sha256:8c4e…"])
+    generation: int = Field(description="Number of the index that answered.")
+    time: dict[str, float] = Field(
+        description="Milliseconds by stage.", examples=[{"search": 2.1, "payload": 0.4}]
+    )
+
+
+class SearchResponse(Points):
+    """Class and neighbours of an uploaded picture."""
+
+    prediction: Prediction
+
+
+class ItemError(Schema):
+    """Why one of several pictures could not be used."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class Classified(Schema):
+    """One picture of several: its prediction, or why there is none."""
+
+    filename: str | None
+    prediction: Prediction | None = None
+    error: ItemError | None = None
+
+
+class ClassifyResponse(Schema):
+    """One result for each picture, in the order sent."""
+
+    results: list[Classified]
+    model: str
+    time: dict[str, float]
+
+
+class RecommendRequest(Schema):
+    """Examples by id."""
+
+    positive: list[ImageId] = Field(min_length=1, max_length=100, examples=[[1, 2]])
+    negative: list[ImageId] = Field(default=[], max_length=100, examples=[[3]])
+    strategy: Literal["average_vector", "best_score"] = "average_vector"
+    limit: int = Field(default=12, ge=1)
+    offset: int = Field(default=0, ge=0)
+    score_threshold: float | None = Field(default=None, allow_inf_nan=False)
+    filter: dict[str, Any] | None = Field(
+        default=None, examples=[{"must": [{"key": "split", "match": {"value": "test"}}]}]
+    )
+
+
+class Images(Schema):
+    """A page of stored pictures by ascending id."""
+
+    points: list[Image]
+    total: int = Field(description="How many match in all.")
+    next_after: int | None = Field(description="`after` of the next page; None on the last.")
+
+
+class Examples(Schema):
+    """Stored pictures to try a search with."""
+
+    points: list[Image]
+
+
+class LimitsInfo(Schema):
+    """What one request may ask for."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    max_images: int
+    max_limit: int
+    max_offset: int
+
+
+class IndexInfo(Schema):
+    """What is indexed, and by which model."""
+
+    count: int
+    kind: str = Field(examples=["exact"])
+    dimension: int
+    metric: str
+    model: str
+    generation: int
+    built: str = Field(description="When this generation was built, ISO 8601, UTC.")
+    corpus: str = Field(examples=["CIFAR-10"])
+    sample: bool = Field(description="True where the corpus is only the rendered sample.")
+    notice: str | None = Field(description="A warning to show to people, or None.")
+    classes: list[str] = Field(description="What the model can predict.")
+    labels: dict[str, int] = Field(description="Pictures by label.")
+    splits: dict[str, int] = Field(description="Pictures by split.")
+    limits: LimitsInfo
+
+
+class Progress(Schema):
+    """How far a job is."""
+
+    stage: str = Field(examples=["embedding"])
+    done: int
+    total: int
+
+
+class Job(Schema):
+    """Long work in the background."""
+
+    id: str
+    kind: str = Field(examples=["rebuild"])
+    state: Literal["queued", "running", "succeeded", "failed"]
+    progress: Progress
+    started: float = Field(description="Seconds since 1970, UTC.")
+    finished: float | None
+    error: str | None
+    result: dict[str, int] | None
+
+    @staticmethod
+    def of(job: EngineJob) -> Job:
+        """From the job runner's own."""
+        return Job(
+            id=job.id,
+            kind=job.kind,
+            state=job.state,
+            progress=Progress(stage=job.stage, done=job.done, total=job.total),
+            started=job.started,
+            finished=job.finished,
+            error=job.error,
+            result=job.result,
+        )
+
+
+class Health(Schema):
+    """Whether the process is alive, and whether it can answer searches."""
+
+    status: Literal["ok", "starting"]
+
+
+class ProblemResponse(BaseModel):
+    """An error, as RFC 9457 problem+json."""
+
+    type: str = Field(examples=["urn:lookalike:problem:not-a-picture"])
+    title: str = Field(examples=["Unsupported Media Type"])
+    status: int = Field(examples=[415])
+    detail: str = Field(description="What was received, what was expected, what to do.")
+    instance: str = Field(examples=["/v1/search"])
+
+
+def image(entry_id: int, payload: dict[str, Any]) -> Image:
+    """A stored picture by id."""
+    return Image(id=entry_id, payload=payload, image_url=image_url(entry_id))
+
+
+def image_url(entry_id: int) -> str:
+    """Where the picture itself is served."""
+    return f"/v1/images/{entry_id}/file"
+
+
+def points(result: SearchResult) -> dict[str, Any]:
+    """The members that every answer with neighbours has."""
+    return {
+        "points": [_point(point) for point in result.points],
+        "vote": Vote(label=result.vote[0], share=result.vote[1]) if result.vote else None,
+        "model": result.model,
+        "generation": result.generation,
+        "time": result.time,
+    }
+
+
+def _point(point: EnginePoint) -> Point:
+    entry = point.entry
+    return Point(
+        id=entry.id,
+        score=point.score,
+        payload=payload(entry.label, entry.split, entry.source, entry.payload),
+        image_url=image_url(entry.id),
+    )
+
+
+def payload(
+    label: str | None, split: str | None, source: str, stored: dict[str, Any]
+) -> dict[str, Any]:
+    """A picture's payload as callers see it: the fixed fields, then what was stored."""
+    return {**stored, "label": label, "split": split, "source": source}

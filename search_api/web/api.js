@@ -1,0 +1,104 @@
+// The HTTP API, one function a route. Every failure is an ApiError with words for people,
+// except an abort, which stays a DOMException named "AbortError".
+
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status; // 0 when there was no answer
+  }
+}
+
+export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
+
+/** The words of an answer that is not 2xx: problem+json's detail, or else what there is. */
+async function problemText(response) {
+  try {
+    const problem = await response.json();
+    if (typeof problem.detail === "string" && problem.detail) return problem.detail;
+    if (typeof problem.title === "string" && problem.title) return problem.title;
+  } catch (error) {
+    if (isAbort(error)) throw error;
+  }
+  return `The server refused the request (status ${response.status}).`;
+}
+
+const NO_ANSWER = "The server is not answering. Check that it is running, then try again.";
+
+async function send(path, { params = {}, ...options } = {}) {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(params)) {
+    if (value !== null && value !== undefined) query.set(key, String(value));
+  }
+  const text = query.toString();
+  let response;
+  try {
+    response = await fetch(text ? `${path}?${text}` : path, options);
+  } catch (error) {
+    if (isAbort(error)) throw error;
+    throw new ApiError(NO_ANSWER, 0);
+  }
+  if (!response.ok) throw new ApiError(await problemText(response), response.status);
+  return response;
+}
+
+/** Reads the body of an answer; a body cut off half way counts as no answer. */
+async function body(response, read) {
+  try {
+    return await response[read]();
+  } catch (error) {
+    if (isAbort(error)) throw error;
+    throw new ApiError(NO_ANSWER, 0);
+  }
+}
+
+const getJson = async (path, options) => body(await send(path, options), "json");
+
+/** {"must": [...]} for the chosen values, or null when nothing is chosen. */
+export function buildFilter(chosen) {
+  const must = Object.entries(chosen)
+    .filter(([, value]) => value !== "")
+    .map(([key, value]) => ({ key, match: { value } }));
+  return must.length ? { must } : null;
+}
+
+const pageParams = ({ limit, offset, filter }) => ({
+  limit,
+  offset,
+  filter: filter && JSON.stringify(filter),
+});
+
+export const getIndex = () => getJson("/v1/index", { cache: "no-store" });
+
+export const getExamples = (perClass) =>
+  getJson("/v1/images/examples", { params: { per_class: perClass } });
+
+export const getImage = (id, signal) => getJson(`/v1/images/${id}`, { signal });
+
+export const getImageFile = async (id, signal) =>
+  body(await send(`/v1/images/${id}/file`, { signal }), "blob");
+
+export function searchByPicture(picture, page, signal) {
+  const form = new FormData();
+  form.append("image", picture, picture.name ?? "picture");
+  return getJson("/v1/search", { method: "POST", body: form, params: pageParams(page), signal });
+}
+
+export const searchSimilar = (id, page, signal) =>
+  getJson(`/v1/images/${id}/similar`, { params: pageParams(page), signal });
+
+export function recommend(positive, negative, { limit, offset, filter }, signal) {
+  const request = { positive, negative, strategy: "average_vector", limit, offset };
+  if (filter) request.filter = filter;
+  return getJson("/v1/recommend", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(request),
+    signal,
+  });
+}
+
+export const startRebuild = () => getJson("/v1/index/rebuild", { method: "POST" });
+
+export const getJob = (id) =>
+  getJson(`/v1/jobs/${encodeURIComponent(id)}`, { cache: "no-store" });

@@ -1,0 +1,38 @@
+"""What tests of several packages share."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from embed.bundle import Bundle
+from embed.pictures import RGB
+from embed.preprocess import Preprocess
+from embed.resnet import Architecture, build
+
+# A GPU rounds differently; set the variable to test on one.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# One thread: tests then give the same figures everywhere, and do not compete for cores.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Bundle:
+    """An untrained network for three classes; embeddings of 32 numbers."""
+    torch.manual_seed(0)
+    architecture = Architecture(classes=3, widths=(24, 24, 32))
+    weights = {
+        # As saved and loaded: fp16 on disk, float32 in memory.
+        name: tensor.half().float() if tensor.is_floating_point() else tensor
+        for name, tensor in build(architecture).state_dict().items()
+    }
+    return Bundle(architecture, Preprocess(), ("red", "green", "blue"), weights, temperature=1.5)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> RGB:
+    """Seven pictures of noise, uint8 ``(7, 32, 32, 3)``."""
+    return np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from embed.pictures import RGB
+from embed.preprocess import CIFAR10_MEAN, CIFAR10_STD, Preprocess
+from tests.embed.helpers import noise
+
+
+def test_defaults_are_those_of_cifar10() -> None:
+    assert Preprocess() == Preprocess(32, CIFAR10_MEAN, CIFAR10_STD)
+
+
+def test_values_by_hand() -> None:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[:] = (0, 51, 255)
+    x = Preprocess(mean=(0.5, 0.2, 0.4), std=(0.25, 0.5, 0.2))([picture])
+    assert x.shape == (1, 3, 32, 32)
+    assert x.dtype == torch.float32
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    # (0 - 0.5) / 0.25, (0.2 - 0.2) / 0.5, (1 - 0.4) / 0.2
+    assert x[0, :, 3, 4].tolist() == pytest.approx([-2.0, 0.0, 3.0], abs=1e-6)
+
+
+def test_a_picture_of_the_right_size_is_untouched() -> None:
+    picture = noise(32, 32)
+    assert Preprocess().fit(picture) is picture
+
+
+def test_non_square_is_cropped_around_its_centre() -> None:
+    picture = np.zeros((32, 96, 3), np.uint8)
+    picture[:, :32] = (255, 0, 0)
+    picture[:, 32:64] = noise(32, 32)
+    picture[:, 64:] = (0, 0, 255)
+    assert np.array_equal(Preprocess().fit(picture), picture[:, 32:64])
+    upright = picture.transpose(1, 0, 2)
+    assert np.array_equal(Preprocess().fit(upright), upright[32:64])
+
+
+def test_scaling_averages_rather_than_picks() -> None:
+    picture = np.zeros((256, 256, 3), np.uint8)
+    picture[:, ::2] = 255
+    fitted = Preprocess().fit(picture)
+    assert np.abs(fitted.astype(int) - 127.5).max() <= 8
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (31, 33), (5000, 3)])
+def test_any_size_fits(shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), 77, np.uint8)
+    fitted = Preprocess(input_size=16).fit(picture)
+    assert fitted.shape == (16, 16, 3)
+    assert (fitted == 77).all()
+
+
+def test_list_and_array_agree(pictures: RGB) -> None:
+    preprocess = Preprocess()
+    assert torch.equal(preprocess(pictures), preprocess(list(pictures)))
+    large = np.stack([noise(40, 50), noise(40, 50)[::-1]])
+    assert torch.equal(preprocess(large), preprocess(list(large)))
+
+
+def test_stack_keeps_order_and_values(pictures: RGB) -> None:
+    stacked = Preprocess().stack(pictures)
+    assert stacked.dtype == torch.uint8
+    assert np.array_equal(stacked[3].permute(1, 2, 0).numpy(), pictures[3])
+
+
+def test_the_arguments_are_not_changed(pictures: RGB) -> None:
+    before = pictures.copy()
+    Preprocess()(pictures)
+    assert np.array_equal(pictures, before)

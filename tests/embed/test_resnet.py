@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from embed.resnet import Architecture, WhitenedResNet, build, count_flops
+
+SMALL = Architecture(classes=3, widths=(24, 24, 32), dropout=0.5)
+RESNET18 = Architecture("resnet18", classes=3, dropout=0.5)
+
+
+def inputs(n: int = 4, size: int = 32) -> Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("architecture", "dimension"), [(SMALL, 32), (RESNET18, 512)])
+def test_shapes_and_the_head_reads_the_features(architecture: Architecture, dimension: int) -> None:
+    network = build(architecture).eval()
+    with torch.no_grad():
+        logits, features = network(inputs())
+        head = network.head(features)
+    assert network.dimension == dimension
+    assert logits.shape == (4, 3)
+    assert features.shape == (4, dimension)
+    scale = dimension if architecture is SMALL else 1
+    torch.testing.assert_close(logits, head / scale)
+
+
+@pytest.mark.parametrize("size", [16, 24, 33, 64])
+def test_other_input_sizes(size: int) -> None:
+    with torch.no_grad():
+        assert build(SMALL).eval()(inputs(2, size)).features.shape == (2, 32)
+
+
+def test_dropout_only_while_training() -> None:
+    torch.manual_seed(0)
+    network = build(SMALL)
+    assert not torch.equal(network.train()(inputs()).logits, network(inputs()).logits)
+    network.eval()
+    assert torch.equal(network(inputs()).logits, network(inputs()).logits)
+
+
+def test_a_batch_is_its_pictures_one_by_one() -> None:
+    network = build(SMALL).eval()
+    with torch.no_grad():
+        together = network(inputs()).logits
+        alone = torch.cat([network(x[None]).logits for x in inputs()])
+    torch.testing.assert_close(together, alone)
+
+
+def test_whitened_outputs_are_uncorrelated_with_unit_variance() -> None:
+    network = build(SMALL)
+    assert isinstance(network, WhitenedResNet)
+    # Neighbouring pixels and channels correlated, as in photographs.
+    smooth = nn.functional.avg_pool2d(inputs(200), 3, stride=1)
+    smooth = smooth + smooth.mean(1, keepdim=True)
+    network.whiten(smooth, eps=0.0)
+    with torch.no_grad():
+        out = network.stem(smooth).permute(1, 0, 2, 3).flatten(1)  # (24, n)
+    second_moment = out[:12] @ out[:12].T / out.shape[1]
+    torch.testing.assert_close(second_moment, torch.eye(12), atol=1e-2, rtol=0)
+    torch.testing.assert_close(out[12:], -out[:12])
+
+
+def test_whiten_bounds_directions_without_variance() -> None:
+    network = build(SMALL)
+    assert isinstance(network, WhitenedResNet)
+    network.whiten(torch.ones(2, 3, 8, 8), eps=0.01)
+    # A direction of variance zero is multiplied by at most 1 / sqrt(eps).
+    norms = network.stem.weight.flatten(1).norm(dim=1)
+    assert float(norms.max()) == pytest.approx(10.0, rel=1e-3)
+
+
+def test_what_is_not_trained() -> None:
+    frozen = {name for name, p in build(SMALL).named_parameters() if not p.requires_grad}
+    norms = {f"stages.{i}.norm{j}.weight" for i in range(3) for j in (1, 2)}
+    assert frozen == norms | {"stem.weight"}
+
+
+def test_residual_path_carries_the_input() -> None:
+    stage = build(SMALL).stages[0].eval()  # type: ignore[union-attr, operator, index]
+    with torch.no_grad():
+        stage.conv2.weight.zero_()
+        x = inputs(1, 8).repeat(1, 8, 1, 1)
+        halved = nn.functional.gelu(stage.norm1(nn.functional.max_pool2d(stage.conv1(x), 2)))
+        torch.testing.assert_close(stage(x), nn.functional.gelu(halved))
+
+
+def test_parameters_by_hand() -> None:
+    def stage(i: int, o: int) -> int:
+        return 9 * i * o + 9 * o * o + 4 * o  # two convolutions; scale and bias twice
+
+    expected = (24 * 12 + 24) + stage(24, 24) + stage(24, 24) + stage(24, 32) + 3 * 32
+    assert sum(p.numel() for p in build(SMALL).parameters()) == expected
+
+
+def test_flops_by_hand() -> None:
+    # 2 x MAC. stem: 31 x 31 positions; each stage convolves before and after halving.
+    stem = 31 * 31 * 24 * 12
+    first = 31 * 31 * 24 * 24 * 9 + 15 * 15 * 24 * 24 * 9
+    second = 15 * 15 * 24 * 24 * 9 + 7 * 7 * 24 * 24 * 9
+    third = 7 * 7 * 24 * 32 * 9 + 3 * 3 * 32 * 32 * 9
+    assert count_flops(SMALL) == 2 * (stem + first + second + third + 32 * 3)
+
+
+def test_flops_of_what_ships() -> None:
+    assert count_flops(Architecture()) == 236_294_720
+    assert count_flops(Architecture("resnet18")) == 1_110_845_440
+
+
+def test_architecture_round_trip() -> None:
+    assert Architecture.from_dict(SMALL.to_dict()) == SMALL
+    assert Architecture.from_dict({**SMALL.to_dict(), "widths": [24, 24, 32]}) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"name": "vgg"},
+            "architecture 'vgg' is not known; expected 'whitened-resnet' or 'resnet18'",
+        ),
+        ({"classes": 1}, "classes is 1; a classifier needs at least 2"),
+        ({"widths": (24, 24)}, r"widths is \(24, 24\); expected three numbers of at least 24"),
+        ({"widths": (24, 8, 24)}, "expected three numbers of at least 24"),
+        ({"dropout": 1.0}, "dropout is 1.0; expected 0 <= dropout < 1"),
+    ],
+)
+def test_bad_architectures(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture(**values)  # type: ignore[arg-type]
+
+
+def test_unknown_fields_are_refused() -> None:
+    with pytest.raises(TypeError, match="depth"):
+        Architecture.from_dict({**SMALL.to_dict(), "depth": 3})

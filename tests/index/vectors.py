@@ -1,0 +1,47 @@
+"""Vectors and a reference search for the tests."""
+
+import numpy as np
+
+from index.local import ExactIndex
+from index.neighbours import Ids, Neighbours, Vectors
+
+
+def unit(rows: object) -> Vectors:
+    x = np.asarray(rows, np.float64)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def random_vectors(n: int, d: int, seed: int) -> Vectors:
+    return unit(np.random.default_rng(seed).standard_normal((n, d)))
+
+
+def signs(n: int, d: int, seed: int) -> Vectors:
+    """Rows of plus and minus 1/sqrt(d), d a power of 4: every similarity is exact, ties abound."""
+    return (np.random.default_rng(seed).choice([-1.0, 1.0], (n, d)) / np.sqrt(d)).astype(np.float32)
+
+
+def brute_force(ids: Ids, xb: Vectors, xq: Vectors, k: int) -> Neighbours:
+    products = xq.astype(np.float64) @ xb.astype(np.float64).T
+    return rank(ids, products.astype(np.float32), k)
+
+
+def rank(ids: Ids, all_scores: np.ndarray, k: int) -> Neighbours:
+    scores = np.full((len(all_scores), k), -np.inf, np.float32)
+    found = np.full((len(all_scores), k), -1, np.int64)
+    for i, row in enumerate(all_scores):
+        best = np.lexsort((ids, -row))[:k]
+        scores[i, : len(best)], found[i, : len(best)] = row[best], ids[best]
+    return Neighbours(scores, found)
+
+
+def filled(ids: object, xb: np.ndarray) -> ExactIndex:
+    index = ExactIndex(xb.shape[1])
+    index.add(np.asarray(ids, np.int64), xb)
+    return index
+
+
+def assert_same(answer: Neighbours, expected: Neighbours) -> None:
+    assert answer.scores.dtype == np.float32
+    assert answer.ids.dtype == np.int64
+    np.testing.assert_array_equal(answer.ids, expected.ids)
+    np.testing.assert_array_equal(answer.scores, expected.scores)

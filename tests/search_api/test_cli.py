@@ -1,0 +1,307 @@
+"""The command line, as a stranger uses it: in processes of its own, with a tiny trained model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embed.bundle import Bundle
+from search_api.cli import _COMMANDS
+from tests.search_api.conftest import CLASSES, SHADES, colour, png
+
+Env = dict[str, str]
+
+
+def run(
+    *arguments: object, env: Env | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run `lookalike` with only the given LOOKALIKE_ settings."""
+    return subprocess.run(
+        [sys.executable, "-m", "search_api.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=clean(env or {}),
+        timeout=timeout,
+        check=False,
+    )
+
+
+def clean(settings: Env) -> Env:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("LOOKALIKE_")}
+    return {**kept, "OMP_NUM_THREADS": "1", **settings}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for label in CLASSES:
+        for shade in range(SHADES):
+            path = root / label / f"{shade}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(png(colour(label, shade)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run trained by the command itself on the 24 pictures."""
+    out = tmp_path_factory.mktemp("runs") / "colours"
+    done = run("train", "--data", pictures, "--epochs", 3, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["split"] == "validation"
+    assert report["classes"] == list(CLASSES)
+    return out
+
+
+@pytest.fixture(scope="module")
+def store(pictures: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Env:
+    """Settings of an instance whose index is built."""
+    env = {
+        "LOOKALIKE_DATA": str(pictures),
+        "LOOKALIKE_VAR": str(tmp_path_factory.mktemp("store") / "var"),
+        "LOOKALIKE_BUNDLE": str(trained / "bundle"),
+    }
+    done = run("index", "build", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "generation": 1,
+        "total": 24,
+        "embedded": 24,
+        "kept": 0,
+        "removed": 0,
+        "skipped": {},
+    }
+    return env
+
+
+def test_train_writes_bundle_log_and_report(trained: Path) -> None:
+    bundle = Bundle.load(trained / "bundle")
+    assert bundle.classes == CLASSES
+    assert bundle.training["epochs_run"] == 3
+    assert "accuracy" in bundle.metrics
+    assert (trained / "log.csv").read_text().count("\n") == 4
+    assert json.loads((trained / "metrics.json").read_text())["pictures"] == 3
+    assert "<html" in (trained / "report.html").read_text()
+    assert list(trained.glob("events.out.tfevents.*"))
+    assert (trained / "bundle" / "MODEL_CARD.md").read_text().startswith("#")
+
+
+def test_resume_of_a_finished_run_changes_nothing(trained: Path, pictures: Path) -> None:
+    before = (trained / "bundle" / "weights.safetensors").read_bytes()
+    done = run("train", "--data", pictures, "--resume", trained)
+    assert done.returncode == 0, done.stderr
+    assert (trained / "bundle" / "weights.safetensors").read_bytes() == before
+
+
+def test_evaluate(store: Env, tmp_path: Path) -> None:
+    done = run("evaluate", "--out", tmp_path, "--json", env=store)
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert values == json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 <= values["accuracy"] <= 1
+    assert values["retrieval"]["precision_at"]["1"] >= 0
+    assert (tmp_path / "report.html").exists()
+
+
+def test_index_status_and_verify(store: Env) -> None:
+    status = json.loads(run("index", "status", "--json", env=store).stdout)
+    assert status["pictures"] == status["indexed"] == 24
+    assert status["corpus"] == store["LOOKALIKE_DATA"]
+    assert status["labels"] == {"blue": 8, "green": 8, "red": 8}
+    assert status["model"] == Bundle.load(Path(store["LOOKALIKE_BUNDLE"])).digest
+    text = run("index", "status", env=store).stdout
+    assert re.search(r"^pictures +24$", text, re.MULTILINE)
+    verify = json.loads(run("index", "verify", "--json", env=store).stdout)
+    assert verify["ok"] is True
+    assert [finding["part"] for finding in verify["findings"]][-1] == "catalogue"
+
+
+def test_verify_finds_a_flipped_byte(store: Env, tmp_path: Path) -> None:
+    env = {**store, "LOOKALIKE_VAR": str(tmp_path / "var")}
+    assert run("index", "build", env=env).returncode == 0
+    (path,) = (tmp_path / "var").glob("generations/*/index.faiss")
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    done = run("index", "verify", "--json", env=env)
+    assert done.returncode == 1
+    findings = json.loads(done.stdout)["findings"]
+    assert [finding["ok"] for finding in findings] == [False, True]
+    assert "index.faiss" in findings[0]["problem"]
+    serve = run("serve", "--port", 0, env=env)
+    assert serve.returncode == 1
+    assert serve.stderr.count("\n") == 1
+
+
+def test_search(store: Env, pictures: Path) -> None:
+    image = pictures / "red" / "2.png"
+    done = run("search", image, "--limit", 4, "--json", env=store)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert len(answer["points"]) == 4
+    assert answer["points"][0]["score"] == pytest.approx(1.0, abs=1e-3)
+    assert sum(answer["prediction"]["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+    text = run("search", image, "--limit", 4, env=store).stdout
+    assert text.startswith("class  ")
+    assert len(text.splitlines()) == 8 - 1
+
+
+def test_classify_goes_on_after_a_bad_picture(store: Env, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png((200, 0, 0)))
+    (tmp_path / "b.png").write_bytes(b"rubbish")
+    (tmp_path / "c.png").write_bytes(png((0, 0, 200)))
+    done = run("classify", tmp_path, env=store)
+    assert done.returncode == 1
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert sorted(row[2] for row in rows) == [str(tmp_path / "a.png"), str(tmp_path / "c.png")]
+    assert all(row[0] in CLASSES and 0 < float(row[1]) <= 1 for row in rows)
+    (error,) = done.stderr.splitlines()
+    assert str(tmp_path / "b.png") in error
+    assert "not a picture" in error
+    lines = run("classify", tmp_path, "--json", env=store).stdout.splitlines()
+    by_path = {Path(json.loads(line)["path"]).name: json.loads(line) for line in lines}
+    assert set(by_path["a.png"]["probabilities"]) == set(CLASSES)
+    assert "not a picture" in by_path["b.png"]["error"]
+
+
+class Server:
+    """A `lookalike up` or `serve` in a process of its own."""
+
+    def __init__(self, command: str, env: Env) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "search_api.cli", command, "--port", "0"],
+            env=clean(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if found is None:
+            self.process.kill()
+            raise AssertionError(line + self.process.communicate()[1])
+        self.url = found[0]
+
+    def get(self, path: str) -> dict:
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return json.loads(response.read())
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        _, stderr = self.process.communicate(timeout=30)
+        return self.process.returncode, stderr
+
+
+def test_serve_answers_and_stops_cleanly(store: Env) -> None:
+    server = Server("serve", store)
+    try:
+        assert server.get("/v1/index")["count"] == 24
+    finally:
+        code, stderr = server.stop()
+    assert code in (0, -signal.SIGTERM)
+    assert "Traceback" not in stderr
+
+
+@pytest.fixture
+def fresh(store: Env, tmp_path: Path) -> Iterator[Env]:
+    yield {**store, "LOOKALIKE_VAR": str(tmp_path / "var")}
+
+
+def test_up_builds_what_is_missing_once(fresh: Env) -> None:
+    server = Server("up", fresh)
+    built = server.get("/v1/index")
+    _, first = server.stop()
+    assert built["count"] == 24
+    assert "24 embedded now" in first
+    started = time.monotonic()
+    server = Server("up", fresh)
+    assert server.get("/v1/index") == built
+    _, second = server.stop()
+    assert "embedded now" not in second
+    assert time.monotonic() - started < 60
+
+
+def test_up_with_another_model_embeds_again(fresh: Env, trained: Path, pictures: Path) -> None:
+    Server("up", fresh).stop()
+    other = trained.parent / "other"
+    done = run("train", "--data", pictures, "--epochs", 1, "--seed", 7, "--out", other)
+    assert done.returncode == 0, done.stderr
+    env = {**fresh, "LOOKALIKE_BUNDLE": str(other / "bundle")}
+    refused = run("serve", "--port", 0, env=env)
+    assert refused.returncode == 2
+    ours = Bundle.load(trained / "bundle").digest
+    theirs = Bundle.load(other / "bundle").digest
+    assert ours in refused.stderr
+    assert theirs in refused.stderr
+    server = Server("up", env)
+    assert server.get("/v1/index")["model"] == theirs
+    _, stderr = server.stop()
+    assert "24 embedded now" in stderr
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    names = [[name] for name in _COMMANDS] + [["index", x] for x in ("build", "status", "verify")]
+    names.remove(["index"])
+    for name in names:
+        done = run(*name, "--help")
+        assert done.returncode == 0
+        assert f"lookalike {' '.join(name)}" in done.stdout, name
+        assert "Example" in done.stdout, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serch"], ["serch"]),
+        (["search"], ["IMAGE"]),
+        (["search", "missing.jpg"], ["missing.jpg", "does not exist"]),
+        (["search", "--limit", "0", __file__], ["--limit", "0"]),
+        (["classify"], ["PATH"]),
+        (["classify", "missing.jpg"], ["missing.jpg"]),
+        (["serve", "--port", "99999"], ["--port", "99999"]),
+        (["serve", "--host", "256.1.1.1"], ["256.1.1.1"]),
+        (["train", "--recipe", "slow"], ["slow", "quick"]),
+        (["train", "--epochs", "0"], ["--epochs"]),
+        (["train", "--lr", "-1"], ["lr", "-1"]),
+        (["train", "--resume", "{tmp}"], ["recipe.json"]),
+        (["train", "--resume", "{tmp}", "--epochs", "3"], ["--resume"]),
+        (["train", "--data", "{tmp}", "--out", "{tmp}/new"], ["no pictures"]),
+        (["evaluate", "--bundle", "{tmp}"], ["bundle.json", "{tmp}"]),
+        (["index", "status", "--var", "{tmp}"], ["{tmp}", "index build"]),
+        (["index", "verify", "--var", "{tmp}"], ["{tmp}", "index build"]),
+        (["index", "build", "--data", "{tmp}", "--var", "{tmp}/v"], ["no pictures"]),
+        (["index", "build", "--data", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    arguments: list[str], words: list[str], tmp_path: Path, trained: Path
+) -> None:
+    arguments = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    env = {"LOOKALIKE_BUNDLE": str(trained / "bundle")} if "build" in arguments else {}
+    done = run(*arguments, env=env)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word.replace("{tmp}", str(tmp_path)) in done.stderr
+
+
+def test_port_in_use(store: Env) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", taken.getsockname()[1], env=store)
+    assert done.returncode == 2
+    assert "LOOKALIKE_PORT" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,81 @@
+"""The job runner."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from search_api.jobs import Job, JobRunner, JobRunningError
+
+
+def finished(runner: JobRunner, job_id: str) -> Job:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        job = runner.get(job_id)
+        assert job is not None
+        if job.finished is not None:
+            return job
+        time.sleep(0.001)
+    raise AssertionError("the job did not finish")
+
+
+def test_success_keeps_result_and_last_progress() -> None:
+    runner = JobRunner()
+
+    def work(report, stop):
+        report("counting", 1, 2)
+        report("counting", 2, 2)
+        return {"counted": 2}
+
+    job = finished(runner, runner.start("count", work).id)
+    assert (job.state, job.stage, job.done, job.total) == ("succeeded", "counting", 2, 2)
+    assert job.result == {"counted": 2}
+    assert job.error is None
+    assert job.finished is not None
+    assert job.finished >= job.started > 0
+
+
+def test_failure_keeps_the_reason() -> None:
+    runner = JobRunner()
+
+    def work(report, stop):
+        raise ValueError("the disk is full")
+
+    job = finished(runner, runner.start("fail", work).id)
+    assert (job.state, job.error, job.result) == ("failed", "the disk is full", None)
+
+
+def test_one_at_a_time_and_stop() -> None:
+    runner = JobRunner()
+    running = threading.Event()
+
+    def work(report, stop):
+        running.set()
+        while not stop():
+            time.sleep(0.001)
+        return {}
+
+    first = runner.start("first", work)
+    assert running.wait(10)
+    with pytest.raises(JobRunningError) as error:
+        runner.start("second", work)
+    assert error.value.job.id == first.id
+    runner.stop()
+    job = runner.get(first.id)
+    assert job is not None
+    assert job.state == "succeeded"
+
+
+def test_old_jobs_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobRunner, "KEPT", 2)
+    runner = JobRunner()
+    ids = []
+    for _ in range(3):
+        job = runner.start("short", lambda report, stop: {})
+        ids.append(job.id)
+        finished(runner, job.id)
+    assert runner.get(ids[0]) is None
+    assert [runner.get(id_) is not None for id_ in ids[1:]] == [True, True]
+    assert runner.get("unknown") is None

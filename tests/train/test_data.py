@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Item
+from embed.pictures import encode_png
+from train.data import Split, load_dataset, stratified
+
+
+def put(root: Path, *names: str, shade: int = 50, shape: tuple[int, int] = (32, 32)) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(np.full((*shape, 3), shade, np.uint8)))
+
+
+def array_corpus(labels: list[int]) -> ArrayCorpus:
+    """Pictures whose every pixel is their number."""
+    numbers = np.arange(len(labels), dtype=np.uint8)
+    pictures = np.broadcast_to(numbers[:, None, None, None], (len(labels), 32, 32, 3)).copy()
+    # Class names out of order, so that labels must be numbered by name.
+    return ArrayCorpus(
+        "made", ("b", "c", "a"), lambda: {"train": (pictures, np.array(labels, np.int64))}
+    )
+
+
+def test_stratified_takes_the_share_of_each_class() -> None:
+    labels = torch.tensor([0] * 40 + [1] * 20 + [2] * 3 + [3])
+    chosen = stratified(labels, 0.1, seed=1)
+    assert chosen.dtype == torch.bool
+    # At least one of a class of two or more, none of a class of one.
+    assert [int(chosen[labels == i].sum()) for i in range(4)] == [4, 2, 1, 0]
+    assert torch.equal(chosen, stratified(labels, 0.1, seed=1))
+    assert not torch.equal(chosen, stratified(labels, 0.1, seed=2))
+
+
+def test_labels_follow_the_sorted_class_names() -> None:
+    data = load_dataset(array_corpus([0, 1, 2] * 10), validation=0.1)
+    assert data.classes == ("a", "b", "c")
+    assert data.test is None
+    assert data.skipped == {}
+    assert (len(data.train), len(data.validation)) == (27, 3)
+    for split in (data.train, data.validation):
+        number = split.pictures[:, 0, 0, 0].long()
+        # Picture i has class (b, c, a)[i % 3], which is number (1, 2, 0)[i % 3] when sorted.
+        assert torch.equal(split.labels, torch.tensor([1, 2, 0])[number % 3])
+    assert sorted(data.validation.labels.tolist()) == [0, 1, 2]
+
+
+def test_no_picture_is_in_both_splits() -> None:
+    data = load_dataset(array_corpus([0, 1, 2] * 10), validation=0.3)
+    numbers = [split.pictures[:, 0, 0, 0].tolist() for split in (data.train, data.validation)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(30))
+
+
+def test_pictures_are_channels_first(tmp_path: Path) -> None:
+    picture = np.arange(3072, dtype=np.uint16).astype(np.uint8).reshape(32, 32, 3)
+    corpus = ArrayCorpus(
+        "made", ("a", "b"), lambda: {"train": (np.stack([picture] * 4), np.array([0, 0, 1, 1]))}
+    )
+    pictures = load_dataset(corpus).train.pictures
+    assert pictures.dtype == torch.uint8
+    assert pictures.is_contiguous()
+    assert np.array_equal(pictures[0].permute(1, 2, 0).numpy(), picture)
+
+
+def test_a_folder_with_its_own_splits(tmp_path: Path) -> None:
+    put(tmp_path, "train/cat/1.png", "train/dog/2.png", "train/dog/3.png", shade=1)
+    put(tmp_path, "val/cat/4.png", shade=2)
+    put(tmp_path, "test/dog/5.png", "test/cat/6.png", shade=3)
+    put(tmp_path, "unlabelled.png")
+    data = load_dataset(FolderCorpus(tmp_path))
+    assert data.classes == ("cat", "dog")
+    assert data.test is not None
+    for split, labels, shade in (
+        (data.train, [0, 1, 1], 1),
+        (data.validation, [0], 2),
+        (data.test, [0, 1], 3),
+    ):
+        assert split.labels.tolist() == labels
+        assert (split.pictures == shade).all()
+
+
+def test_pictures_of_any_size_are_fitted(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "a/2.png", "b/1.png", shape=(70, 45))
+    put(tmp_path, "b/2.png", shape=(3, 3))
+    data = load_dataset(FolderCorpus(tmp_path), size=24)
+    assert data.train.pictures.shape == (2, 3, 24, 24)
+    assert (data.train.pictures == 50).all()
+
+
+def test_unreadable_pictures_are_listed(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{label}/{i}.png" for label in "ab" for i in range(3)))
+    (tmp_path / "a" / "bad.png").write_bytes(b"not a picture")
+    data = load_dataset(FolderCorpus(tmp_path))
+    assert len(data.train) + len(data.validation) == 6
+    assert list(data.skipped) == ["a/bad.png"]
+    assert data.skipped["a/bad.png"].startswith("the 13 bytes are not a picture")
+
+
+def test_progress_sees_every_labelled_item() -> None:
+    seen: list[Item] = []
+
+    def progress(items):  # type: ignore[no-untyped-def]
+        for item in items:
+            seen.append(item)
+            yield item
+
+    corpus = array_corpus([0, 1, 2] * 4)
+    load_dataset(corpus, progress=progress)
+    assert tuple(seen) == corpus.items
+
+
+def test_too_few_classes(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "cat/2.png")
+    with pytest.raises(CorpusError, match=r"has 1 labelled classes \(cat\); training needs at"):
+        load_dataset(FolderCorpus(tmp_path))
+    put(tmp_path / "plain", "1.png")
+    with pytest.raises(CorpusError, match=r"has 0 labelled classes \(none\)"):
+        load_dataset(FolderCorpus(tmp_path / "plain"))
+
+
+def test_too_few_pictures(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "dog/1.png")
+    with pytest.raises(CorpusError, match="too few training pictures; each class needs at least"):
+        load_dataset(FolderCorpus(tmp_path))
+    put(tmp_path, "cat/2.png", "test/bird/1.png")
+    with pytest.raises(CorpusError, match="too few training pictures of bird;"):
+        load_dataset(FolderCorpus(tmp_path))
+
+
+def test_nothing_readable(tmp_path: Path) -> None:
+    put(tmp_path, "test/cat/1.png", "test/dog/1.png")
+    with pytest.raises(CorpusError, match="no readable labelled training pictures"):
+        load_dataset(FolderCorpus(tmp_path))
+
+
+def test_split_takes_rows() -> None:
+    split = Split(torch.arange(4).view(4, 1, 1, 1), torch.tensor([5, 6, 7, 8]))
+    part = split[torch.tensor([True, False, False, True])]
+    assert len(part) == 2
+    assert part.labels.tolist() == [5, 8]
+    assert part.pictures.flatten().tolist() == [0, 3]

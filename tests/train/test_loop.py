@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embed.bundle import Bundle
+from embed.corpus import sample
+from tests.train.helpers import QUICK, colours
+from train.checkpoint import CHECKPOINT, LOG, RECIPE, Epoch, ResumeError
+from train.data import Dataset, Split, load_dataset
+from train.loop import fit_temperature, predict, train
+from train.recipe import Recipe
+from train.selection import Selection
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Dataset:
+    """Rendered scenes of ten classes: 360 to learn from, 40 to choose by, 100 to test on."""
+    return load_dataset(sample(per_class=50), validation=0.1)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    scenes: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, Path, list[Epoch]]:
+    """An uninterrupted run: its bundle, its folder, what it reported."""
+    folder = tmp_path_factory.mktemp("run")
+    reported: list[Epoch] = []
+    return train(QUICK, scenes, folder, report=reported.append), folder, reported
+
+
+def comparable(history: list[Epoch]) -> list[Epoch]:
+    return [dataclasses.replace(epoch, seconds=0.0) for epoch in history]
+
+
+def log(folder: Path) -> list[dict[str, str]]:
+    with (folder / LOG).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_learns(scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]]) -> None:
+    bundle = finished[0]
+    assert scenes.test is not None
+    logits = predict(bundle.network(), bundle.preprocess, scenes.test.pictures)
+    accuracy = float((logits.argmax(1) == scenes.test.labels).float().mean())
+    assert accuracy > 0.6, "chance is 0.1"
+
+
+def test_the_bundle_holds_what_was_done(
+    scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]]
+) -> None:
+    bundle, _, history = finished
+    assert bundle.classes == scenes.classes
+    assert bundle.architecture.widths == (24, 24, 24)
+    assert bundle.training["recipe"] == QUICK.to_dict()
+    assert bundle.training["pictures"] == {"train": 360, "validation": 40}
+    assert bundle.training["epochs_run"] == 6
+    assert bundle.training["threads"] == torch.get_num_threads()
+    assert bundle.training["torch"] == torch.__version__
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    assert bundle.training["best_epoch"] == best.epoch
+    assert bundle.metrics == {
+        "validation_accuracy": round(best.validation_accuracy, 4),
+        "validation_loss": round(best.validation_loss, 4),
+    }
+    # Everything in it must fit into the manifest.
+    assert json.loads(json.dumps(bundle.training))["recipe"]["name"] == "test"
+
+
+def test_the_weights_are_those_of_the_best_epoch(
+    scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]]
+) -> None:
+    bundle, _, history = finished
+    logits = predict(bundle.network(), bundle.preprocess, scenes.validation.pictures)
+    loss = float(F.cross_entropy(logits, scenes.validation.labels))
+    assert loss == pytest.approx(min(epoch.validation_loss for epoch in history), rel=1e-4)
+    assert bundle.temperature == pytest.approx(fit_temperature(logits, scenes.validation.labels))
+
+
+def test_preprocessing_is_measured_on_the_training_pictures(
+    scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]]
+) -> None:
+    values = scenes.train.pictures.double() / 255
+    assert finished[0].preprocess.mean == pytest.approx(values.mean((0, 2, 3)).tolist(), abs=1e-4)
+    expected = values.std((0, 2, 3), correction=0).tolist()
+    assert finished[0].preprocess.std == pytest.approx(expected, abs=1e-4)
+
+
+def test_log_and_recipe_files(finished: tuple[Bundle, Path, list[Epoch]]) -> None:
+    _, folder, reported = finished
+    rows = log(folder)
+    assert list(rows[0]) == [
+        "epoch",
+        "train_loss",
+        "validation_loss",
+        "validation_accuracy",
+        "lr",
+        "seconds",
+    ]
+    assert [Epoch(int(row.pop("epoch")), *map(float, row.values())) for row in rows] == reported
+    assert [epoch.epoch for epoch in reported] == list(range(6))
+    assert reported[-1].train_loss < reported[0].train_loss
+    assert Recipe.from_dict(json.loads((folder / RECIPE).read_text())) == QUICK
+
+
+def test_the_rate_falls_linearly_whatever_the_length_of_epochs(
+    finished: tuple[Bundle, Path, list[Epoch]],
+) -> None:
+    # 9 steps in a full epoch, 6 in one of 0.7 of the pictures; the last step starts the rate.
+    steps = [9, 9, 6, 6, 6, 9]
+    expected = [0.17 * (1 - (e + (n - 1) / n) / 6) for e, n in enumerate(steps)]
+    assert [epoch.lr for epoch in finished[2]] == pytest.approx(expected)
+
+
+def test_tensorboard_can_read_the_run(finished: tuple[Bundle, Path, list[Epoch]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, folder, history = finished
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    read = events.Scalars("validation_accuracy")
+    assert [event.step for event in read] == list(range(6))
+    assert [event.value for event in read] == pytest.approx(
+        [epoch.validation_accuracy for epoch in history]
+    )
+    assert "train_loss" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("where", ["between epochs", "within an epoch"])
+def test_a_resumed_run_repeats_an_uninterrupted_one(
+    scenes: Dataset,
+    finished: tuple[Bundle, Path, list[Epoch]],
+    tmp_path: Path,
+    where: str,
+) -> None:
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 2 and where == "between epochs":
+            raise Interrupted
+
+    def steps(batches: Iterator[Tensor], epoch: int, total: int) -> Iterator[Tensor]:
+        for number, batch in enumerate(batches):
+            if (epoch, number) == (3, 2) and where == "within an epoch":
+                raise Interrupted
+            yield batch
+
+    with pytest.raises(Interrupted):
+        train(QUICK, scenes, tmp_path, report=stop, steps=steps)
+    assert len(log(tmp_path)) == 3
+    reported: list[Epoch] = []
+    resumed = train(QUICK, scenes, tmp_path, resume=True, report=reported.append)
+    bundle, folder, history = finished
+    assert comparable(reported) == comparable(history[3:])
+    seconds = [float(row["seconds"]) for row in log(tmp_path)]
+    assert seconds == sorted(seconds), "they go on where they stopped"
+    assert resumed.weights.keys() == bundle.weights.keys()
+    for name, tensor in bundle.weights.items():
+        assert torch.equal(resumed.weights[name], tensor), name
+    assert resumed.temperature == bundle.temperature
+    assert [row["train_loss"] for row in log(tmp_path)] == [
+        row["train_loss"] for row in log(folder)
+    ]
+
+
+def test_resuming_a_finished_run_gives_the_same_bundle(
+    scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]]
+) -> None:
+    again = train(QUICK, scenes, finished[1], resume=True)
+    assert again.digest == finished[0].digest
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(QUICK, epochs=1, batch_size=8)
+    digests = {
+        train(dataclasses.replace(recipe, seed=seed), colours(), tmp_path / str(i)).digest
+        for i, seed in enumerate((0, 0, 1))
+    }
+    assert len(digests) == 2
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    data = colours()
+    # Validation labels that are wrong: what is learned makes their loss worse.
+    wrong = Split(data.validation.pictures, (data.validation.labels + 1) % 3)
+    recipe = dataclasses.replace(QUICK, epochs=40, batch_size=8, patience=2)
+    reported: list[Epoch] = []
+    bundle = train(
+        recipe, dataclasses.replace(data, validation=wrong), tmp_path, report=reported.append
+    )
+    best = bundle.training["best_epoch"]
+    assert len(reported) == best + 3 < 40
+    assert min(range(len(reported)), key=lambda i: reported[i].validation_loss) == best
+
+
+def test_a_set_smaller_than_a_batch(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        QUICK, epochs=3, batch_size=1000, selection=Selection(0.3, 0.1, 0.34, 0.3)
+    )
+    seen: list[tuple[int, int]] = []
+
+    def steps(batches: Iterator[Tensor], epoch: int, total: int) -> Iterator[Tensor]:
+        for batch in batches:
+            seen.append((total, len(batch)))
+            yield batch
+
+    reported: list[Epoch] = []
+    train(recipe, colours(), tmp_path, report=reported.append, steps=steps)
+    assert seen == [(1, 24), (1, 9), (1, 24)]
+    assert all(math.isfinite(epoch.train_loss) for epoch in reported)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_the_other_optimisers_learn_too(tmp_path: Path, optimiser: Any) -> None:
+    recipe = Recipe(
+        widths=(24, 24, 24), epochs=6, batch_size=8, optimiser=optimiser, lr=0.01, warmup=0.0
+    )
+    data = colours()
+    bundle = train(recipe, data, tmp_path)
+    assert data.test is not None
+    logits = predict(bundle.network(), bundle.preprocess, data.test.pictures)
+    assert float((logits.argmax(1) == data.test.labels).float().mean()) > 0.8
+
+
+def test_resnet18_trains(tmp_path: Path) -> None:
+    recipe = Recipe(architecture="resnet18", epochs=1, batch_size=12, lr=0.01)
+    data = dataclasses.replace(colours(), test=None)
+    bundle = train(recipe, data, tmp_path)
+    assert bundle.architecture.name == "resnet18"
+    bundle.save(tmp_path / "model")
+    assert Bundle.load(tmp_path / "model").digest == bundle.digest
+
+
+def test_resuming_with_another_recipe_is_refused(
+    scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]]
+) -> None:
+    other = dataclasses.replace(QUICK, lr=0.3)
+    with pytest.raises(ResumeError, match=r"belongs to the recipe .*lr=0\.17.*asked.*lr=0\.3,"):
+        train(other, scenes, finished[1], resume=True)
+
+
+def test_a_damaged_checkpoint_is_refused(
+    scenes: Dataset, finished: tuple[Bundle, Path, list[Epoch]], tmp_path: Path
+) -> None:
+    whole = (finished[1] / CHECKPOINT).read_bytes()
+    for data in (b"", whole[: len(whole) // 2]):
+        (tmp_path / CHECKPOINT).write_bytes(data)
+        with pytest.raises(ResumeError, match=r"checkpoint\.pt cannot be read"):
+            train(QUICK, scenes, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_fit_temperature_recovers_a_known_one(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = 2 * torch.randn(20_000, 5, generator=generator)
+    labels = torch.multinomial(honest.softmax(1), 1, generator=generator).flatten()
+    assert fit_temperature(honest * temperature, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_fit_temperature_without_an_optimum_stays_in_bounds() -> None:
+    logits = torch.eye(3) * 5
+    assert 0.05 <= fit_temperature(logits, torch.arange(3)) < 0.5
+    assert 5.0 < fit_temperature(logits, torch.tensor([1, 2, 0])) <= 20.0
+
+
+def test_predict_leaves_the_mode_as_it_was(tiny_bundle: Bundle) -> None:
+    network = tiny_bundle.network().train()
+    pictures = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    assert predict(network, tiny_bundle.preprocess, pictures).shape == (3, 3)
+    assert network.training

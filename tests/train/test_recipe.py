@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from train.augment import Augment
+from train.recipe import QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
+from train.selection import Selection
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), Recipe(widths=(24, 48, 96), patience=3)])
+def test_round_trip_through_json(recipe: Recipe) -> None:
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_named_recipes() -> None:
+    assert RECIPES == {"quick": QUICK, "resnet18": RESNET18}
+    assert read_recipe("quick") is QUICK
+    assert RESNET18.architecture == "resnet18"
+
+
+def test_missing_fields_take_their_defaults() -> None:
+    values = {"epochs": 3, "augment": {"flip": "none"}, "selection": {"hardest": 0.5}}
+    assert Recipe.from_dict(values) == Recipe(
+        epochs=3, augment=Augment(flip="none"), selection=Selection(hardest=0.5)
+    )
+    assert Recipe.from_dict({}) == Recipe()
+
+
+def test_the_callers_dict_is_not_changed() -> None:
+    values = {"augment": {"flip": "none"}, "widths": [24, 24, 24]}
+    Recipe.from_dict(values)
+    assert values == {"augment": {"flip": "none"}, "widths": [24, 24, 24]}
+
+
+def test_unknown_fields_are_named_with_those_expected() -> None:
+    with pytest.raises(RecipeError, match=r"a recipe has no field epoch, rate; expected .*batch_s"):
+        Recipe.from_dict({"rate": 1, "epoch": 3})
+    with pytest.raises(RecipeError, match=r"cannot be used: .*'zoom'"):
+        Recipe.from_dict({"augment": {"zoom": 2}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("epochs", 0, "at least 1"),
+        ("batch_size", 1, "at least 2"),
+        ("lr", 0.0, "above 0"),
+        ("momentum", 1.0, "0 <= momentum < 1"),
+        ("weight_decay", -0.1, "at least 0"),
+        ("warmup", 1.0, "0 <= warmup < 1"),
+        ("label_smoothing", 1.0, "0 <= smoothing < 1"),
+        ("low_resolution", 8, "at least 16 pixels"),
+        ("low_share", 1.0, "0 <= low_share < 1"),
+        ("validation", 0.0, "0 < validation <= 0.5"),
+        ("validation", 0.6, "0 < validation <= 0.5"),
+        ("patience", 0, "at least 1"),
+        ("optimiser", "lion", "muon, sgd or adamw"),
+        ("schedule", "step", "linear or cosine"),
+    ],
+)
+def test_out_of_range(field: str, value: object, expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_dict({field: value})
+    assert f"{field} is {value!r}; expected {expected}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values", [{"epochs": "many"}, {"augment": 3}, {"widths": 64}, {"augment": {"flip": "up"}}]
+)
+def test_wrong_kinds_of_values(values: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match="the recipe cannot be used"):
+        Recipe.from_dict(values)
+
+
+def test_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"name": "mine", "epochs": 2}))
+    assert read_recipe(str(path)) == Recipe(name="mine", epochs=2)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'slow' is neither a recipe \(quick, resnet18\) nor"):
+        read_recipe("slow")
+    path = tmp_path / "mine.json"
+    path.write_text("{")
+    with pytest.raises(RecipeError, match="nor a JSON file with one"):
+        read_recipe(str(path))
+    path.write_text("[1]")
+    with pytest.raises(RecipeError, match="holds list; expected a JSON object"):
+        read_recipe(str(path))

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from embed.bundle import Bundle
+from embed.corpus import CIFAR10_CLASSES
+from embed.encoder import Encoder
+from embed.pictures import decode
+from embed.resnet import Architecture, build
+from tests.train.helpers import coloured, colours
+from train.data import Dataset, Split
+from train.evaluate import Evaluation, evaluate
+from train.recipe import Recipe
+from train.report import MAX_MISTAKES, confusions, facts, matrix, model_card, write_report
+
+TRAINING = {
+    "recipe": Recipe(name="mine", seed=4).to_dict(),
+    "pictures": {"train": 24, "validation": 12},
+    "best_epoch": 2,
+    "epochs_run": 5,
+    "minutes": 1.5,
+    "device": "a processor, 2 cores",
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Bundle) -> Bundle:
+    return dataclasses.replace(
+        tiny_bundle, training=TRAINING, metrics={"validation_accuracy": 0.75}
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(bundle: Bundle) -> Evaluation:
+    return evaluate(Encoder(bundle, precision="float32"), colours())
+
+
+def written(evaluation: Evaluation, data: Dataset, bundle: Bundle, folder: Path) -> str:
+    path = folder / "made" / "report.html"
+    write_report(evaluation, data, bundle, path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_it_asks_nothing_of_the_network(
+    evaluation: Evaluation, bundle: Bundle, tmp_path: Path
+) -> None:
+    html = written(evaluation, colours(), bundle, tmp_path)
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
+    without_pictures = re.sub(r"data:image/png;base64,[\w+/=]+", "", html)
+    for word in ("http:", "https:", "url(", "@import", "<script", "<link", "<iframe", 'src="/'):
+        assert word not in without_pictures
+
+
+def test_its_figures_are_those_measured(
+    evaluation: Evaluation, bundle: Bundle, tmp_path: Path
+) -> None:
+    html = written(evaluation, colours(), bundle, tmp_path)
+    e = evaluation
+    for share in (
+        e.accuracy,
+        e.macro.f1,
+        e.calibration.error,
+        e.retrieval.mean_average_precision,
+        e.retrieval.precision_at[10],
+        *(score.recall for score in e.scores),
+    ):
+        assert f">{share:.2%}<" in html
+    assert bundle.digest in html
+    assert "15 test pictures of 3 classes" in html
+    assert "15 pictures searched for among 36" in html
+    assert "<th>minutes</th><td>1.5</td>" in html
+    assert "<th>recipe</th><td>mine, seed 4</td>" in html
+    assert "<th>weight decay</th><td>0.0005</td>" in html
+    counts = re.findall(r'class="(?:right|wrong|none)"[^>]*>(\d+)</td>', html)
+    assert [int(count) for count in counts] == [c for row in e.confusion for c in row]
+
+
+def test_misclassified_pictures_are_the_pictures(
+    evaluation: Evaluation, bundle: Bundle, tmp_path: Path
+) -> None:
+    data = colours()
+    assert data.test is not None
+    html = written(evaluation, data, bundle, tmp_path)
+    shown = re.findall(
+        r'<img src="data:image/png;base64,([\w+/=]+)".*?<b>(\w+)</b>'
+        r'<span class="taken">(\w+)</span> ([\d.]+)%',
+        html,
+    )
+    assert len(shown) == len(evaluation.mistakes) > 0
+    for (png, label, taken, confidence), mistake in zip(shown, evaluation.mistakes, strict=True):
+        pixels = decode(base64.b64decode(png))
+        expected = data.test.pictures[mistake.row].permute(1, 2, 0).numpy()
+        assert np.array_equal(pixels, expected)
+        assert (label, taken) == (mistake.label, mistake.predicted)
+        assert float(confidence) == pytest.approx(100 * mistake.confidence, abs=0.051)
+
+
+def test_validation_pictures_are_shown_where_there_is_no_test(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(colours(), test=None)
+    found = evaluate(Encoder(bundle, precision="float32"), data)
+    html = written(found, data, bundle, tmp_path)
+    assert "12 validation pictures of 3 classes" in html
+    png = re.findall(r"data:image/png;base64,([\w+/=]+)", html)[0]
+    expected = data.validation.pictures[found.mistakes[0].row].permute(1, 2, 0).numpy()
+    assert np.array_equal(decode(base64.b64decode(png)), expected)
+
+
+def test_no_more_than_a_hundred_mistakes(bundle: Bundle, tmp_path: Path) -> None:
+    wrong = coloured(80)
+    data = dataclasses.replace(colours(), test=Split(wrong.pictures, (wrong.labels + 1) % 3))
+    found = evaluate(Encoder(bundle, precision="float32"), data)
+    assert len(found.mistakes) > MAX_MISTAKES
+    html = written(found, data, bundle, tmp_path)
+    assert html.count("data:image/png;base64,") == MAX_MISTAKES
+    assert f"The 100 most confident of {len(found.mistakes)}, most confident first" in html
+
+
+def test_nothing_wrong_and_a_bundle_that_tells_nothing(
+    evaluation: Evaluation, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    perfect = dataclasses.replace(
+        evaluation, mistakes=(), confusion=((5, 0, 0), (0, 5, 0), (0, 0, 5))
+    )
+    html = written(perfect, colours(), tiny_bundle, tmp_path)
+    assert "None: every picture was classified rightly." in html
+    assert "<img" not in html
+    assert "The whole recipe" not in html
+
+
+def test_names_are_escaped(bundle: Bundle, tmp_path: Path) -> None:
+    names = ("<script>alert(1)</script>", 'a"b', "c&d")
+    data = dataclasses.replace(colours(), classes=names)
+    strange = dataclasses.replace(bundle, classes=names)
+    found = evaluate(Encoder(strange), data)
+    html = written(found, data, strange, tmp_path)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "c&amp;d" in html
+    assert 'a"b' not in html
+
+
+def test_matrix_shades(evaluation: Evaluation) -> None:
+    made = dataclasses.replace(evaluation, confusion=((6, 2, 0), (4, 0, 0), (0, 0, 0)))
+    cells = matrix(made)
+    assert [[cell.count for cell in row] for row in cells] == [[6, 2, 0], [4, 0, 0], [0, 0, 0]]
+    # The diagonal by its row, the rest by the largest confusion, 4.
+    assert [[cell.shade for cell in row] for row in cells] == [[75, 50, 0], [100, 0, 0], [0] * 3]
+    assert [[cell.right for cell in row] for row in cells] == np.eye(3, dtype=bool).tolist()
+    assert (cells[1][0].label, cells[1][0].predicted) == ("green", "red")
+
+
+def test_confusions_most_frequent_first(evaluation: Evaluation) -> None:
+    made = dataclasses.replace(evaluation, confusion=((6, 2, 0), (4, 0, 3), (0, 0, 1)))
+    assert confusions(made) == [("green", "red", 4), ("green", "blue", 3), ("red", "green", 2)]
+
+
+def test_a_matrix_of_many_classes_is_not_drawn(bundle: Bundle, tmp_path: Path) -> None:
+    names = tuple(f"class {i:02}" for i in range(41))
+    architecture = Architecture(classes=41, widths=(24, 24, 24))
+    many = dataclasses.replace(
+        bundle, architecture=architecture, classes=names, weights=build(architecture).state_dict()
+    )
+    split = Split(torch.zeros(41, 3, 32, 32, dtype=torch.uint8), torch.arange(41))
+    data = Dataset(names, split, split, None, {})
+    html = written(evaluate(Encoder(many), data), data, many, tmp_path)
+    assert "Confusion matrix" not in html
+    assert "Most frequent confusions" in html
+
+
+def test_facts(bundle: Bundle) -> None:
+    assert facts(bundle) == [
+        ("network", "whitened-resnet, 37,592 parameters, 17 MFLOP a picture"),
+        ("temperature", "1.500"),
+        ("recipe", "mine, seed 4"),
+        ("pictures", "24 for train, 12 for validation"),
+        ("epochs", "5 run, number 3 kept"),
+        ("minutes", "1.5"),
+        ("device", "a processor, 2 cores"),
+        ("validation accuracy", "0.75"),
+    ]
+
+
+def test_model_card(bundle: Bundle, evaluation: Evaluation) -> None:
+    card = model_card(bundle, evaluation)
+    assert card.startswith("# Model card: whitened-resnet for 3 classes of pictures\n")
+    headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert headings == [
+        "Intended use and limits",
+        "Training data",
+        "Results",
+        "Training",
+        "How to reproduce",
+        "Licence",
+    ]
+    assert f"| accuracy, single view | {evaluation.accuracy:.2%} |" in card
+    assert bundle.digest in card
+    assert "red, green, blue" in card
+    assert "Krizhevsky" not in card
+    assert f"torch {torch.__version__}" in card
+    recipe = json.loads(card.partition("```json\n")[2].partition("```")[0])
+    assert Recipe.from_dict(recipe) == Recipe(name="mine", seed=4)
+
+
+def test_model_card_of_cifar10_names_its_source(bundle: Bundle) -> None:
+    architecture = Architecture(widths=(24, 24, 24))
+    card = model_card(
+        dataclasses.replace(
+            bundle,
+            architecture=architecture,
+            classes=CIFAR10_CLASSES,
+            weights=build(architecture).state_dict(),
+        )
+    )
+    assert card.startswith("# Model card: whitened-resnet for CIFAR-10\n")
+    assert "Krizhevsky 2009" in card
+    assert "Not evaluated yet" in card
+
+
+def test_model_card_of_a_bundle_that_tells_nothing(tiny_bundle: Bundle) -> None:
+    card = model_card(tiny_bundle)
+    assert "How to reproduce" not in card
+    assert "| temperature | 1.500 |" in card
