@@ -60,8 +60,6 @@ def train(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made_by = environment.describe(device)
-    # GELU's gradient far from zero is denormal, which costs a CPU a fifth of the run.
-    torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
     preprocess = _measure(data.train)
     architecture = Architecture(

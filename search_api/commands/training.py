@@ -27,6 +27,7 @@ from search_api.commands.options import (
     together,
     var_option,
 )
+from train import environment
 from train.checkpoint import RECIPE, Epoch
 from train.data import Dataset, load_dataset
 from train.evaluate import Evaluation, evaluate, summary
@@ -149,6 +150,7 @@ def train_default(corpus: Corpus, var: Path) -> Path:
 def _train(
     recipe: Recipe, corpus: Corpus, folder: Path, resume: bool, bundle: Path | None = None
 ) -> Evaluation:
+    environment.flush_denormals()
     dataset = _load(corpus, 32, recipe)
     say(
         f"Training {recipe.architecture} by the recipe {recipe.name!r} on"

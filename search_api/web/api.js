@@ -2,25 +2,27 @@
 // except an abort, which stays a DOMException named "AbortError".
 
 export class ApiError extends Error {
-  constructor(message, status) {
+  constructor(message, status, problem = {}) {
     super(message);
     this.name = "ApiError";
     this.status = status; // 0 when there was no answer
+    this.problem = problem; // the members of problem+json, where the server sent it
   }
 }
 
 export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
 
-/** The words of an answer that is not 2xx: problem+json's detail, or else what there is. */
-async function problemText(response) {
+/** The error of an answer that is not 2xx: problem+json's words, or else what there is. */
+async function refusal(response) {
+  let problem = {};
   try {
-    const problem = await response.json();
-    if (typeof problem.detail === "string" && problem.detail) return problem.detail;
-    if (typeof problem.title === "string" && problem.title) return problem.title;
+    problem = await response.json();
   } catch (error) {
     if (isAbort(error)) throw error;
   }
-  return `The server refused the request (status ${response.status}).`;
+  const words = [problem.detail, problem.title].find((text) => typeof text === "string" && text);
+  const message = words ?? `The server refused the request (status ${response.status}).`;
+  return new ApiError(message, response.status, problem);
 }
 
 const NO_ANSWER = "The server is not answering. Check that it is running, then try again.";
@@ -38,7 +40,7 @@ async function send(path, { params = {}, ...options } = {}) {
     if (isAbort(error)) throw error;
     throw new ApiError(NO_ANSWER, 0);
   }
-  if (!response.ok) throw new ApiError(await problemText(response), response.status);
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 

@@ -99,6 +99,16 @@ function jobError(error) {
   return typeof error === "string" ? error : (error?.detail ?? "no reason was given");
 }
 
+/** The job of a new rebuild, or of the one that runs already, perhaps from before a reload. */
+async function startOrJoin() {
+  try {
+    return await api.startRebuild();
+  } catch (error) {
+    if (error.status === 409 && error.problem.job) return api.getJob(error.problem.job);
+    throw error;
+  }
+}
+
 /** Starts a rebuild, follows it to its end, then calls `refresh` for the new facts. */
 async function rebuild(refresh) {
   const button = byId("rebuild");
@@ -110,7 +120,7 @@ async function rebuild(refresh) {
   state.className = "";
   state.textContent = "Asking for a rebuild.";
   try {
-    const job = await follow(await api.startRebuild());
+    const job = await follow(await startOrJoin());
     if (job.state !== "succeeded") throw new Error(`The rebuild failed: ${jobError(job.error)}`);
     const index = await refresh();
     state.textContent = `Rebuilt: generation ${index.generation}.`;

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 
@@ -43,8 +43,8 @@ def page(browser: Browser, live_server: str) -> Iterator[Page]:
 
 
 @pytest.fixture
-def api(live_server: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live_server, timeout=10) as client:
+def api(live_server: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=live_server, timeout=10) as client:
         yield client
 
 
@@ -95,7 +95,7 @@ def show_result(page: Page, data: bytes = RED) -> None:
 # ---- The start page
 
 
-def test_header_states_count_kind_and_model(page: Page, api: httpx.Client) -> None:
+def test_header_states_count_kind_and_model(page: Page, api: httpx2.Client) -> None:
     index = api.get("/v1/index").json()
     page.goto("/")
     status = page.get_by_role("list", name="Service status").get_by_role("listitem")
@@ -126,7 +126,7 @@ def test_content_security_policy_blocks_nothing_the_page_needs(page: Page) -> No
     assert complaints == []
 
 
-def test_sample_corpus_is_announced_by_a_banner(page: Page, api: httpx.Client) -> None:
+def test_sample_corpus_is_announced_by_a_banner(page: Page, api: httpx2.Client) -> None:
     index = api.get("/v1/index").json()
     page.route(
         "**/v1/index", answer_with({**index, "sample": True, "notice": "Not your pictures."})
@@ -135,7 +135,7 @@ def test_sample_corpus_is_announced_by_a_banner(page: Page, api: httpx.Client) -
     expect(page.get_by_role("note")).to_have_text("Not your pictures.")
 
 
-def test_own_corpus_has_no_banner(page: Page, api: httpx.Client) -> None:
+def test_own_corpus_has_no_banner(page: Page, api: httpx2.Client) -> None:
     index = api.get("/v1/index").json()
     page.route("**/v1/index", answer_with({**index, "sample": False, "notice": None}))
     page.goto("/")
@@ -156,7 +156,7 @@ def test_sample_picture_is_classified_and_searched(page: Page) -> None:
 # ---- A search
 
 
-def test_upload_shows_class_bars_vote_and_neighbours(page: Page, api: httpx.Client) -> None:
+def test_upload_shows_class_bars_vote_and_neighbours(page: Page, api: httpx2.Client) -> None:
     answer = api.post("/v1/search", params={"limit": 12}, files={"image": RED}).json()
     show_result(page)
     prediction = answer["prediction"]
@@ -215,7 +215,7 @@ def test_bars_show_five_classes_and_open_to_all(page: Page) -> None:
     )
 
 
-def test_filters_by_label_and_split(page: Page, api: httpx.Client) -> None:
+def test_filters_by_label_and_split(page: Page, api: httpx2.Client) -> None:
     show_result(page)
     choice(page, "Label").select_option("blue")
     expect(page.locator(".point")).to_have_count(8)
@@ -273,7 +273,7 @@ def test_number_of_results_can_be_chosen(page: Page) -> None:
 
 
 def test_click_on_a_neighbour_searches_by_it_and_back_returns(
-    page: Page, api: httpx.Client
+    page: Page, api: httpx2.Client
 ) -> None:
     show_result(page)
     uploaded = ids(page)
@@ -299,7 +299,7 @@ def test_click_on_a_neighbour_searches_by_it_and_back_returns(
     expect(page.locator("#query-text")).to_have_text("mine.png")
 
 
-def test_address_with_an_id_opens_its_neighbours(page: Page, api: httpx.Client) -> None:
+def test_address_with_an_id_opens_its_neighbours(page: Page, api: httpx2.Client) -> None:
     point = api.get("/v1/images", params={"limit": 5}).json()["points"][4]
     page.goto(f"/#id={point['id']}")
     expect(page.locator("#query-text")).to_contain_text(
@@ -310,7 +310,7 @@ def test_address_with_an_id_opens_its_neighbours(page: Page, api: httpx.Client) 
     assert point["id"] not in ids(page)
 
 
-def test_unknown_id_shows_the_words_of_the_server(page: Page, api: httpx.Client) -> None:
+def test_unknown_id_shows_the_words_of_the_server(page: Page, api: httpx2.Client) -> None:
     # The page asks for the picture and for its neighbours at once; either refusal will do.
     paths = ["/v1/images/987654321/similar", "/v1/images/987654321"]
     details = [re.escape(api.get(path).json()["detail"]) for path in paths]
@@ -319,7 +319,7 @@ def test_unknown_id_shows_the_words_of_the_server(page: Page, api: httpx.Client)
     expect(page.locator("#result")).to_be_hidden()
 
 
-def test_newest_request_wins(page: Page, api: httpx.Client) -> None:
+def test_newest_request_wins(page: Page, api: httpx2.Client) -> None:
     slow, quick = [p["id"] for p in api.get("/v1/images", params={"limit": 2}).json()["points"]]
     held: list[Route] = []
     page.route(f"**/v1/images/{slow}/similar?*", lambda route: held.append(route))
@@ -341,7 +341,7 @@ def test_newest_request_wins(page: Page, api: httpx.Client) -> None:
 # ---- Search by examples
 
 
-def test_marked_examples_are_searched_by(page: Page, api: httpx.Client) -> None:
+def test_marked_examples_are_searched_by(page: Page, api: httpx2.Client) -> None:
     show_result(page)
     positive, negative = ids(page)[1], ids(page)[10]
     page.get_by_role("button", name=f"Less like picture {negative}", exact=True).click()
@@ -375,7 +375,7 @@ def test_a_chip_can_be_removed(page: Page) -> None:
 # ---- The index panel
 
 
-def test_index_panel_lists_labels_and_rebuilds(page: Page, api: httpx.Client) -> None:
+def test_index_panel_lists_labels_and_rebuilds(page: Page, api: httpx2.Client) -> None:
     index = api.get("/v1/index").json()
     page.goto("/")
     page.get_by_role("heading", name="Index", exact=True).click()
@@ -446,7 +446,7 @@ def test_picture_can_be_dropped_or_pasted_anywhere(page: Page, kind: str) -> Non
     expect(page.locator("#drop-veil")).to_be_hidden()
 
 
-def test_unreadable_picture_shows_the_words_of_the_server(page: Page, api: httpx.Client) -> None:
+def test_unreadable_picture_shows_the_words_of_the_server(page: Page, api: httpx2.Client) -> None:
     files = {"image": ("notes.png", b"no picture", "image/png")}
     problem = api.post("/v1/search", params={"limit": 12}, files=files).json()
     show_result(page)
@@ -484,7 +484,7 @@ def test_silent_server_at_the_start(page: Page) -> None:
     expect(page.locator("#status li").first).to_have_text("24 pictures")
 
 
-def test_picture_above_the_limit_is_refused_before_upload(page: Page, api: httpx.Client) -> None:
+def test_picture_above_the_limit_is_refused_before_upload(page: Page, api: httpx2.Client) -> None:
     index = api.get("/v1/index").json()
     limits = {**index["limits"], "max_upload_bytes": 2048}
     page.route("**/v1/index", answer_with({**index, "limits": limits}))

@@ -91,7 +91,7 @@ def test_offset_continues_the_ranking(client: TestClient) -> None:
         for start in range(0, 28, 7)
     ]
     assert [len(page) for page in pages] == [7, 7, 7, 3]
-    assert sum(pages, []) == whole
+    assert [point for page in pages for point in page] == whole
 
 
 def test_offset_does_not_change_the_vote(client: TestClient) -> None:

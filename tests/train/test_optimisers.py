@@ -83,7 +83,7 @@ def test_every_trainable_parameter_is_optimised_once(name: str, optimiser: str) 
     recipe = Recipe(optimiser=optimiser)  # type: ignore[arg-type]
     held = [
         id(p)
-        for made in make_optimisers(network, recipe)
+        for made in make_optimisers(network, recipe, recipe.batch_size)
         for group in made.param_groups
         for p in group["params"]
     ]
@@ -95,7 +95,7 @@ def test_every_trainable_parameter_is_optimised_once(name: str, optimiser: str) 
 def test_biases_do_not_decay(optimiser: str) -> None:
     network = build(Architecture(classes=3, widths=(24, 24, 32)))
     recipe = Recipe(optimiser=optimiser, lr=0.02, weight_decay=0.3)  # type: ignore[arg-type]
-    (made,) = make_optimisers(network, recipe)
+    (made,) = make_optimisers(network, recipe, recipe.batch_size)
     assert [group["weight_decay"] for group in made.param_groups] == [0.3, 0.0]
     assert [group["lr"] for group in made.param_groups] == [0.02, 0.02]
     assert all(p.ndim == 1 for p in made.param_groups[1]["params"])
@@ -127,7 +127,7 @@ def test_lr_factor(schedule: str, warmup: float, progress: float, expected: floa
 def test_schedules_scale_each_group_from_its_own_peak() -> None:
     recipe = Recipe(optimiser="muon", lr=0.2, schedule="linear", warmup=0.0, epochs=8)
     network = build(Architecture(classes=3, widths=(24, 24, 32)))
-    optimisers = make_optimisers(network, recipe)
+    optimisers = make_optimisers(network, recipe, recipe.batch_size)
     peaks = [group["lr"] for made in optimisers for group in made.param_groups]
     schedules = make_schedules(optimisers, recipe)
     for schedule in schedules:
@@ -143,7 +143,7 @@ def test_a_step_of_muons_recipe_moves_what_it_should() -> None:
     recipe = dataclasses.replace(Recipe(), optimiser="muon", lr=0.1, batch_size=4)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     network(torch.randn(4, 3, 32, 32)).logits.square().mean().backward()
-    for optimiser in make_optimisers(network, recipe):
+    for optimiser in make_optimisers(network, recipe, recipe.batch_size):
         optimiser.step()
     moved = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in network.named_parameters() if p.requires_grad}

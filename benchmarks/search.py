@@ -1,0 +1,78 @@
+"""Time of `/v1/search` by stage, over HTTP, against a running server.
+
+    lookalike up &
+    python benchmarks/search.py --data ../shared --requests 300
+
+Prints the medians and the 99th percentiles, in milliseconds, of what the server reports for each
+stage and of the whole request as the client sees it, with the share of answers whose first
+neighbour is the picture itself: the queries are pictures of the indexed corpus, so that should
+be 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+import urllib.request
+import uuid
+from collections import defaultdict
+from pathlib import Path
+
+from embed.corpus import open_corpus
+from embed.pictures import encode_png
+
+
+def post(url: str, data: bytes) -> dict:
+    """Upload one picture as a browser does."""
+    boundary = uuid.uuid4().hex
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="q.png"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    )
+    body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as response:
+        return json.load(response)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--data", type=Path, required=True, help="the corpus that is indexed")
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--warm-up", type=int, default=20)
+    arguments = parser.parse_args()
+
+    corpus = open_corpus(arguments.data)
+    items = corpus.items
+    step = max(1, len(items) // (arguments.requests + arguments.warm_up))
+    times: dict[str, list[float]] = defaultdict(list)
+    found = 0
+    for number in range(arguments.requests + arguments.warm_up):
+        item = items[number * step % len(items)]
+        data = encode_png(corpus.read(item.source))
+        started = time.perf_counter()
+        answer = post(f"{arguments.url}/v1/search?limit=12", data)
+        seconds = time.perf_counter() - started
+        if number < arguments.warm_up:
+            continue
+        for stage, value in answer["time"].items():
+            times[stage].append(value)
+        times["request"].append(1000 * seconds)
+        found += answer["points"][0]["payload"]["source"] == item.source
+
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"n = {arguments.requests}, itself first: {found / arguments.requests:.3f}")
+    print(f"{'stage':<10} {'median ms':>10} {'p99 ms':>10}")
+    for stage, values in times.items():
+        p99 = statistics.quantiles(values, n=100)[98]
+        print(f"{stage:<10} {statistics.median(values):>10.2f} {p99:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()
