@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +90,16 @@ class ArrayCorpus:
         self.classes = classes
         self.notice = notice
         self._load = load
+        self._loading = threading.Lock()
+        self._splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] | None = None
 
-    @cached_property
+    @property
     def splits(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Pictures ``(n, h, w, 3)`` and labels ``(n,)`` of each split."""
-        return self._load()
+        """Pictures ``(n, h, w, 3)`` and labels ``(n,)`` of each split, loaded once."""
+        with self._loading:
+            if self._splits is None:
+                self._splits = self._load()
+            return self._splits
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
@@ -197,16 +203,16 @@ def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
     Raises:
         CorpusError: it is not there, is damaged, or cannot be downloaded.
     """
-    # torchvision takes over a second to import; serving from a built index need not wait.
-    from torchvision.datasets import CIFAR10
 
-    def fetch(train: bool) -> CIFAR10:
+    def fetch(train: bool) -> Any:
+        # torchvision takes over a second to import; a start with a built index need not wait.
+        from torchvision.datasets import CIFAR10
+
         try:
             return CIFAR10(str(root), train=train, download=download)
         except (RuntimeError, OSError) as error:
-            raise CorpusError(
-                f"CIFAR-10 in {root} is missing or damaged ({' '.join(str(error).split())})"
-            ) from error
+            what = "could not be downloaded into" if download else "is missing or damaged in"
+            raise CorpusError(f"CIFAR-10 {what} {root} ({' '.join(str(error).split())})") from error
 
     def load() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         return {
@@ -288,5 +294,5 @@ def find_corpus(data: Path | None, say: Callable[[str], None]) -> Corpus:
     try:
         return cifar10(Path("data"), download=True)
     except CorpusError as error:
-        say(f"The download failed: {error}. Going on with a small rendered sample instead.")
+        say(f"{error}; going on with a small rendered sample instead.")
         return sample()

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 
 from index.filters import Filter, parse_filter
-from search_api.engine import Page, SearchEngine
+from search_api.engine import SearchEngine
 from search_api.errors import Problem
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
+from search_api.results import Page
 from search_api.schemas import ProblemResponse
 from search_api.settings import Limits
 

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.corpus import Corpus
+from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureLimits, decode
+from embed.pictures import RGB, PictureError, PictureLimits, decode
 from index import snapshots
-from index.catalogue import Catalogue, Entry
-from index.filters import Filter
+from index.catalogue import Catalogue
 from index.local import ExactIndex
 from index.neighbours import MAX_K, Neighbours, UnknownIdError
 from index.ranking import Strategy, recommend, vote
 from index.snapshots import Manifest
 from search_api.ingest import Counts, Progress, ingest, no_progress
+from search_api.results import Page, Point, Prediction, SearchResult
 from search_api.stages import Stages
 from search_api.store import store_lock
 
@@ -35,68 +35,6 @@ VOTERS = 10
 
 class CorpusMismatchError(ValueError):
     """The store holds another corpus than the one asked for."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the classifier says: its first class, and the probability of each class."""
-
-    label: str
-    confidence: float
-    probabilities: dict[str, float]
-
-    @staticmethod
-    def of(classes: Sequence[str], row: NDArray[np.float32]) -> Prediction:
-        """From one row of an encoder's probabilities float32 ``(classes,)``."""
-        best = int(row.argmax())
-        probabilities = {name: float(p) for name, p in zip(classes, row, strict=True)}
-        return Prediction(classes[best], float(row[best]), probabilities)
-
-
-@dataclass(frozen=True)
-class Point:
-    """One neighbour: its cosine similarity to the query and what is known of it."""
-
-    score: float
-    entry: Entry
-
-
-@dataclass(frozen=True)
-class Page:
-    """Which part of the ranking a caller wants.
-
-    Attributes:
-        limit: most points to return.
-        offset: how many of the best to leave out first.
-        score_threshold: least cosine similarity, -1..1, or None.
-        filter: which pictures may be answers, or None for all.
-    """
-
-    limit: int = 12
-    offset: int = 0
-    score_threshold: float | None = None
-    filter: Filter | None = None
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The answer to a query.
-
-    Attributes:
-        points: neighbours, best first.
-        vote: the class that most of the ten nearest have, and its share 0..1; None without labels.
-        generation: which index answered.
-        model: the digest of the model that made its embeddings.
-        time: milliseconds by stage, and ``total``.
-        prediction: the classifier's; None where the query was not an uploaded picture.
-    """
-
-    points: tuple[Point, ...]
-    vote: tuple[str, float] | None
-    generation: int
-    model: str
-    time: dict[str, float]
-    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +172,14 @@ class SearchEngine:
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
             progress("indexing", counts.total, counts.total)
         return manifest, counts
+
+    def warm(self) -> None:
+        """Read one picture, so that a corpus which loads as a whole is in memory."""
+        for entry in self.catalogue.page(-1, 1):
+            try:
+                self.corpus.read(entry.source)
+            except (CorpusError, PictureError) as error:
+                log.warning("picture %d cannot be read: %s", entry.id, error)
 
     def classify(self, pictures: Sequence[RGB]) -> list[Prediction]:
         """Classify RGB pictures uint8 ``(h, w, 3)``."""

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search_api.engine import Point as EnginePoint
-from search_api.engine import Prediction as EnginePrediction
-from search_api.engine import SearchResult
 from search_api.jobs import Job as EngineJob
+from search_api.results import Point as EnginePoint
+from search_api.results import Prediction as EnginePrediction
+from search_api.results import SearchResult
 
 ImageId = Annotated[int, Field(ge=0, le=2**63 - 1, examples=[123])]
 

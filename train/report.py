@@ -191,7 +191,7 @@ _OWN_SOURCE = (
     " to choose the epoch and the temperature."
 )
 _CIFAR10_LICENCE = (
-    "The weights are under the licence of this project. CIFAR-10 comes without a licence of its"
+    "The weights come under the same terms as the code. CIFAR-10 comes without a licence of its"
     " own: it is a labelled part of the Tiny Images collection, whose pictures were gathered from"
     " the web and belong to their owners. Check whether that suits your use."
 )

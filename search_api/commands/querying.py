@@ -22,7 +22,7 @@ from search_api.commands.options import (
     together,
     var_option,
 )
-from search_api.engine import Page, Prediction
+from search_api.results import Page, Prediction
 from search_api.schemas import Prediction as PredictionSchema
 from search_api.schemas import SearchResponse, points
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from pathlib import Path
 
 import click
@@ -124,5 +125,7 @@ def _serve(engine: SearchEngine, listener: socket.socket) -> None:
     config = uvicorn.Config(create_app(engine), log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     listener.listen(2048)
+    # The first visitor should not wait for the pictures to be read from disk.
+    threading.Thread(target=engine.warm, name="warm", daemon=True).start()
     click.echo(f"Lookalike is ready: http://{shown}:{port} (Ctrl-C stops it)")
     server.run(sockets=[listener])

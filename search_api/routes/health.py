@@ -13,7 +13,10 @@ router = APIRouter(tags=["health"])
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?")
 def livez() -> schemas.Health:
-    """Always 200 while the process answers at all; restart it if this fails."""
+    """Always 200 while the process answers at all; restart it if this fails.
+
+    Example: `curl http://127.0.0.1:8000/livez`
+    """
     return schemas.Health(status="ok")
 
 
@@ -24,7 +27,10 @@ def livez() -> schemas.Health:
     responses=problems(503),
 )
 def readyz(context: Ctx) -> schemas.Health:
-    """200 once an index is loaded; send no traffic before."""
+    """200 once an index is loaded; send no traffic before.
+
+    Example: `curl http://127.0.0.1:8000/readyz`
+    """
     if not context.engine.ready:
         raise Problem(503, "not-ready", "no index is loaded yet; wait, or build one")
     return schemas.Health(status="ok")
@@ -32,7 +38,10 @@ def readyz(context: Ctx) -> schemas.Health:
 
 @router.get("/healthz", operation_id="healthz", summary="Alive and ready?", responses=problems(503))
 def healthz(context: Ctx) -> schemas.Health:
-    """The same as `/readyz`, under the older name."""
+    """The same as `/readyz`, under the older name.
+
+    Example: `curl http://127.0.0.1:8000/healthz`
+    """
     return readyz(context)
 
 
@@ -44,7 +53,10 @@ def healthz(context: Ctx) -> schemas.Health:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}},
 )
 def metrics(context: Ctx) -> Response:
-    """Requests, latency by stage, index count and generation, model digest."""
+    """Requests, latency by stage, index count and generation, model digest.
+
+    Example: `curl http://127.0.0.1:8000/metrics`
+    """
     if context.engine.ready:
         manifest = context.engine.manifest
         context.metrics.pictures.set(manifest.count)

@@ -33,6 +33,8 @@ def examples(
     """A few pictures of each label, from the test split where there is one, other ones each time.
 
     At most 48 in all.
+
+    Example: `curl 'http://127.0.0.1:8000/v1/images/examples?per_class=2'`
     """
     catalogue = context.engine.catalogue
     splits = catalogue.split_counts()
@@ -82,7 +84,10 @@ def list_images(
     responses=problems(404, 422),
 )
 def get_image(context: Ctx, image_id: ImageId) -> schemas.Image:
-    """Metadata by id."""
+    """Metadata by id: label, split, source and the rest of the payload.
+
+    Example: `curl http://127.0.0.1:8000/v1/images/123`
+    """
     return _image(context.engine.catalogue.get([image_id])[0])
 
 
@@ -108,6 +113,8 @@ def get_image_file(
     """The picture, encoded anew: PNG up to 256 pixels a side, else JPEG.
 
     Cacheable with validation: the `ETag` changes with the picture.
+
+    Example: `curl -o 123.png http://127.0.0.1:8000/v1/images/123/file`
     """
     entry = context.engine.catalogue.get([image_id])[0]
     try:

@@ -22,7 +22,10 @@ router = APIRouter(prefix="/v1", tags=["index"])
     responses=problems(503),
 )
 def index_info(context: Ctx) -> schemas.IndexInfo:
-    """Count, kind, dimension, model, generation, labels and limits."""
+    """Count, kind, dimension, model, generation, labels and limits.
+
+    Example: `curl http://127.0.0.1:8000/v1/index`
+    """
     limits = context.limits
     return schemas.IndexInfo(
         **context.engine.summary(),
@@ -53,6 +56,8 @@ def rebuild_index(
     """Starts a job and answers at once. Searches go on from the old index until the new is ready.
 
     New pictures are embedded, pictures that are gone leave the index.
+
+    Example: `curl -X POST http://127.0.0.1:8000/v1/index/rebuild`
     """
 
     def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
@@ -77,7 +82,10 @@ def rebuild_index(
     responses=problems(404),
 )
 def get_job(context: Ctx, job_id: str) -> schemas.Job:
-    """State, progress, and the error where it failed."""
+    """State, progress, and the error where it failed.
+
+    Example: `curl http://127.0.0.1:8000/v1/jobs/5f0c` with the `id` that the rebuild answered.
+    """
     job = context.jobs.get(job_id)
     if job is None:
         raise Problem(404, "unknown-job", f"there is no job {job_id[:64]!r} in this server")

@@ -10,8 +10,8 @@ from embed.pictures import RGB, PictureError, decode
 from index.filters import parse_filter
 from search_api import schemas
 from search_api.context import Ctx, PageParams, make_page, problems
-from search_api.engine import SearchResult
 from search_api.errors import PICTURE_STATUS, Problem
+from search_api.results import SearchResult
 from search_api.stages import Stages
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -102,6 +102,9 @@ def recommend(context: Ctx, request: schemas.RecommendRequest) -> schemas.Points
     `average_vector` searches by the mean of the positive plus its difference to the mean of the
     negative examples; `best_score` ranks each picture by its best similarity to one positive
     example, and below all others what is nearer to a negative one. The examples are left out.
+
+    Example: `curl -H 'content-type: application/json' -d '{"positive": [1, 2], "negative": [3]}'
+    http://127.0.0.1:8000/v1/recommend`
     """
     where = None if request.filter is None else parse_filter(request.filter)
     page = make_page(context.limits, request.limit, request.offset, request.score_threshold, where)

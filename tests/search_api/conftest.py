@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import httpx2
 import numpy as np
 import pytest
 import uvicorn
@@ -18,6 +21,9 @@ from embed.pictures import RGB, encode_png
 from search_api.app import create_app
 from search_api.engine import SearchEngine
 from search_api.settings import Limits
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 CLASSES = ("blue", "green", "red")
 SHADES = 8
@@ -122,6 +128,34 @@ def live_server(engine: SearchEngine) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, live_server: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=live_server, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    context.close()
+    assert faults == [], "scripts of the page failed"
+
+
+@pytest.fixture
+def api(live_server: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=live_server, timeout=10) as client:
+        yield client
 
 
 def source_of(label: str, shade: int) -> str:

@@ -10,8 +10,9 @@ import pytest
 from embed.corpus import FolderCorpus
 from index.catalogue import Catalogue
 from index.snapshots import ModelMismatchError, NoGenerationError
-from search_api.engine import CorpusMismatchError, Page, SearchEngine, catalogue_path
+from search_api.engine import CorpusMismatchError, SearchEngine, catalogue_path
 from search_api.ingest import CancelledError
+from search_api.results import Page
 from search_api.store import StoreBusyError, store_lock
 from tests.search_api.conftest import MeanColour, colour, png, source_of
 

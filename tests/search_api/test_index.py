@@ -207,7 +207,7 @@ def test_openapi_documents_every_operation(client: TestClient) -> None:
     assert len(set(ids)) == len(ids)
     for path, method, operation in operations:
         assert operation["summary"], (path, method)
-        assert operation["description"], (path, method)
+        assert "Example: `curl " in operation["description"], (path, method)
         if path.startswith("/v1"):
             errors = [status for status in operation["responses"] if status >= "400"]
             assert errors, (path, method)

@@ -1,98 +1,29 @@
 """The page in a real browser, against the real service with 24 plain coloured pictures."""
 
 import contextlib
-import io
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
-from PIL import Image
 
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, Error, Locator, Page, Route, expect, sync_playwright
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on PATH; install it with `apt-get install chromium`"
+from tests.search_api.browser import (
+    RED,
+    answer_with,
+    choice,
+    ids,
+    labels,
+    needs_browser,
+    settle,
+    show_result,
+    upload,
 )
 
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Error, Page, Route, expect
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, live_server: str) -> Iterator[Page]:
-    context = browser.new_context(base_url=live_server, viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    context.close()
-    assert faults == [], "scripts of the page failed"
-
-
-@pytest.fixture
-def api(live_server: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=live_server, timeout=10) as client:
-        yield client
-
-
-def png(colour: tuple[int, int, int]) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-RED, BLUE = png((230, 10, 10)), png((10, 10, 230))
-
-
-def upload(page: Page, data: bytes = RED, name: str = "mine.png", kind: str = "image/png") -> None:
-    page.get_by_label(re.compile("Choose a")).set_input_files(
-        {"name": name, "mimeType": kind, "buffer": data}
-    )
-
-
-def choice(page: Page, name: str) -> Locator:
-    return page.get_by_role("combobox", name=name, exact=True)
-
-
-def settle(page: Page) -> None:
-    """Waits until no search is under way."""
-    expect(page.locator("#loading")).to_be_hidden()
-
-
-def ids(page: Page) -> list[int]:
-    return [int(x) for x in page.locator(".point").evaluate_all("a => a.map(p => p.dataset.id)")]
-
-
-def labels(page: Page) -> list[str]:
-    return page.locator(".point .label").all_inner_texts()
-
-
-def answer_with(body: Any, status: int = 200) -> Callable[[Route], None]:
-    kind = "application/json" if status < 400 else "application/problem+json"
-    return lambda route: route.fulfill(status=status, json=body, content_type=kind)
-
-
-def show_result(page: Page, data: bytes = RED) -> None:
-    page.goto("/")
-    upload(page, data)
-    expect(page.locator(".point")).to_have_count(12)
-    settle(page)
-
-
-# ---- The start page
+pytestmark = needs_browser
 
 
 def test_header_states_count_kind_and_model(page: Page, api: httpx2.Client) -> None:
@@ -151,9 +82,6 @@ def test_sample_picture_is_classified_and_searched(page: Page) -> None:
     sample = int(re.sub(r".*#try=", "", page.url))
     assert ids(page)[0] == sample
     expect(page.locator(".point").first).to_contain_text("this one")
-
-
-# ---- A search
 
 
 def test_upload_shows_class_bars_vote_and_neighbours(page: Page, api: httpx2.Client) -> None:
@@ -269,9 +197,6 @@ def test_number_of_results_can_be_chosen(page: Page) -> None:
     expect(page.locator(".point")).to_have_count(24)
 
 
-# ---- More like this, and the history
-
-
 def test_click_on_a_neighbour_searches_by_it_and_back_returns(
     page: Page, api: httpx2.Client
 ) -> None:
@@ -336,256 +261,3 @@ def test_newest_request_wins(page: Page, api: httpx2.Client) -> None:
     expect(page.locator("#query-text")).to_contain_text(f"picture {quick}")
     assert ids(page) == expected
     settle(page)
-
-
-# ---- Search by examples
-
-
-def test_marked_examples_are_searched_by(page: Page, api: httpx2.Client) -> None:
-    show_result(page)
-    positive, negative = ids(page)[1], ids(page)[10]
-    page.get_by_role("button", name=f"Less like picture {negative}", exact=True).click()
-    search = page.get_by_role("button", name="Search by these")
-    expect(search).to_be_disabled()
-    plus = page.get_by_role("button", name=f"More like picture {positive}", exact=True)
-    plus.click()
-    expect(plus).to_have_attribute("aria-pressed", "true")
-    expect(page.locator(".chip")).to_have_count(2)
-    search.click()
-    expect(page.locator("#query-title")).to_have_text("Search by examples")
-    settle(page)
-    assert page.url.endswith(f"/#like={positive}&unlike={negative}")
-    body = {"positive": [positive], "negative": [negative], "limit": 12, "offset": 0}
-    answer = api.post("/v1/recommend", json={**body, "strategy": "average_vector"}).json()
-    assert ids(page) == [point["id"] for point in answer["points"]]
-    page.get_by_role("button", name="Clear", exact=True).click()
-    expect(page.locator(".chip")).to_have_count(0)
-    expect(page.get_by_role("region", name="Chosen examples")).to_be_hidden()
-
-
-def test_a_chip_can_be_removed(page: Page) -> None:
-    show_result(page)
-    chosen = ids(page)[0]
-    page.get_by_role("button", name=f"More like picture {chosen}", exact=True).click()
-    page.get_by_role("button", name=f"Remove red #{chosen}").click()
-    expect(page.locator(".chip")).to_have_count(0)
-    expect(page.locator(".mark[aria-pressed=true]")).to_have_count(0)
-
-
-# ---- The index panel
-
-
-def test_index_panel_lists_labels_and_rebuilds(page: Page, api: httpx2.Client) -> None:
-    index = api.get("/v1/index").json()
-    page.goto("/")
-    page.get_by_role("heading", name="Index", exact=True).click()
-    expect(page.get_by_role("list", name="Labels").get_by_role("listitem")).to_have_text(
-        [f"{name}{n}" for name, n in index["labels"].items()]
-    )
-    expect(page.locator("#index-facts")).to_contain_text(f"Dimension{index['dimension']}")
-    page.get_by_role("button", name="Rebuild index").click()
-    state = page.locator("#rebuild-state")
-    expect(state).to_have_text(re.compile(r"^Rebuilt: generation \d+\.$"), timeout=60_000)
-    generation = api.get("/v1/index").json()["generation"]
-    assert generation > index["generation"]
-    expect(state).to_have_text(f"Rebuilt: generation {generation}.")
-    expect(page.locator("#index-facts")).to_contain_text(f"Generation{generation}")
-    expect(page.get_by_role("button", name="Rebuild index")).to_be_enabled()
-
-
-def test_rebuild_shows_progress_and_the_reason_of_a_failure(page: Page) -> None:
-    job = {"id": "j", "kind": "rebuild", "state": "queued", "progress": None, "error": None}
-    now: dict[str, Any] = dict(job)
-    page.route("**/v1/index/rebuild", answer_with(job, 202))
-    page.route("**/v1/jobs/j", lambda route: route.fulfill(json=now))
-    page.goto("/")
-    page.locator("#index summary").click()
-    page.get_by_role("button", name="Rebuild index").click()
-    state = page.locator("#rebuild-state")
-    bar = page.get_by_role("progressbar", name="Rebuild progress")
-    expect(state).to_have_text("Waiting to start.")
-    expect(bar).not_to_have_attribute("value", re.compile(""))
-    for done, words in [(1000, "1,000 of 4,000"), (4000, "4,000 of 4,000")]:
-        progress = {"done": done, "total": 4000, "stage": "embedding"}
-        now.update(state="running", progress=progress)
-        expect(page.locator("#rebuild-count")).to_have_text(words)
-        expect(bar).to_have_js_property("value", done)
-        expect(state).to_have_text("Rebuilding: embedding.")
-    now.update(state="failed", error="the disk is full")
-    expect(state).to_have_text("The rebuild failed: the disk is full")
-    expect(bar).to_be_hidden()
-
-
-def test_refused_rebuild_shows_the_words_of_the_server(page: Page) -> None:
-    problem = {"type": "about:blank", "title": "Conflict", "status": 409, "detail": "One runs."}
-    page.route("**/v1/index/rebuild", answer_with(problem, 409))
-    page.goto("/")
-    page.locator("#index summary").click()
-    page.get_by_role("button", name="Rebuild index").click()
-    expect(page.locator("#rebuild-state")).to_have_text("One runs.")
-
-
-# ---- Dropping, pasting, and what may go wrong
-
-SEND = """([kind, bytes]) => {
-  const data = new DataTransfer();
-  data.items.add(new File([new Uint8Array(bytes)], "mine.png", { type: "image/png" }));
-  const event = kind === "paste"
-    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
-    : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
-  document.querySelector("h1").dispatchEvent(event);
-}"""
-
-
-@pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_picture_can_be_dropped_or_pasted_anywhere(page: Page, kind: str) -> None:
-    page.goto("/")
-    expect(page.locator("#status li")).to_have_count(3)
-    page.evaluate(SEND, [kind, list(BLUE)])
-    expect(page.locator("#predicted-class")).to_have_text("blue")
-    expect(page.locator("#drop-veil")).to_be_hidden()
-
-
-def test_unreadable_picture_shows_the_words_of_the_server(page: Page, api: httpx2.Client) -> None:
-    files = {"image": ("notes.png", b"no picture", "image/png")}
-    problem = api.post("/v1/search", params={"limit": 12}, files=files).json()
-    show_result(page)
-    upload(page, b"no picture", "notes.png")
-    expect(page.get_by_role("alert")).to_have_text(problem["detail"])
-    expect(page.locator("#result")).to_be_hidden()
-    expect(page.locator("#predicted-class")).to_be_hidden()
-
-
-def test_answer_without_problem_words_names_the_status(page: Page) -> None:
-    page.route("**/v1/search?*", lambda route: route.fulfill(status=502, body="<h1>Bad</h1>"))
-    page.goto("/")
-    upload(page)
-    expect(page.get_by_role("alert")).to_contain_text("refused the request (status 502)")
-
-
-def test_silent_server_is_named_and_asked_again(page: Page) -> None:
-    page.goto("/")
-    expect(page.locator("#status li")).to_have_count(3)
-    page.route("**/v1/search?*", lambda route: route.abort())
-    upload(page)
-    expect(page.get_by_role("alert")).to_contain_text("The server is not answering.")
-    page.unroute("**/v1/search?*")
-    page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".point")).to_have_count(12)
-    expect(page.get_by_role("alert")).to_be_empty()
-
-
-def test_silent_server_at_the_start(page: Page) -> None:
-    page.route("**/v1/index", lambda route: route.abort())
-    page.goto("/")
-    expect(page.get_by_role("alert")).to_contain_text("The server is not answering.")
-    page.unroute("**/v1/index")
-    page.get_by_role("button", name="Try again").click()
-    expect(page.locator("#status li").first).to_have_text("24 pictures")
-
-
-def test_picture_above_the_limit_is_refused_before_upload(page: Page, api: httpx2.Client) -> None:
-    index = api.get("/v1/index").json()
-    limits = {**index["limits"], "max_upload_bytes": 2048}
-    page.route("**/v1/index", answer_with({**index, "limits": limits}))
-    sent: list[str] = []
-    page.on("request", lambda r: sent.append(r.url) if "/v1/search" in r.url else None)
-    page.goto("/")
-    expect(page.locator("#drop-limit")).to_have_text("Up to 2 kB.")
-    upload(page, bytes(3072), "huge.png")
-    expect(page.get_by_role("alert")).to_have_text(
-        "huge.png has 3 kB; the limit is 2 kB. Choose a smaller picture."
-    )
-    assert sent == []
-
-
-def test_words_from_the_api_are_never_read_as_html(page: Page) -> None:
-    evil = '<img src=x id="evil"><b>bold</b>'
-
-    def poison(route: Route) -> None:
-        answer = route.fetch()
-        body = answer.json()
-        for point in body["points"]:
-            point["payload"] = {"label": evil, "split": evil, "source": evil}
-        body["vote"] = {"class": evil, "share": 1.0}
-        body["prediction"] = {"class": evil, "confidence": 1.0, "probabilities": {evil: 1.0}}
-        route.fulfill(response=answer, json=body)
-
-    page.route("**/v1/search?*", poison)
-    show_result(page)
-    expect(page.locator(".point .label").first).to_have_text(evil)
-    expect(page.locator("#predicted-class")).to_have_text(evil)
-    expect(page.locator("#vote")).to_have_text(f"10 of 10 neighbours say {evil}")
-    problem = {"title": "t", "status": 400, "detail": evil}
-    page.route("**/v1/search?*", answer_with(problem, 400))
-    choice(page, "Results").select_option("24")
-    expect(page.get_by_role("alert")).to_have_text(evil)
-    expect(page.locator("#evil, main b")).to_have_count(0)
-
-
-# ---- For everyone
-
-
-@pytest.mark.parametrize("width", [320, 375, 768, 1280])
-def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 700})
-    show_result(page)
-    page.get_by_role("button", name=re.compile("^More like picture")).first.click()
-    page.locator("#index summary").click()
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-
-
-def test_every_control_and_picture_has_a_name(page: Page) -> None:
-    show_result(page)
-    page.get_by_role("button", name=re.compile("^More like picture")).first.click()
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll("a, button, select, input, progress, summary")]
-          .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim()
-            || [...(e.labels ?? [])].some((l) => l.textContent.trim())))
-          .map((e) => e.outerHTML)"""
-    )
-    assert [x for x in nameless if 'id="all-classes"' not in x] == []
-    assert page.locator("img:not([alt])").count() == 0
-
-
-def test_search_works_by_keyboard_alone(page: Page) -> None:
-    show_result(page)
-    focused = page.locator(":focus")
-    expect(focused).to_have_id("result-title")
-    for _ in range(4):  # three selects, then the first neighbour
-        page.keyboard.press("Tab")
-    expect(focused).to_have_attribute("href", f"#id={ids(page)[0]}")
-    assert focused.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
-    page.keyboard.press("Enter")
-    expect(page.locator("#query-title")).to_have_text("More like this")
-    expect(page.locator("#announce")).to_have_text("12 neighbours shown.")
-
-
-def _linear(channel: int) -> float:
-    c = channel / 255
-    return c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-
-
-def luminance(rgb: list[int]) -> float:
-    red, green, blue = map(_linear, rgb)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_the_contrast_of_wcag_aa(page: Page, scheme: str) -> None:
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    show_result(page)
-    pairs = page.evaluate(
-        """() => [".muted", ".split", ".label", "#confidence", "#vote", ".drop-title", ".tag"]
-          .map((s) => document.querySelector(s))
-          .map((e) => {
-            const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
-            let box = e;
-            while (rgb(getComputedStyle(box).backgroundColor)[3] === 0) box = box.parentElement;
-            return [rgb(getComputedStyle(e).color), rgb(getComputedStyle(box).backgroundColor)];
-          })"""
-    )
-    assert len(pairs) == 7
-    for text, ground in pairs:
-        low, high = sorted([luminance(text[:3]), luminance(ground[:3])])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
