@@ -157,8 +157,12 @@ class WhitenedResNet(nn.Module):
         w1, w2, w3 = architecture.widths
         self.stem = nn.Conv2d(3, 24, kernel_size=2)
         self.stem.weight.requires_grad = False
-        self.stem.weight.data[12:] = self.stem.weight.data[:12].flip(-1)
-        self.register_buffer("partner", torch.arange(24).roll(12))
+        self._set_stem(torch.randn(6, 6), torch.randn(6, 6))
+        # Filters 0..5 and 12..17 are symmetric, so their own partners; 6..11 are antisymmetric,
+        # and their partners their negatives, 18..23.
+        number = torch.arange(24)
+        partner = torch.where(number % 12 < 6, number, (number + 12) % 24)
+        self.register_buffer("partner", partner, persistent=False)
         self.stages = nn.ModuleList([Stage(24, w1), Stage(w1, w2), Stage(w2, w3)])
         self.dropout = nn.Dropout(architecture.dropout)
         self.dimension: int = w3 // 2
@@ -190,18 +194,22 @@ class WhitenedResNet(nn.Module):
                 images count as much.
             eps: added to each variance, so that noise directions are not blown up.
         """
-        both = torch.cat([pictures, pictures.flip(-1)])
-        patches = both.unfold(2, 2, 1).unfold(3, 2, 1)  # (n, 3, h-1, w-1, 2, 2)
-        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).float()
-        variances, directions = torch.linalg.eigh(flat.T @ flat / len(flat))
-        filters = (directions / (variances + eps).sqrt()).T.reshape(12, 3, 2, 2)
+        patches = pictures.unfold(2, 2, 1).unfold(3, 2, 1)  # (n, 3, h-1, w-1, 2, 2)
+        flat = patches.permute(0, 2, 3, 5, 1, 4).reshape(-1, 2, 6).float()  # left, right halves
+        # With mirror images counted in, the sum of the halves is uncorrelated to the difference.
+        whitened = []
+        for part in ((flat[:, 0] + flat[:, 1]) / 2**0.5, (flat[:, 0] - flat[:, 1]) / 2**0.5):
+            variances, directions = torch.linalg.eigh(part.T @ part / len(part))
+            whitened.append((directions / (variances + eps).sqrt()).T)
+        self._set_stem(*whitened)
+
+    @torch.no_grad()
+    def _set_stem(self, even: Tensor, odd: Tensor) -> None:
+        """Symmetric and antisymmetric filters from left halves ``(6, 6)``, and their negatives."""
+        even, odd = even.reshape(6, 3, 2, 1), odd.reshape(6, 3, 2, 1)
+        filters = torch.cat([torch.cat([even, even], 3), torch.cat([odd, -odd], 3)]) / 2**0.5
         self.stem.weight.copy_(torch.cat([filters, -filters]))
         self.stem.bias.zero_()  # type: ignore[union-attr]
-        # Each direction is symmetric, its own partner, or antisymmetric: minus itself.
-        symmetric = (filters * filters.flip(-1)).sum((1, 2, 3)) > 0
-        number = torch.arange(12)
-        first = torch.where(symmetric, number, number + 12)
-        self.partner.copy_(torch.cat([first, (first + 12) % 24]))
 
 
 class ResNet18(nn.Module):
