@@ -70,7 +70,8 @@ def train(
         network.whiten(preprocess.normalise(data.train.pictures[:5000]))
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimisers = make_optimisers(network, recipe, min(recipe.batch_size, len(data.train)))
+    batch_size = fit_batch(recipe.batch_size, len(data.train))
+    optimisers = make_optimisers(network, recipe, batch_size)
     schedules = make_schedules(optimisers, recipe)
     augmenter = Augmenter(data.train.pictures.to(device), recipe.augment, recipe.seed)
     labels = data.train.labels.to(device)
@@ -91,17 +92,17 @@ def train(
             torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout
             low = epoch < round(recipe.low_share * recipe.epochs)
             order = recipe.selection.choose(run.losses, epoch, recipe.epochs, generator)
-            batch_size = min(recipe.batch_size, len(order))
-            total = len(order) // batch_size  # an incomplete last batch is left out
-            batches = iter(order[: total * batch_size].split(batch_size))  # type: ignore[no-untyped-call]
+            size = min(batch_size, len(order))
+            total = len(order) // size  # an incomplete last batch is left out
+            batches = iter(order[: total * size].split(size))  # type: ignore[no-untyped-call]
             network.train()
             for step, index in enumerate(steps(batches, epoch, total)):
                 for schedule in schedules:
                     schedule.step(epoch + step / total)
                 x = augmenter.batch(index, epoch, generator)
                 if low:
-                    size = recipe.low_resolution
-                    x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+                    side = recipe.low_resolution
+                    x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
                 x = preprocess.normalise(x)
                 with torch.autocast(device.type, torch.bfloat16):
                     logits = network(x).logits
@@ -119,7 +120,7 @@ def train(
             logits = predict(network, preprocess, data.validation.pictures)
             done = Epoch(
                 epoch,
-                train_loss=float(run.losses[order[: total * batch_size]].mean()),
+                train_loss=float(run.losses[order[: total * size]].mean()),
                 validation_loss=float(F.cross_entropy(logits, data.validation.labels)),
                 validation_accuracy=_accuracy(logits, data.validation.labels),
                 lr=schedules[0].last_lr,
@@ -154,6 +155,14 @@ def train(
             **made_by,
         },
     )
+
+
+def fit_batch(wanted: int, pictures: int) -> int:
+    """The batch size for a training set: smaller where it would leave an epoch under 20 steps.
+
+    Not below 32, which batch normalisation needs for its statistics, unless there are fewer.
+    """
+    return min(wanted, max(pictures // 20, 32), pictures)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class Recipe:
         widths: channels of the stages of ``whitened-resnet``.
         dropout: share of features dropped before the classifier, 0..1.
         epochs: passes over the training split.
-        batch_size: pictures in one step.
+        batch_size: pictures in one step; fewer where the training set is small.
         optimiser: ``muon`` (convolutions by Muon, the rest by Nesterov SGD), ``sgd`` (Nesterov)
             or ``adamw``.
         lr: peak learning rate; of the convolutions for ``muon``, of everything otherwise. The

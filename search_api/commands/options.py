@@ -114,7 +114,9 @@ class Bars:
             self._bar = None
 
 
-def progress_bar(total: int, title: str, unit: str, leave: bool = True) -> tqdm[Any]:
+def progress_bar(
+    total: int, title: str, unit: str, leave: bool = True, show: bool = True
+) -> tqdm[Any]:
     """A progress bar on stderr; in a log file it writes a line every ten seconds at most."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(
@@ -122,6 +124,7 @@ def progress_bar(total: int, title: str, unit: str, leave: bool = True) -> tqdm[
         desc=title.capitalize(),
         unit=f" {unit}s",
         leave=leave,
+        disable=not show,
         mininterval=interval,
         dynamic_ncols=True,
     )

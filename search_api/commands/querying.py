@@ -96,9 +96,8 @@ def classify(
         )
     encoder = Encoder(Bundle.load(find_bundle(bundle, var)))
     failed = 0
-    with progress_bar(len(files), "classifying", "picture", leave=False) as bar:
-        if len(files) < _BATCH:
-            bar.disable = True
+    long = len(files) > _BATCH
+    with progress_bar(len(files), "classifying", "picture", leave=False, show=long) as bar:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             good: list[tuple[Path, RGB]] = []

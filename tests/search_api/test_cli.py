@@ -21,8 +21,12 @@ import pytest
 import torch
 
 from embed.bundle import Bundle
+from embed.pictures import encode_png
+from embed.scenes import render
 from search_api.cli import _COMMANDS, main
-from tests.search_api.conftest import CLASSES, SHADES, colour, png
+
+CLASSES = ("boat", "house", "tree")
+EACH = 8
 
 Env = dict[str, str]
 
@@ -64,17 +68,17 @@ def clean(settings: Env) -> Env:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pictures")
     for label in CLASSES:
-        for shade in range(SHADES):
-            path = root / label / f"{shade}.png"
+        for seed in range(EACH):
+            path = root / label / f"{seed}.png"
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(png(colour(label, shade)))
+            path.write_bytes(encode_png(render(label, seed)))
     return root
 
 
 @pytest.fixture(scope="module")
 def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run trained by the command itself on the 24 pictures."""
-    out = tmp_path_factory.mktemp("runs") / "colours"
+    """The folder of a run trained by the command itself on the 24 scenes."""
+    out = tmp_path_factory.mktemp("runs") / "scenes"
     done = run("train", "--data", pictures, "--epochs", 3, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -137,7 +141,7 @@ def test_index_status_and_verify(store: Env) -> None:
     status = json.loads(run("index", "status", "--json", env=store).stdout)
     assert status["pictures"] == status["indexed"] == 24
     assert status["corpus"] == store["LOOKALIKE_DATA"]
-    assert status["labels"] == {"blue": 8, "green": 8, "red": 8}
+    assert status["labels"] == {"boat": 8, "house": 8, "tree": 8}
     assert status["model"] == Bundle.load(Path(store["LOOKALIKE_BUNDLE"])).digest
     text = run("index", "status", env=store).stdout
     assert re.search(r"^pictures +24$", text, re.MULTILINE)
@@ -164,7 +168,7 @@ def test_verify_finds_a_flipped_byte(store: Env, tmp_path: Path) -> None:
 
 
 def test_search(store: Env, pictures: Path) -> None:
-    image = pictures / "red" / "2.png"
+    image = pictures / "house" / "2.png"
     done = run("search", image, "--limit", 4, "--json", env=store)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -173,13 +177,13 @@ def test_search(store: Env, pictures: Path) -> None:
     assert sum(answer["prediction"]["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
     text = run("search", image, "--limit", 4, env=store).stdout
     assert text.startswith("class  ")
-    assert len(text.splitlines()) == 8 - 1
+    assert len(text.splitlines()) == 4 + 4
 
 
 def test_classify_goes_on_after_a_bad_picture(store: Env, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(png((200, 0, 0)))
+    (tmp_path / "a.png").write_bytes(encode_png(render("boat", 100)))
     (tmp_path / "b.png").write_bytes(b"rubbish")
-    (tmp_path / "c.png").write_bytes(png((0, 0, 200)))
+    (tmp_path / "c.png").write_bytes(encode_png(render("tree", 100)))
     done = run("classify", tmp_path, env=store)
     assert done.returncode == 1
     rows = [line.split("\t") for line in done.stdout.splitlines()]

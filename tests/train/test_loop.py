@@ -18,7 +18,7 @@ from embed.corpus import sample
 from tests.train.helpers import QUICK, colours
 from train.checkpoint import CHECKPOINT, LOG, RECIPE, Epoch, ResumeError
 from train.data import Dataset, Split, load_dataset
-from train.loop import fit_temperature, predict, train
+from train.loop import fit_batch, fit_temperature, predict, train
 from train.recipe import Recipe
 from train.selection import Selection
 
@@ -280,3 +280,11 @@ def test_predict_leaves_the_mode_as_it_was(tiny_bundle: Bundle) -> None:
     pictures = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
     assert predict(network, tiny_bundle.preprocess, pictures).shape == (3, 3)
     assert network.training
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pictures", "expected"),
+    [(1000, 48_000, 1000), (1000, 2000, 100), (1000, 500, 32), (16, 500, 16), (1000, 20, 20)],
+)
+def test_small_sets_get_small_batches(wanted: int, pictures: int, expected: int) -> None:
+    assert fit_batch(wanted, pictures) == expected
