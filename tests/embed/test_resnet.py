@@ -14,7 +14,7 @@ def inputs(n: int = 4, size: int = 32) -> Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("architecture", "dimension"), [(SMALL, 16), (RESNET18, 512)])
+@pytest.mark.parametrize(("architecture", "dimension"), [(SMALL, 32), (RESNET18, 512)])
 def test_shapes_and_the_head_reads_the_features(architecture: Architecture, dimension: int) -> None:
     network = build(architecture).eval()
     with torch.no_grad():
@@ -23,14 +23,14 @@ def test_shapes_and_the_head_reads_the_features(architecture: Architecture, dime
     assert network.dimension == dimension
     assert logits.shape == (4, 3)
     assert features.shape == (4, dimension)
-    scale = 32 if architecture is SMALL else 1
+    scale = dimension if architecture is SMALL else 1
     torch.testing.assert_close(logits, head / scale)
 
 
 @pytest.mark.parametrize("size", [16, 24, 33, 64])
 def test_other_input_sizes(size: int) -> None:
     with torch.no_grad():
-        assert build(SMALL).eval()(inputs(2, size)).features.shape == (2, 16)
+        assert build(SMALL).eval()(inputs(2, size)).features.shape == (2, 32)
 
 
 def test_dropout_only_while_training() -> None:
@@ -49,45 +49,18 @@ def test_a_batch_is_its_pictures_one_by_one() -> None:
     torch.testing.assert_close(together, alone)
 
 
-def photographs() -> Tensor:
-    """Neighbouring pixels and channels correlated, as in photographs."""
-    smooth = nn.functional.avg_pool2d(inputs(200), 3, stride=1)
-    return smooth + smooth.mean(1, keepdim=True)
-
-
 def test_whitened_outputs_are_uncorrelated_with_unit_variance() -> None:
     network = build(SMALL)
     assert isinstance(network, WhitenedResNet)
-    pictures = photographs()
-    network.whiten(pictures, eps=0.0)
+    # Neighbouring pixels and channels correlated, as in photographs.
+    smooth = nn.functional.avg_pool2d(inputs(200), 3, stride=1)
+    smooth = smooth + smooth.mean(1, keepdim=True)
+    network.whiten(smooth, eps=0.0)
     with torch.no_grad():
-        both = torch.cat([pictures, pictures.flip(-1)])
-        out = network.stem(both).permute(1, 0, 2, 3).flatten(1)  # (24, n)
+        out = network.stem(smooth).permute(1, 0, 2, 3).flatten(1)  # (24, n)
     second_moment = out[:12] @ out[:12].T / out.shape[1]
-    torch.testing.assert_close(second_moment, torch.eye(12), atol=1e-3, rtol=0)
+    torch.testing.assert_close(second_moment, torch.eye(12), atol=1e-2, rtol=0)
     torch.testing.assert_close(out[12:], -out[:12])
-
-
-@pytest.mark.parametrize("size", [16, 24, 32])
-@pytest.mark.parametrize("whitened", [False, True])
-def test_a_mirrored_picture_has_the_same_features(size: int, whitened: bool) -> None:
-    torch.manual_seed(0)
-    network = build(SMALL)
-    assert isinstance(network, WhitenedResNet)
-    if whitened:
-        network.whiten(photographs())
-    for parameter in network.parameters():  # biases start at zero, which would hide a mistake
-        if parameter.ndim == 1:
-            nn.init.normal_(parameter)
-    network.train()
-    network(inputs(16))  # running statistics that differ from channel to channel
-    network.eval()
-    with torch.no_grad():
-        straight, mirrored = network(inputs(4, size)), network(inputs(4, size).flip(-1))
-        upside_down = network(inputs(4, size).flip(-2))
-    torch.testing.assert_close(straight.features, mirrored.features, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(straight.logits, mirrored.logits, atol=1e-4, rtol=1e-4)
-    assert float((straight.features - upside_down.features).abs().max()) > 0.1
 
 
 def test_whiten_bounds_directions_without_variance() -> None:
@@ -101,31 +74,24 @@ def test_whiten_bounds_directions_without_variance() -> None:
 
 def test_what_is_not_trained() -> None:
     frozen = {name for name, p in build(SMALL).named_parameters() if not p.requires_grad}
-    assert frozen == {"stem.weight"}
+    norms = {f"stages.{i}.norm{j}.weight" for i in range(3) for j in (1, 2)}
+    assert frozen == norms | {"stem.weight"}
 
 
 def test_residual_path_carries_the_input() -> None:
-    stage = build(SMALL).stages[1].eval()  # type: ignore[union-attr, operator, index]
+    stage = build(SMALL).stages[0].eval()  # type: ignore[union-attr, operator, index]
     with torch.no_grad():
         stage.conv2.weight.zero_()
-        x = inputs(1, 9).repeat(1, 8, 1, 1)
-        pooled = nn.functional.max_pool2d(stage.conv1(x), 3, stride=2)
-        expected = nn.functional.gelu(nn.functional.gelu(stage.norm1(pooled)))
-        torch.testing.assert_close(stage(x), expected)
-        assert stage(x).shape == (1, 24, 4, 4)
-
-
-def test_convolutions_start_as_the_identity() -> None:
-    stage = build(SMALL).stages[1]  # type: ignore[union-attr, operator, index]
-    x = inputs(2, 9).repeat(1, 8, 1, 1)
-    torch.testing.assert_close(stage.conv1(x), x)
+        x = inputs(1, 8).repeat(1, 8, 1, 1)
+        halved = nn.functional.gelu(stage.norm1(nn.functional.max_pool2d(stage.conv1(x), 2)))
+        torch.testing.assert_close(stage(x), nn.functional.gelu(halved))
 
 
 def test_parameters_by_hand() -> None:
     def stage(i: int, o: int) -> int:
-        return (9 * i * o + 9 * o * o + 2 * o) // 2  # half of two convolutions and two biases
+        return 9 * i * o + 9 * o * o + 4 * o  # two convolutions; scale and bias twice
 
-    expected = (24 * 12 + 24) + stage(24, 24) + stage(24, 24) + stage(24, 32) + 3 * 16
+    expected = (24 * 12 + 24) + stage(24, 24) + stage(24, 24) + stage(24, 32) + 3 * 32
     assert sum(p.numel() for p in build(SMALL).parameters()) == expected
 
 
@@ -135,11 +101,11 @@ def test_flops_by_hand() -> None:
     first = 31 * 31 * 24 * 24 * 9 + 15 * 15 * 24 * 24 * 9
     second = 15 * 15 * 24 * 24 * 9 + 7 * 7 * 24 * 24 * 9
     third = 7 * 7 * 24 * 32 * 9 + 3 * 3 * 32 * 32 * 9
-    assert count_flops(SMALL) == 2 * (stem + first + second + third + 16 * 3)
+    assert count_flops(SMALL) == 2 * (stem + first + second + third + 32 * 3)
 
 
 def test_flops_of_what_ships() -> None:
-    assert count_flops(Architecture()) == 236_292_160
+    assert count_flops(Architecture()) == 236_294_720
     assert count_flops(Architecture("resnet18")) == 1_110_845_440
 
 
@@ -156,9 +122,8 @@ def test_architecture_round_trip() -> None:
             "architecture 'vgg' is not known; expected 'whitened-resnet' or 'resnet18'",
         ),
         ({"classes": 1}, "classes is 1; a classifier needs at least 2"),
-        ({"widths": (24, 24)}, r"widths is \(24, 24\); expected three even numbers of at least 24"),
-        ({"widths": (24, 8, 24)}, "expected three even numbers of at least 24"),
-        ({"widths": (24, 25, 24)}, "expected three even numbers of at least 24"),
+        ({"widths": (24, 24)}, r"widths is \(24, 24\); expected three numbers of at least 24"),
+        ({"widths": (24, 8, 24)}, "expected three numbers of at least 24"),
         ({"dropout": 1.0}, "dropout is 1.0; expected 0 <= dropout < 1"),
     ],
 )
