@@ -125,6 +125,9 @@ def install(app: FastAPI) -> None:
             for e in error.errors()
         ]
         detail = "; ".join(f"{e['in']}: {e['message']}" for e in errors)
+        missing = [e for e in error.errors() if e["type"] == "missing" and e["loc"][0] == "body"]
+        if missing and not request.headers.get("content-type", "").startswith("application/json"):
+            detail += f"; send {missing[0]['loc'][-1]!r} as a field of a multipart form"
         return respond(request, Problem(422, "validation", detail, errors=errors))
 
     for kind in _EXPECTED:

@@ -113,7 +113,7 @@ def test_body_over_the_limit_in_chunks(engine: SearchEngine) -> None:
 
 def test_wrong_field(client: TestClient) -> None:
     response = client.post("/v1/search", files={"picture": ("q.png", png((1, 2, 3)))})
-    problem = assert_problem(response, 422, "image", "required")
+    problem = assert_problem(response, 422, "image", "required", "multipart form")
     assert problem["errors"] == [{"in": "body.image", "message": "Field required"}]
 
 

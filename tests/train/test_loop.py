@@ -120,8 +120,8 @@ def test_log_and_recipe_files(finished: tuple[Bundle, Path, list[Epoch]]) -> Non
 def test_the_rate_falls_linearly_whatever_the_length_of_epochs(
     finished: tuple[Bundle, Path, list[Epoch]],
 ) -> None:
-    # 9 steps in a full epoch, 6 in one of 0.7 of the pictures; the last step starts the rate.
-    steps = [9, 9, 6, 6, 6, 9]
+    # 11 steps in a full epoch, 7 in one of 0.7 of the pictures; the last step has the rate logged.
+    steps = [11, 11, 7, 7, 7, 11]
     expected = [0.17 * (1 - (e + (n - 1) / n) / 6) for e, n in enumerate(steps)]
     assert [epoch.lr for epoch in finished[2]] == pytest.approx(expected)
 
