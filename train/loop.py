@@ -133,14 +133,15 @@ def train(
                 board.add_scalar(name, value, epoch)
             report(done)
 
-    network.load_state_dict(run.best_weights)
+    weights = {name: _as_stored(tensor) for name, tensor in run.best_weights.items()}
+    network.load_state_dict(weights)
     logits = predict(network, preprocess, data.validation.pictures)
     best = run.history[run.best_epoch]
     return Bundle(
         architecture=architecture,
         preprocess=preprocess,
         classes=data.classes,
-        weights={name: tensor.cpu() for name, tensor in run.best_weights.items()},
+        weights=weights,
         temperature=fit_temperature(logits, data.validation.labels),
         metrics={
             "validation_accuracy": round(best.validation_accuracy, 4),
@@ -201,6 +202,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     # A tiny validation split that is all correct has no finite optimum.
     return float(log_temperature.detach().exp().clamp(0.05, 20.0))
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    """Rounded as a bundle is on disk, so that what is measured is what ships."""
+    tensor = tensor.cpu()
+    return tensor.half().float() if tensor.is_floating_point() else tensor
 
 
 def _measure(split: Split) -> Preprocess:

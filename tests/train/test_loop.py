@@ -87,7 +87,9 @@ def test_the_weights_are_those_of_the_best_epoch(
     bundle, _, history = finished
     logits = predict(bundle.network(), bundle.preprocess, scenes.validation.pictures)
     loss = float(F.cross_entropy(logits, scenes.validation.labels))
-    assert loss == pytest.approx(min(epoch.validation_loss for epoch in history), rel=1e-4)
+    # The weights are rounded to fp16 by now, as they are on disk.
+    assert all(torch.equal(w, w.half().to(w.dtype)) for w in bundle.weights.values())
+    assert loss == pytest.approx(min(epoch.validation_loss for epoch in history), rel=0.03)
     assert bundle.temperature == pytest.approx(fit_temperature(logits, scenes.validation.labels))
 
 
