@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embed import scenes
-from embed.pictures import RGB, SUFFIXES, PictureError, PictureLimits, decode
+from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -170,14 +170,7 @@ class FolderCorpus:
         if not self._inside(path):
             raise CorpusError(f"{source!r} leads out of {self.root}")
         try:
-            # The limit is checked before reading: a huge file must not fill the memory.
-            if path.stat().st_size > self.limits.max_bytes:
-                raise PictureError(
-                    "too-large",
-                    f"{source} has {path.stat().st_size:,} bytes, more than the limit of"
-                    f" {self.limits.max_bytes:,}",
-                )
-            data = path.read_bytes()
+            data = read_file(path, self.limits)
         except OSError as error:
             raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
         return decode(data, self.limits, at_least)

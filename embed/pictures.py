@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,23 @@ class PictureError(ValueError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def read_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
+    """The bytes of a picture file, its size checked first: a huge file must not fill the memory.
+
+    Raises:
+        PictureError: larger than ``limits.max_bytes``.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    if size > limits.max_bytes:
+        raise PictureError(
+            "too-large",
+            f"{path.name} has {size:,} bytes, more than the limit of {limits.max_bytes:,};"
+            " use a smaller file",
+        )
+    return path.read_bytes()
 
 
 def decode(

@@ -183,8 +183,8 @@ _CIFAR10_SOURCE = (
     "CIFAR-10: 60,000 colour pictures of 32 x 32 pixels in ten classes, 50,000 for training and"
     " 10,000 for the test (Krizhevsky 2009, *Learning Multiple Layers of Features from Tiny"
     " Images*, https://www.cs.toronto.edu/~kriz/cifar.html). A share of the training pictures was"
-    " held out to choose the epoch and the temperature; the test pictures were used once, at the"
-    " end."
+    " held out to choose the epoch and the temperature; the test pictures were looked at only"
+    " after the training had ended."
 )
 _OWN_SOURCE = (
     "A labelled collection of its owner's, one folder for each class. A part of it was held out"

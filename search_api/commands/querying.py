@@ -11,7 +11,7 @@ import click
 
 from embed.bundle import Bundle
 from embed.encoder import Encoder
-from embed.pictures import RGB, SUFFIXES, PictureError, PictureLimits, decode
+from embed.pictures import RGB, SUFFIXES, PictureError, decode, read_file
 from search_api.commands.open import find_bundle, open_engine
 from search_api.commands.options import (
     bundle_option,
@@ -49,7 +49,7 @@ def search(
         engine.check_corpus()
         engine.load()
         try:
-            result = engine.search(image.read_bytes(), Page(limit))
+            result = engine.search(read_file(image), Page(limit))
         except PictureError as error:
             raise click.ClickException(f"{image}: {error}") from None
     assert result.prediction is not None
@@ -103,7 +103,9 @@ def classify(
             good: list[tuple[Path, RGB]] = []
             for file in batch:
                 try:
-                    good.append((file, encoder.fit(_decode(file, encoder.input_size))))
+                    good.append(
+                        (file, encoder.fit(decode(read_file(file), at_least=encoder.input_size)))
+                    )
                 except (PictureError, OSError) as error:
                     failed += 1
                     _print_error(file, error, as_json)
@@ -128,15 +130,6 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield from (
                 Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES)
             )
-
-
-def _decode(file: Path, size: int) -> RGB:
-    limits = PictureLimits()
-    if file.stat().st_size > limits.max_bytes:
-        raise PictureError(
-            "too-large", f"{file.stat().st_size:,} bytes, more than {limits.max_bytes:,}"
-        )
-    return decode(file.read_bytes(), limits, at_least=size)
 
 
 def _print(file: Path, prediction: Prediction, as_json: bool) -> None:
