@@ -150,7 +150,7 @@ def train_default(corpus: Corpus, var: Path) -> Path:
 def _train(
     recipe: Recipe, corpus: Corpus, folder: Path, resume: bool, bundle: Path | None = None
 ) -> Evaluation:
-    environment.flush_denormals()
+    environment.prepare()
     dataset = _load(corpus, 32, recipe)
     say(
         f"Training {recipe.architecture} by the recipe {recipe.name!r} on"
