@@ -10,15 +10,18 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor
 
+from embed.architecture import Architecture
 from embed.preprocess import Preprocess
-from embed.resnet import Architecture, ResNet18, WhitenedResNet, build
+
+if TYPE_CHECKING:
+    from embed.resnet import ResNet18, WhitenedResNet
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -39,7 +42,7 @@ class Bundle:
         architecture: what to build.
         preprocess: how a picture becomes the network's input.
         classes: class names in the order of the logits.
-        weights: the network's state, name to tensor. On disk floating point is fp16.
+        weights: the network's state, name to array. On disk floating point is fp16.
         temperature: divides the logits before the softmax so that confidence matches accuracy
             (Guo et al. 2017, arXiv:1706.04599); fitted on the validation split.
         metrics: what was measured, name to value; for people, not used by the program.
@@ -49,7 +52,7 @@ class Bundle:
     architecture: Architecture
     preprocess: Preprocess
     classes: tuple[str, ...]
-    weights: dict[str, Tensor] = field(repr=False)
+    weights: dict[str, NDArray[Any]] = field(repr=False)
     temperature: float = 1.0
     metrics: dict[str, Any] = field(default_factory=dict, repr=False)
     training: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -77,9 +80,14 @@ class Bundle:
         Raises:
             BundleError: the weights are not those of the architecture.
         """
+        # Only here: a bundle can be read, and served by another runtime, without torch.
+        import torch
+
+        from embed.resnet import build
+
         network = build(self.architecture)
         try:
-            network.load_state_dict(self.weights)
+            network.load_state_dict({n: torch.tensor(w) for n, w in self.weights.items()})
         except RuntimeError as error:
             raise BundleError(
                 f"the weights do not fit the architecture {self.architecture.name!r}:"
@@ -153,7 +161,7 @@ class Bundle:
                 f" {manifest['files'][WEIGHTS]}; restore the file"
             )
         try:
-            tensors = safetensors.torch.load(encoded)
+            arrays = safetensors.numpy.load(encoded)
             preprocess = manifest["preprocess"]
             bundle = Bundle(
                 architecture=Architecture.from_dict(manifest["architecture"]),
@@ -162,8 +170,8 @@ class Bundle:
                 ),
                 classes=tuple(manifest["classes"]),
                 weights={
-                    name: tensor.float() if tensor.is_floating_point() else tensor
-                    for name, tensor in tensors.items()
+                    name: array.astype(np.float32) if _is_float(array) else array
+                    for name, array in arrays.items()
                 },
                 temperature=float(manifest["temperature"]),
                 metrics=manifest["metrics"],
@@ -187,18 +195,23 @@ class Bundle:
         }
 
     def _encoded_weights(self) -> bytes:
-        halves = {}
-        for name, tensor in sorted(self.weights.items()):
-            half = tensor.detach().cpu()
-            if half.is_floating_point():
-                half = half.to(torch.float16)
-                if not torch.isfinite(half).all():
+        halves: dict[str, NDArray[Any]] = {}
+        for name, array in sorted(self.weights.items()):
+            half = array
+            if _is_float(array):
+                with np.errstate(over="ignore"):
+                    half = array.astype(np.float16)
+                if not np.isfinite(half).all():
                     raise BundleError(
                         f"weight {name!r} has values that fp16 cannot hold (largest"
-                        f" {float(tensor.abs().max()):.3g}, limit 65504); the training diverged"
+                        f" {float(np.abs(array).max()):.3g}, limit 65504); the training diverged"
                     )
-            halves[name] = half.contiguous()
-        return safetensors.torch.save(halves)
+            halves[name] = np.ascontiguousarray(half).reshape(half.shape)
+        return safetensors.numpy.save(halves)
+
+
+def _is_float(array: NDArray[Any]) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating))
 
 
 def _digest(*parts: Any) -> str:

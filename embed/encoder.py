@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from embed.bundle import Bundle
 from embed.pictures import RGB
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from embed.runtime import Precision, Raw, RuntimeName, make_runtime
 
 
 class Encoding(NamedTuple):
@@ -56,12 +54,18 @@ class PictureEncoder(Protocol):
 class Encoder:
     """Runs a bundle's network over pictures.
 
-    Safe to call from several threads: one forward pass runs at a time, on all of torch's threads,
-    which is faster than passes that compete for the cores.
+    Safe to call from several threads: one forward pass runs at a time, on all of the runtime's
+    threads, which is faster than passes that compete for the cores.
     """
 
     def __init__(
-        self, bundle: Bundle, batch_size: int = 250, precision: Precision = "auto"
+        self,
+        bundle: Bundle,
+        batch_size: int = 64,
+        precision: Precision = "auto",
+        runtime: RuntimeName = "auto",
+        threads: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         """Prepare the network.
 
@@ -70,24 +74,18 @@ class Encoder:
             batch_size: pictures in one forward pass; bounds memory.
             precision: ``bfloat16`` is about twice as fast on a CPU with instructions for it, and
                 embeddings stay within cosine 0.999 of ``float32``; ``auto`` picks by the CPU.
+            runtime: what runs the network, ``openvino`` or ``torch``; ``auto`` takes the fastest
+                that works.
+            threads: CPU threads; None for one a core.
+            cache: folder in which a runtime keeps what it made of the network.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")
         self.bundle = bundle
         self.batch_size = batch_size
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if precision == "auto":
-            # A GPU's and a CPU's bfloat16 both need hardware for it to be of use.
-            fast = (
-                torch.cuda.is_bf16_supported()
-                if self.device.type == "cuda"
-                else torch.cpu._is_avx512_bf16_supported()
-            )
-            precision = "bfloat16" if fast else "float32"
-        self.precision: Precision = precision
+        self.runtime = make_runtime(bundle, runtime, precision, threads, cache)
         self._digest = bundle.digest
-        self._network = bundle.network().to(self.device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dimension = int(self.runtime.run(self._blank()).features.shape[1])
         self._lock = threading.Lock()
 
     @property
@@ -103,12 +101,22 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return self._network.dimension
+        return self._dimension
 
     @property
     def input_size(self) -> int:
         """Side of the network's input, pixels."""
         return self.bundle.preprocess.input_size
+
+    @property
+    def precision(self) -> Precision:
+        """``float32`` or ``bfloat16``, of the forward pass."""
+        return self.runtime.precision
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return self.runtime.device
 
     def fit(self, picture: RGB) -> RGB:
         """Scale and crop to uint8 ``(input_size, input_size, 3)``, as ``encode`` does first."""
@@ -123,31 +131,32 @@ class Encoder:
         Returns:
             probabilities ``(n, classes)`` and embeddings ``(n, dimension)``, float32.
         """
-        probabilities = np.empty((len(pictures), len(self.classes)), np.float32)
-        embeddings = np.empty((len(pictures), self.dimension), np.float32)
+        logits, features = self.raw(pictures)
+        return Encoding(_softmax(logits / self.bundle.temperature), _normalise(features))
+
+    def raw(self, pictures: Sequence[RGB] | RGB) -> Raw:
+        """Logits before the temperature and features before normalisation."""
+        logits = np.empty((len(pictures), len(self.classes)), np.float32)
+        features = np.empty((len(pictures), self.dimension), np.float32)
         for start in range(0, len(pictures), self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = self.bundle.preprocess.stack(pictures[rows])
-            logits, features = self._forward(batch)
-            probabilities[rows] = F.softmax(logits / self.bundle.temperature, dim=1).numpy()
-            embeddings[rows] = F.normalize(features, dim=1).numpy()
-        return Encoding(probabilities, embeddings)
+            with self._lock:
+                logits[rows], features[rows] = self.runtime.run(batch)
+        return Raw(logits, features)
 
-    def logits(self, pictures: Sequence[RGB] | RGB) -> torch.Tensor:
-        """Logits before the temperature, float32 ``(n, classes)``: for evaluation."""
-        batches = [
-            self._forward(self.bundle.preprocess.stack(pictures[start : start + self.batch_size]))
-            for start in range(0, len(pictures), self.batch_size)
-        ]
-        return torch.cat([logits for logits, _ in batches])
+    def _blank(self) -> NDArray[np.uint8]:
+        return np.zeros((1, self.input_size, self.input_size, 3), np.uint8)
 
-    def _forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.bundle.preprocess.normalise(batch.to(self.device))
-        reduced = self.precision == "bfloat16"
-        with (
-            self._lock,
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
-        ):
-            output = self._network(x)
-        return output.logits.float().cpu(), output.features.float().cpu()
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    shares: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    # A picture without any feature keeps a zero vector rather than become NaN.
+    embeddings: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)
+    return embeddings

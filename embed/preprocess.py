@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from embed.pictures import RGB
+
+if TYPE_CHECKING:
+    import torch
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -41,25 +45,18 @@ class Preprocess:
         fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
         return np.array(fitted, dtype=np.uint8)
 
-    def stack(self, pictures: Sequence[RGB] | RGB) -> torch.Tensor:
-        """Pictures of any size to one uint8 tensor ``(n, 3, input_size, input_size)``."""
-        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (
-            self.input_size,
-            self.input_size,
-            3,
-        ):
-            batch = np.ascontiguousarray(pictures)
-        else:
-            batch = np.stack([self.fit(picture) for picture in pictures])
-        return torch.from_numpy(batch).permute(0, 3, 1, 2)
+    def stack(self, pictures: Sequence[RGB] | RGB) -> NDArray[np.uint8]:
+        """Pictures of any size to one uint8 array ``(n, input_size, input_size, 3)``."""
+        size = self.input_size
+        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (size, size, 3):
+            return np.ascontiguousarray(pictures)
+        return np.stack([self.fit(picture) for picture in pictures])
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 ``(n, 3, h, w)`` to normalised float32 of the same shape, channels last."""
+        import torch  # the rest of this module serves without it
+
         mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
         values = (batch.float() / 255.0 - mean) / std
         return values.contiguous(memory_format=torch.channels_last)
-
-    def __call__(self, pictures: Sequence[RGB] | RGB) -> torch.Tensor:
-        """Pictures to the network's input, float32 ``(n, 3, input_size, input_size)``."""
-        return self.normalise(self.stack(pictures))

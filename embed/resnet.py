@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-ArchitectureName = Literal["whitened-resnet", "resnet18"]
+from embed.architecture import Architecture
 
 
 class Output(NamedTuple):
@@ -18,45 +17,6 @@ class Output(NamedTuple):
 
     logits: Tensor
     features: Tensor
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """All that is needed to build a network; stored in the bundle beside its weights.
-
-    Attributes:
-        name: ``whitened-resnet`` (the default) or ``resnet18`` (torchvision's, CIFAR stem).
-        classes: number of classes.
-        widths: channels of the three stages of ``whitened-resnet``; the last is the dimension of
-            the features. ``resnet18`` has its own (512) and ignores them.
-        dropout: share of the features dropped before the classifier while training, 0..1.
-    """
-
-    name: ArchitectureName = "whitened-resnet"
-    classes: int = 10
-    widths: tuple[int, int, int] = (64, 256, 256)
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("whitened-resnet", "resnet18"):
-            raise ValueError(
-                f"architecture {self.name!r} is not known; expected 'whitened-resnet' or 'resnet18'"
-            )
-        if self.classes < 2:
-            raise ValueError(f"classes is {self.classes}; a classifier needs at least 2")
-        if len(self.widths) != 3 or min(self.widths) < 24:
-            raise ValueError(f"widths is {self.widths}; expected three numbers of at least 24")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dict for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Architecture:
-        """Inverse of ``to_dict``. Raises ValueError or TypeError for what it does not know."""
-        return Architecture(**{**values, "widths": tuple(values["widths"])})
 
 
 class Stage(nn.Module):

@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from search_api import errors
+from search_api.batching import Batcher
 from search_api.context import Context
 from search_api.engine import SearchEngine
 from search_api.jobs import JobRunner
@@ -44,11 +45,15 @@ def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
     """
     metrics = Metrics()
     jobs = JobRunner()
+    batcher = Batcher(
+        engine.answer, limits.max_batch, limits.max_waiting, observe=metrics.observe_batch
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(jobs.stop)
+        await run_in_threadpool(batcher.close)
         engine.close()
 
     # The API's page at /docs works without a network: its scripts come with the package.
@@ -59,7 +64,7 @@ def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
         version=version("lookalike"),
         lifespan=lifespan,
     )
-    app.state.context = Context(engine, limits, jobs, metrics)
+    app.state.context = Context(engine, batcher, limits, jobs, metrics)
     errors.install(app)
     # The last one added is the outermost: refused bodies are counted too.
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)

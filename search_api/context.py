@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 
 from index.filters import Filter, parse_filter
-from search_api.engine import SearchEngine
+from search_api.batching import Batcher
+from search_api.engine import PictureQuery, SearchEngine
 from search_api.errors import Problem
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
-from search_api.results import Page
+from search_api.results import Page, SearchResult
 from search_api.schemas import ProblemResponse
 from search_api.settings import Limits
 
@@ -23,6 +24,7 @@ class Context:
     """One app's parts."""
 
     engine: SearchEngine
+    batcher: Batcher[PictureQuery, SearchResult]
     limits: Limits
     jobs: JobRunner
     metrics: Metrics
@@ -126,5 +128,6 @@ _MEANING = {
     413: "The picture or the request is too large.",
     415: "Not a picture in a format that is known.",
     422: "Something in the request cannot be used; `detail` says what and why.",
+    429: "Too much is waiting; `Retry-After` says when to come back.",
     503: "The index cannot answer now.",
 }

@@ -6,7 +6,8 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode
 from index import snapshots
-from index.catalogue import Catalogue
+from index.catalogue import Catalogue, Entry
+from index.filters import Filter
 from index.local import ExactIndex
 from index.neighbours import MAX_K, Neighbours, UnknownIdError
 from index.ranking import Strategy, recommend, vote
 from index.snapshots import Manifest
 from search_api.ingest import Counts, Progress, ingest, no_progress
 from search_api.results import Page, Point, Prediction, SearchResult
-from search_api.stages import Stages
+from search_api.stages import Stages, together
 from search_api.store import store_lock
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,21 @@ VOTERS = 10
 
 class CorpusMismatchError(ValueError):
     """The store holds another corpus than the one asked for."""
+
+
+@dataclass(frozen=True)
+class PictureQuery:
+    """A picture to search by.
+
+    Attributes:
+        picture: what ``SearchEngine.read`` made of the upload.
+        page: which part of the ranking is wanted; None to classify only.
+        stages: the time spent on it so far.
+    """
+
+    picture: RGB
+    page: Page | None = Page()
+    stages: Stages = field(default_factory=Stages)
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,7 @@ class SearchEngine:
         self._serving: _Serving | None = None
         self._seen: snapshots.Stamp | None = None
         self._loading = threading.Lock()
+        self._searching = threading.Lock()
 
     def close(self) -> None:
         """Close the catalogue."""
@@ -188,6 +206,18 @@ class SearchEngine:
         rows = self.encoder.encode(pictures).probabilities
         return [Prediction.of(self.encoder.classes, row) for row in rows]
 
+    def read(self, data: bytes) -> RGB:
+        """Decode a picture and reduce it to what the encoder uses of it.
+
+        Returns:
+            uint8 ``(input_size, input_size, 3)``.
+
+        Raises:
+            PictureError: ``data`` is not a usable picture.
+        """
+        picture = decode(data, self.limits, at_least=self.encoder.input_size)
+        return self.encoder.fit(picture)
+
     def search(self, data: bytes, page: Page = Page()) -> SearchResult:
         """Classify an encoded picture and find its neighbours.
 
@@ -196,15 +226,41 @@ class SearchEngine:
         """
         stages = Stages()
         with stages("decode"):
-            picture = decode(data, self.limits, at_least=self.encoder.input_size)
-        with stages("encode"):
-            probabilities, embeddings = self.encoder.encode([picture])
-            prediction = Prediction.of(self.encoder.classes, probabilities[0])
+            picture = self.read(data)
+        return self.answer([PictureQuery(picture, page, stages)])[0]
 
-        def find(index: ExactIndex, k: int, allowed: NDArray[np.int64] | None) -> Neighbours:
-            return index.search(embeddings, k, allowed)
+    def answer(self, queries: Sequence[PictureQuery]) -> list[SearchResult]:
+        """Classify several pictures and find their neighbours.
 
-        return self._answer(find, page, stages, prediction)
+        One forward pass for all, and one scan of the index for those that share a filter and ask
+        for about as much.
+        """
+        for query in queries:
+            query.stages.end("queue")
+        everyone = together([query.stages for query in queries])
+        with everyone("forward"):
+            probabilities, xq = self.encoder.encode([query.picture for query in queries])
+        results: dict[int, SearchResult] = {}
+        groups: dict[tuple[Filter | None, int], list[int]] = {}
+        for row, query in enumerate(queries):
+            if query.page is None:
+                results[row] = self._unsearched(query.stages)
+            else:
+                deep = (query.page.offset + query.page.limit).bit_length()
+                groups.setdefault((query.page.filter, deep), []).append(row)
+        for rows in groups.values():
+            found = self._answer(
+                partial(_nearest, xq[rows]),
+                [page for row in rows if (page := queries[row].page) is not None],
+                [queries[row].stages for row in rows],
+            )
+            results.update(zip(rows, found, strict=True))
+        return [
+            replace(
+                results[row], prediction=Prediction.of(self.encoder.classes, probabilities[row])
+            )
+            for row in range(len(queries))
+        ]
 
     def similar(self, image_id: int, page: Page = Page()) -> SearchResult:
         """The neighbours of an indexed picture, itself left out.
@@ -235,7 +291,7 @@ class SearchEngine:
                 allowed=allowed,
             )
 
-        return self._answer(find, page, Stages())
+        return self._answer(find, [page], [Stages()])[0]
 
     def summary(self) -> dict[str, Any]:
         """What is indexed, for the page and for ``lookalike index status``."""
@@ -259,38 +315,46 @@ class SearchEngine:
     def _answer(
         self,
         find: Callable[[ExactIndex, int, NDArray[np.int64] | None], Neighbours],
-        page: Page,
-        stages: Stages,
-        prediction: Prediction | None = None,
-    ) -> SearchResult:
-        k = min(max(page.offset + page.limit, VOTERS), MAX_K)
+        pages: Sequence[Page],
+        stages: Sequence[Stages],
+    ) -> list[SearchResult]:
+        """One answer for each page; all of them have the same filter."""
+        wanted = max(page.offset + page.limit for page in pages)
+        k = min(max(wanted, VOTERS), MAX_K)
+        where = pages[0].filter
+        everyone = together(stages)
         while True:
             state = self._state()
-            with stages("search"):
-                allowed = None if page.filter is None else self.catalogue.ids(page.filter)
+            # One scan at a time, on all threads: scans that compete are slower for everybody.
+            with everyone("search"), self._searching:
+                allowed = None if where is None else self.catalogue.ids(where)
                 scores, ids = find(state.index, k, allowed)
-            found = ids[0] >= 0
             try:
-                with stages("payload"):
-                    entries = self.catalogue.get(ids[0][found])
+                with everyone("payload"):
+                    entries = self._entries(ids)
             except UnknownIdError:
                 # A rebuild dropped pictures between the two steps; its index does not have them.
                 if state is self._state():
                     raise
                 continue
-            points = [Point(float(s), e) for s, e in zip(scores[0][found], entries, strict=True)]
             break
-        voted = vote([point.entry.label for point in points[:VOTERS]])
-        threshold = page.score_threshold
-        wanted = [p for p in points if threshold is None or p.score >= threshold]
+        return [
+            _result(row_scores, [entries[i] for i in row if i >= 0], page, state.manifest, times)
+            for row_scores, row, page, times in zip(
+                scores.tolist(), ids.tolist(), pages, stages, strict=True
+            )
+        ]
+
+    def _unsearched(self, stages: Stages) -> SearchResult:
+        manifest = self._state().manifest
         return SearchResult(
-            points=tuple(wanted[page.offset : page.offset + page.limit]),
-            vote=voted,
-            generation=state.manifest.generation,
-            model=state.manifest.model_digest,
-            time=stages.milliseconds(),
-            prediction=prediction,
+            (), None, manifest.generation, self.encoder.digest, stages.milliseconds()
         )
+
+    def _entries(self, ids: NDArray[np.int64]) -> dict[int, Entry]:
+        unique = np.unique(ids)
+        found = self.catalogue.get(unique[unique >= 0])
+        return {entry.id: entry for entry in found}
 
     def _state(self) -> _Serving:
         """The index to answer from; a newer generation on disk is taken up first.
@@ -322,3 +386,28 @@ class SearchEngine:
                 raise
             log.error("going on with generation %d: %s", self._serving.manifest.generation, error)
             return self._serving
+
+
+def _nearest(
+    xq: NDArray[np.float32], index: ExactIndex, k: int, allowed: NDArray[np.int64] | None
+) -> Neighbours:
+    return index.search(xq, k, allowed)
+
+
+def _result(
+    scores: Sequence[float],
+    entries: Sequence[Entry],
+    page: Page,
+    manifest: Manifest,
+    stages: Stages,
+) -> SearchResult:
+    points = [Point(score, entry) for score, entry in zip(scores, entries, strict=False)]
+    threshold = page.score_threshold
+    wanted = [p for p in points if threshold is None or p.score >= threshold]
+    return SearchResult(
+        points=tuple(wanted[page.offset : page.offset + page.limit]),
+        vote=vote([point.entry.label for point in points[:VOTERS]]),
+        generation=manifest.generation,
+        model=manifest.model_digest,
+        time=stages.milliseconds(),
+    )

@@ -9,13 +9,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from embed.pictures import PictureError
 from index.catalogue import CatalogueError
 from index.neighbours import IndexInputError, UnknownIdError
 from index.snapshots import SnapshotError
+from search_api.batching import QueueFullError
 from search_api.jobs import JobRunningError
 from search_api.store import StoreBusyError
 
@@ -79,6 +81,8 @@ def as_problem(error: Exception) -> Problem:
             return Problem(422, "invalid-input", str(error))
         case JobRunningError():
             return Problem(409, "job-running", str(error), job=error.job.id)
+        case QueueFullError():
+            return Problem(429, "queue-full", str(error), retry_after=error.retry_after)
         case StoreBusyError():
             return Problem(409, "store-busy", str(error))
         case CatalogueError() | SnapshotError():
@@ -95,6 +99,7 @@ _EXPECTED = (
     IndexInputError,
     JobRunningError,
     StoreBusyError,
+    QueueFullError,
     CatalogueError,
     SnapshotError,
     Exception,
@@ -105,7 +110,13 @@ def install(app: FastAPI) -> None:
     """Make ``app`` answer every error as problem+json."""
 
     async def known(request: Request, error: Exception) -> JSONResponse:
-        return respond(request, as_problem(error))
+        problem = as_problem(error)
+        seconds = problem.more.get("retry_after")
+        return respond(request, problem, {"Retry-After": str(seconds)} if seconds else {})
+
+    async def gone(request: Request, error: Exception) -> Response:
+        # The status that nginx logs for it; nobody reads the answer.
+        return Response(status_code=499)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -132,5 +143,6 @@ def install(app: FastAPI) -> None:
 
     for kind in _EXPECTED:
         app.add_exception_handler(kind, known)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)

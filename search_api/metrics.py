@@ -37,6 +37,17 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.batch_size = Histogram(
+            "lookalike_batch_size",
+            "Pictures in one forward pass",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "lookalike_queue_depth",
+            "Pictures that waited when the last batch was taken",
+            registry=self.registry,
+        )
         self.pictures = Gauge(
             "lookalike_index_pictures", "Pictures in the index", registry=self.registry
         )
@@ -44,6 +55,11 @@ class Metrics:
             "lookalike_index_generation", "Number of the index that answers", registry=self.registry
         )
         self.model = Info("lookalike_model", "The model that answers", registry=self.registry)
+
+    def observe_batch(self, size: int, waiting: int) -> None:
+        """Count one batch, and note how many pictures still wait."""
+        self.batch_size.observe(size)
+        self.queue_depth.set(waiting)
 
     def observe_stages(self, milliseconds: dict[str, float]) -> None:
         """Count the stages of one answer."""

@@ -19,6 +19,8 @@ class Limits:
         max_images: most pictures in one ``/v1/classify``.
         max_limit: largest ``limit``.
         max_offset: largest ``offset``.
+        max_batch: most pictures in one forward pass.
+        max_waiting: pictures that may wait for their forward pass; beyond that 429.
     """
 
     picture: PictureLimits = field(default_factory=PictureLimits)
@@ -26,6 +28,8 @@ class Limits:
     max_images: int = 256
     max_limit: int = 1000
     max_offset: int = 10_000
+    max_batch: int = 64
+    max_waiting: int = 256
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from embed.architecture import Architecture
 from embed.bundle import Bundle
 from embed.pictures import RGB
 from embed.preprocess import Preprocess
-from embed.resnet import Architecture, build
+from embed.resnet import build
 
 # A GPU rounds differently; set the variable to test on one.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -26,7 +27,7 @@ def tiny_bundle() -> Bundle:
     architecture = Architecture(classes=3, widths=(24, 24, 32))
     weights = {
         # As saved and loaded: fp16 on disk, float32 in memory.
-        name: tensor.half().float() if tensor.is_floating_point() else tensor
+        name: (tensor.half().float() if tensor.is_floating_point() else tensor).numpy()
         for name, tensor in build(architecture).state_dict().items()
     }
     return Bundle(architecture, Preprocess(), ("red", "green", "blue"), weights, temperature=1.5)

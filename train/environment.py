@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import subprocess
 from pathlib import Path
@@ -14,10 +15,10 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe(device: str) -> dict[str, Any]:
     """Hardware, threads, versions and the project's git revision, for the bundle."""
     return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -25,7 +26,9 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _revision() -> str:
+    # Asked once, at the start: by the end of a long run somebody may have changed the files.
     try:
         git = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607

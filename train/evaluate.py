@@ -130,7 +130,7 @@ def evaluate(encoder: Encoder, data: Dataset) -> Evaluation:
             for row in wrong
         ),
         precision=encoder.precision,
-        environment=environment.describe(encoder.device),
+        environment={**environment.describe(encoder.device), "runtime": encoder.runtime.name},
     )
 
 

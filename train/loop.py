@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from embed.architecture import Architecture
 from embed.bundle import Bundle
 from embed.preprocess import Preprocess
-from embed.resnet import Architecture, WhitenedResNet, build
+from embed.resnet import WhitenedResNet, build
 from train import environment
 from train.augment import Augmenter
 from train.checkpoint import RECIPE, Epoch, Run, load_checkpoint, save_checkpoint, write_log
@@ -59,7 +60,7 @@ def train(
     from torch.utils.tensorboard import SummaryWriter  # a second to import; only needed here
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    made_by = environment.describe(device)
+    made_by = environment.describe(device.type)
     torch.manual_seed(recipe.seed)
     preprocess = _measure(data.train)
     architecture = Architecture(
@@ -141,7 +142,7 @@ def train(
         architecture=architecture,
         preprocess=preprocess,
         classes=data.classes,
-        weights=weights,
+        weights={name: tensor.numpy() for name, tensor in weights.items()},
         temperature=fit_temperature(logits, data.validation.labels),
         metrics={
             "validation_accuracy": round(best.validation_accuracy, 4),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embed.resnet import ArchitectureName
+from embed.architecture import ArchitectureName
 from train.augment import Augment
 from train.selection import Selection
 

@@ -27,10 +27,15 @@ def has_bundle(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def load_encoder(folder: Path) -> Encoder:
+    """The encoder of the model in ``folder``; what its runtime exports is kept beside the model."""
+    return Encoder(Bundle.load(folder), cache=folder)
+
+
 @contextmanager
 def open_engine(data: Path | None, var: Path, bundle: Path | None) -> Iterator[SearchEngine]:
     """The engine over a store that is not built yet, or not loaded yet."""
-    encoder = Encoder(Bundle.load(find_bundle(bundle, var)))
+    encoder = load_encoder(find_bundle(bundle, var))
     with engine_over(find_corpus(data, say), var, encoder) as engine:
         yield engine
 

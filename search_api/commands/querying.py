@@ -9,10 +9,8 @@ from pathlib import Path
 
 import click
 
-from embed.bundle import Bundle
-from embed.encoder import Encoder
 from embed.pictures import RGB, SUFFIXES, PictureError, decode, read_file
-from search_api.commands.open import find_bundle, open_engine
+from search_api.commands.open import find_bundle, load_encoder, open_engine
 from search_api.commands.options import (
     bundle_option,
     data_option,
@@ -94,7 +92,7 @@ def classify(
             f"no pictures in {', '.join(map(str, paths))}; expected files ending in"
             f" {', '.join(SUFFIXES)}"
         )
-    encoder = Encoder(Bundle.load(find_bundle(bundle, var)))
+    encoder = load_encoder(find_bundle(bundle, var))
     failed = 0
     long = len(files) > _BATCH
     with progress_bar(len(files), "classifying", "picture", leave=False, show=long) as bar:

@@ -10,12 +10,17 @@ from pathlib import Path
 import click
 import uvicorn
 
-from embed.bundle import Bundle
 from embed.corpus import find_corpus
-from embed.encoder import Encoder
 from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
 from search_api.app import create_app
-from search_api.commands.open import build, engine_over, find_bundle, has_bundle, open_engine
+from search_api.commands.open import (
+    build,
+    engine_over,
+    find_bundle,
+    has_bundle,
+    load_encoder,
+    open_engine,
+)
 from search_api.commands.options import (
     bundle_option,
     data_option,
@@ -51,7 +56,7 @@ def up(data: Path | None, var: Path, bundle: Path | None, host: str, port: int) 
             from search_api.commands.training import train_default
 
             folder = train_default(corpus, var)
-        with engine_over(corpus, var, Encoder(Bundle.load(folder))) as engine:
+        with engine_over(corpus, var, load_encoder(folder)) as engine:
             _make_ready(engine)
             _serve(engine, listener)
 

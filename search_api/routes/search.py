@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, File, Path, UploadFile
+from fastapi import APIRouter, File, Path, Request, UploadFile
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
-from embed.pictures import RGB, PictureError, decode
+from embed.pictures import PictureError
 from index.filters import parse_filter
 from search_api import schemas
-from search_api.context import Ctx, PageParams, make_page, problems
+from search_api.context import Context, Ctx, PageParams, make_page, problems
+from search_api.engine import PictureQuery
 from search_api.errors import PICTURE_STATUS, Problem
 from search_api.results import SearchResult
 from search_api.stages import Stages
@@ -21,9 +26,10 @@ router = APIRouter(prefix="/v1", tags=["search"])
     "/search",
     operation_id="search",
     summary="Class and nearest neighbours of an uploaded picture",
-    responses=problems(413, 415, 422, 503),
+    responses=problems(413, 415, 422, 429, 503),
 )
-def search(
+async def search(
+    request: Request,
     context: Ctx,
     page: PageParams,
     image: Annotated[
@@ -36,9 +42,11 @@ def search(
 
     The picture is not stored. `vote` is what the ten nearest neighbours (under the filter) say.
     """
-    data = _read(image, context.limits.picture.max_bytes)
-    result = context.engine.search(data, page)
-    context.metrics.observe_stages(result.time)
+    stages = Stages()
+    data = await _read(image, context.limits.picture.max_bytes)
+    with stages("decode"):
+        picture = await run_in_threadpool(context.engine.read, data)
+    (result,) = await _answers(request, context, [PictureQuery(picture, page, stages)])
     assert result.prediction is not None
     return schemas.SearchResponse(
         prediction=schemas.Prediction.of(result.prediction), **schemas.points(result)
@@ -49,9 +57,10 @@ def search(
     "/classify",
     operation_id="classify",
     summary="Classes of one or several pictures",
-    responses=problems(413, 422),
+    responses=problems(413, 422, 429),
 )
-def classify(
+async def classify(
+    request: Request,
     context: Ctx,
     images: Annotated[list[UploadFile], File(description="The pictures, in fields `images`.")],
 ) -> schemas.ClassifyResponse:
@@ -66,28 +75,27 @@ def classify(
             f"{len(images)} pictures in one request; send at most {context.limits.max_images}",
         )
     stages = Stages()
-    results: list[schemas.Classified] = []
-    good: list[tuple[int, RGB]] = []
-    with stages("decode"):
-        for row, image in enumerate(images):
-            results.append(schemas.Classified(filename=image.filename))
-            try:
-                picture = decode(
-                    _read(image, context.limits.picture.max_bytes),
-                    context.limits.picture,
-                    at_least=context.engine.encoder.input_size,
-                )
-                # Reduced at once, so that many large pictures do not fill the memory.
-                good.append((row, context.engine.encoder.fit(picture)))
-            except PictureError as error:
-                results[row].error = _item_error(error)
-    with stages("encode"):
-        predictions = context.engine.classify([picture for _, picture in good])
-    for (row, _), prediction in zip(good, predictions, strict=True):
-        results[row].prediction = schemas.Prediction.of(prediction)
-    time = stages.milliseconds()
-    context.metrics.observe_stages(time)
-    return schemas.ClassifyResponse(results=results, model=context.engine.encoder.digest, time=time)
+    results = [schemas.Classified(filename=image.filename) for image in images]
+    good: list[tuple[int, PictureQuery]] = []
+    for row, image in enumerate(images):
+        try:
+            data = await _read(image, context.limits.picture.max_bytes)
+            with stages("decode"):
+                picture = await run_in_threadpool(context.engine.read, data)
+            good.append((row, PictureQuery(picture, None)))
+        except PictureError as error:
+            results[row].error = _item_error(error)
+    answers = await _answers(request, context, [query for _, query in good])
+    for (row, _), answer in zip(good, answers, strict=True):
+        assert answer.prediction is not None
+        results[row].prediction = schemas.Prediction.of(answer.prediction)
+    if answers:
+        # The last one waited longest: its times are those of the request.
+        for stage in ("queue", "forward"):
+            stages.add(stage, answers[-1].time[stage] / 1000)
+    return schemas.ClassifyResponse(
+        results=results, model=context.engine.encoder.digest, time=stages.milliseconds()
+    )
 
 
 @router.post(
@@ -133,15 +141,50 @@ def _points(context: Ctx, result: SearchResult) -> schemas.Points:
     return schemas.Points(**schemas.points(result))
 
 
-def _read(image: UploadFile, max_bytes: int) -> bytes:
-    """An upload's bytes, one more than the limit at most; ``decode`` refuses what is over."""
+async def _answers(
+    request: Request, context: Context, queries: Sequence[PictureQuery]
+) -> list[SearchResult]:
+    """The answers of the one thread that owns the model; none if the client has gone.
+
+    Raises:
+        QueueFullError: too much is waiting.
+        ClientDisconnect: nobody waits for the answer any more; what was queued is dropped.
+    """
+    if not queries:
+        return []
+    for query in queries:
+        query.stages.begin("queue")
+    futures = context.batcher.submit(queries)
+    answers = asyncio.gather(*map(asyncio.wrap_future, futures))
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answers.done():
+            answers.cancel()
+            raise ClientDisconnect
+        results = answers.result()
+    finally:
+        gone.cancel()
+    for result in results:
+        context.metrics.observe_stages(result.time)
+    return results
+
+
+async def _disconnected(request: Request) -> None:
+    """Returns when the client closes the connection; the body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(image: UploadFile, max_bytes: int) -> bytes:
+    """An upload's bytes, one more than the limit at most; decoding refuses what is over."""
     if image.size is not None and image.size > max_bytes:
         raise PictureError(
             "too-large",
             f"{image.filename or 'the picture'} has {image.size:,} bytes, more than the limit of"
             f" {max_bytes:,}; send a smaller file",
         )
-    return image.file.read(max_bytes + 1)
+    return await image.read(max_bytes + 1)
 
 
 def _item_error(error: PictureError) -> schemas.ItemError:

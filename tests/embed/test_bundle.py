@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from embed.bundle import CARD, FORMAT_VERSION, MANIFEST, WEIGHTS, Bundle, BundleError
+from embed.architecture import Architecture
+from embed.bundle import CARD, FORMAT_VERSION, MANIFEST, PRETRAINED, WEIGHTS, Bundle, BundleError
 from embed.preprocess import Preprocess
-from embed.resnet import Architecture
 
 
 @pytest.fixture
@@ -50,9 +53,9 @@ def test_round_trip(saved: Path, tiny_bundle: Bundle) -> None:
     assert loaded.training == {"recipe": {"seed": 3, "lr": 0.1}}
     assert loaded.digest == tiny_bundle.digest
     assert loaded.weights.keys() == tiny_bundle.weights.keys()
-    for name, tensor in tiny_bundle.weights.items():
-        assert loaded.weights[name].dtype == tensor.dtype
-        assert torch.equal(loaded.weights[name], tensor), name
+    for name, array in tiny_bundle.weights.items():
+        assert loaded.weights[name].dtype == array.dtype
+        assert np.array_equal(loaded.weights[name], array), name
     assert (saved / CARD).read_text() == "# Card\n"
     assert sorted(path.name for path in saved.iterdir()) == sorted([MANIFEST, WEIGHTS, CARD])
 
@@ -182,7 +185,23 @@ def test_weights_of_another_architecture(tiny_bundle: Bundle) -> None:
 
 def test_weights_beyond_fp16_are_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
     weights = dict(tiny_bundle.weights)
-    weights["head.weight"] = torch.full_like(weights["head.weight"], 1e6)
+    weights["head.weight"] = np.full_like(weights["head.weight"], 1e6)
     with pytest.raises(BundleError, match=r"'head.weight' has values that fp16 cannot hold"):
         dataclasses.replace(tiny_bundle, weights=weights).save(tmp_path / "model")
     assert not (tmp_path / "model" / MANIFEST).exists()
+
+
+def test_the_digest_of_the_bundle_that_ships_is_found_again() -> None:
+    stored = json.loads((PRETRAINED / MANIFEST).read_text())["digest"]
+    assert Bundle.load(PRETRAINED).digest == stored
+
+
+def test_a_bundle_is_read_without_torch(saved: Path) -> None:
+    code = (
+        "import sys; from embed.bundle import Bundle; from pathlib import Path;"
+        "Bundle.load(Path(sys.argv[1])); print('torch' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "False"

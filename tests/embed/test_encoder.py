@@ -7,16 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from embed.bundle import Bundle
 from embed.encoder import Encoder
 from embed.pictures import RGB
+from embed.runtime import Raw, RuntimeName
 from tests.embed.helpers import noise
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny_bundle: Bundle) -> Encoder:
-    return Encoder(tiny_bundle, precision="float32")
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def encoder(tiny_bundle: Bundle, request: pytest.FixtureRequest) -> Encoder:
+    return Encoder(tiny_bundle, precision="float32", runtime=request.param)
 
 
 def test_what_it_says_of_itself(encoder: Encoder, tiny_bundle: Bundle) -> None:
@@ -40,13 +42,14 @@ def test_embeddings_are_the_normalised_features(
     encoder: Encoder, tiny_bundle: Bundle, pictures: RGB
 ) -> None:
     with torch.no_grad():
-        features = tiny_bundle.network()(tiny_bundle.preprocess(pictures)).features.numpy()
+        batch = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        features = tiny_bundle.network()(tiny_bundle.preprocess.normalise(batch)).features.numpy()
     expected = features / np.linalg.norm(features, axis=1, keepdims=True)
     np.testing.assert_allclose(encoder.encode(pictures).embeddings, expected, atol=1e-5)
 
 
 def test_probabilities_use_the_temperature(encoder: Encoder, pictures: RGB) -> None:
-    logits = encoder.logits(pictures).numpy().astype(np.float64)
+    logits = encoder.raw(pictures).logits.astype(np.float64)
     expected = np.exp(logits / 1.5)
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(encoder.encode(pictures).probabilities, expected, atol=1e-6)
@@ -55,7 +58,11 @@ def test_probabilities_use_the_temperature(encoder: Encoder, pictures: RGB) -> N
 def test_temperature_changes_confidence_but_neither_order_nor_embedding(
     encoder: Encoder, tiny_bundle: Bundle, pictures: RGB
 ) -> None:
-    hot = Encoder(dataclasses.replace(tiny_bundle, temperature=0.1), precision="float32")
+    hot = Encoder(
+        dataclasses.replace(tiny_bundle, temperature=0.1),
+        precision="float32",
+        runtime=encoder.runtime.name,  # type: ignore[arg-type]
+    )
     first, second = encoder.encode(pictures), hot.encode(pictures)
     assert (second.probabilities.max(1) > first.probabilities.max(1)).all()
     assert (second.probabilities.argmax(1) == first.probabilities.argmax(1)).all()
@@ -74,11 +81,16 @@ def test_a_picture_means_the_same_alone_and_in_company(encoder: Encoder, picture
 def test_batch_size_does_not_matter(
     tiny_bundle: Bundle, encoder: Encoder, pictures: RGB, batch_size: int
 ) -> None:
-    other = Encoder(tiny_bundle, batch_size=batch_size, precision="float32")
+    other = Encoder(
+        tiny_bundle,
+        batch_size=batch_size,
+        precision="float32",
+        runtime=encoder.runtime.name,  # type: ignore[arg-type]
+    )
     np.testing.assert_allclose(
         other.encode(pictures).embeddings, encoder.encode(pictures).embeddings, atol=1e-5
     )
-    np.testing.assert_allclose(other.logits(pictures), encoder.logits(pictures), atol=1e-5)
+    np.testing.assert_allclose(other.raw(pictures).logits, encoder.raw(pictures).logits, atol=1e-5)
 
 
 def test_pictures_of_several_sizes(encoder: Encoder, pictures: RGB) -> None:
@@ -101,8 +113,11 @@ def test_no_pictures(encoder: Encoder) -> None:
     assert embeddings.shape == (0, 32)
 
 
-def test_bfloat16_stays_close(tiny_bundle: Bundle, encoder: Encoder, pictures: RGB) -> None:
-    fast = Encoder(tiny_bundle, precision="bfloat16").encode(pictures)
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_bfloat16_stays_close(
+    tiny_bundle: Bundle, encoder: Encoder, pictures: RGB, runtime: RuntimeName
+) -> None:
+    fast = Encoder(tiny_bundle, precision="bfloat16", runtime=runtime).encode(pictures)
     exact = encoder.encode(pictures)
     assert fast.embeddings.dtype == np.float32
     assert (fast.embeddings * exact.embeddings).sum(1).min() > 0.999
@@ -124,22 +139,23 @@ def test_threads_get_their_own_results(encoder: Encoder) -> None:
         assert np.array_equal(one.probabilities, other.probabilities)
 
 
-def test_one_forward_pass_at_a_time(tiny_bundle: Bundle, pictures: RGB) -> None:
+def test_one_forward_pass_at_a_time(
+    tiny_bundle: Bundle, pictures: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = Encoder(tiny_bundle)
+    run = encoder.runtime.run
     inside, most = 0, 0
 
-    def enter(*_: object) -> None:
+    def counted(batch: NDArray[np.uint8]) -> Raw:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         time.sleep(0.002)  # room for another thread to come in
-
-    def leave(*_: object) -> None:
-        nonlocal inside
+        found = run(batch)
         inside -= 1
+        return found
 
-    encoder._network.register_forward_pre_hook(enter)
-    encoder._network.register_forward_hook(leave)
+    monkeypatch.setattr(encoder.runtime, "run", counted)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(encoder.encode, [pictures] * 16))
     assert (inside, most) == (0, 1)

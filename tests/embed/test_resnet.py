@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from embed.resnet import Architecture, WhitenedResNet, build, count_flops
+from embed.architecture import Architecture
+from embed.resnet import WhitenedResNet, build, count_flops
 
 SMALL = Architecture(classes=3, widths=(24, 24, 32), dropout=0.5)
 RESNET18 = Architecture("resnet18", classes=3, dropout=0.5)

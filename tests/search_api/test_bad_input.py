@@ -239,9 +239,9 @@ def test_unexpected_error_is_a_problem_without_details(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    client = TestClient(create_app(engine), raise_server_exceptions=False)
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "search", fail)
+        patched.setattr(engine, "answer", fail)
+        client = TestClient(create_app(engine), raise_server_exceptions=False)
         response = post(client, png((1, 2, 3)))
     assert_problem(response, 500, "log")
     assert "secret" not in response.text

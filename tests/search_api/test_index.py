@@ -188,7 +188,7 @@ def test_metrics(client: TestClient) -> None:
     client.post("/v1/search", files={"image": ("q.png", b"rubbish")})
     assert value(searches) == 3
     assert value('lookalike_requests_total{method="POST",route="/v1/search",status="415"}') == 1
-    for stage in ("decode", "encode", "search", "payload"):
+    for stage in ("decode", "queue", "forward", "search", "payload"):
         assert value(f'lookalike_stage_seconds_count{{stage="{stage}"}}') == 3
     assert value("lookalike_index_pictures") == 24
     assert value("lookalike_index_generation") == 1

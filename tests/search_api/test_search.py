@@ -43,8 +43,8 @@ def test_whole_response(client: TestClient, encoder: MeanColour) -> None:
     assert set(answer) == {"prediction", "vote", "points", "model", "generation", "time"}
     assert answer["model"] == encoder.digest
     assert answer["generation"] == 1
-    assert set(answer["time"]) == {"decode", "encode", "search", "payload", "total"}
-    stages = [answer["time"][name] for name in ("decode", "encode", "search", "payload")]
+    assert set(answer["time"]) == {"decode", "queue", "forward", "search", "payload", "total"}
+    stages = [answer["time"][name] for name in ("decode", "queue", "forward", "search", "payload")]
     assert all(ms > 0 for ms in stages)
     assert answer["time"]["total"] >= sum(stages) * 0.99
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,7 +165,8 @@ class FakeEncoder:
     classes = ("red", "green", "blue")
     digest = "sha256:fake"
     precision = "float32"
-    device = torch.device("cpu")
+    device = "cpu"
+    runtime = SimpleNamespace(name="fake")
 
     probabilities = np.array(
         [[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.25, 0.6, 0.15], [0.05, 0.9, 0.05]], np.float32

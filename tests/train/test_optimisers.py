@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from embed.resnet import Architecture, build
+from embed.architecture import Architecture
+from embed.resnet import build
 from train.optimisers import Muon, lr_factor, make_optimisers, make_schedules, orthogonalise
 from train.recipe import Recipe
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from embed.architecture import Architecture
 from embed.bundle import Bundle
 from embed.corpus import CIFAR10_CLASSES
 from embed.encoder import Encoder
 from embed.pictures import decode
-from embed.resnet import Architecture, build
+from embed.resnet import build
 from tests.train.helpers import coloured, colours
 from train.data import Dataset, Split
 from train.evaluate import Evaluation, evaluate
@@ -168,7 +169,10 @@ def test_a_matrix_of_many_classes_is_not_drawn(bundle: Bundle, tmp_path: Path) -
     names = tuple(f"class {i:02}" for i in range(41))
     architecture = Architecture(classes=41, widths=(24, 24, 24))
     many = dataclasses.replace(
-        bundle, architecture=architecture, classes=names, weights=build(architecture).state_dict()
+        bundle,
+        architecture=architecture,
+        classes=names,
+        weights={n: w.numpy() for n, w in build(architecture).state_dict().items()},
     )
     split = Split(torch.zeros(41, 3, 32, 32, dtype=torch.uint8), torch.arange(41))
     data = Dataset(names, split, split, None, {})
@@ -218,7 +222,7 @@ def test_model_card_of_cifar10_names_its_source(bundle: Bundle) -> None:
             bundle,
             architecture=architecture,
             classes=CIFAR10_CLASSES,
-            weights=build(architecture).state_dict(),
+            weights={n: w.numpy() for n, w in build(architecture).state_dict().items()},
         )
     )
     assert card.startswith("# Model card: whitened-resnet for CIFAR-10\n")

@@ -1,0 +1,146 @@
+"""OpenVINO as the runtime: the fastest on a CPU, and serving needs no torch.
+
+The network is exported once, which takes torch and a few seconds, and kept; later starts read the
+export, whose checksums are compared first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from embed.bundle import Bundle
+from embed.runtime import Precision, Raw
+
+log = logging.getLogger(__name__)
+
+_NETWORK, _SUMS = "network.xml", "checksums.json"
+_FORMAT = 1
+"""Raised when the exported graph changes, so that older exports are not used."""
+
+
+class OpenVinoRuntime:
+    """Runs the network by OpenVINO on the CPU."""
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision = "auto",
+        threads: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        """Export the network, or read its export, and compile it for this CPU.
+
+        Args:
+            bundle: the trained model.
+            precision: ``auto`` takes bfloat16 where the CPU has instructions for it.
+            threads: CPU threads; None for one a core.
+            cache: folder under which the export is kept; None to keep none.
+        """
+        core = openvino.Core()
+        if precision == "auto":
+            fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            precision = "bfloat16" if fast else "float32"
+        self.precision: Precision = precision
+        model = _read_or_export(core, bundle, cache)
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._request = core.compile_model(model, "CPU", options).create_infer_request()
+
+    def run(self, batch: NDArray[np.uint8]) -> Raw:
+        """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``."""
+        found = self._request.infer({0: batch}, share_inputs=True)
+        return Raw(found[0], found[1])
+
+
+def _read_or_export(core: openvino.Core, bundle: Bundle, cache: Path | None) -> openvino.Model:
+    if cache is None:
+        return export(bundle)
+    # Another model or another release of OpenVINO gets a folder of its own.
+    key = f"{_FORMAT}-{openvino.__version__.split('-')[0]}-{bundle.digest[-16:]}"
+    folder = cache / ".export" / key
+    if _intact(folder):
+        return core.read_model(folder / _NETWORK)
+    model = export(bundle)
+    try:
+        _keep(model, folder)
+    except OSError as error:
+        log.info("the exported network is not kept in %s: %s", cache, error)
+        return model
+    # As later starts do, so that all of them round alike.
+    return core.read_model(folder / _NETWORK)
+
+
+def export(bundle: Bundle) -> openvino.Model:
+    """The bundle's network with its normalisation in front, as an OpenVINO graph.
+
+    Input uint8 ``(n, input_size, input_size, 3)``; outputs logits and features.
+    """
+    import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    class WithPreprocessing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = bundle.network()
+
+        def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = bundle.preprocess.normalise(batch.permute(0, 3, 1, 2))
+            output = self.network(x)
+            return output.logits, output.features
+
+    size = bundle.preprocess.input_size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    # What openvino.convert_model does, without its reports of use to a server.
+    with warnings.catch_warnings():
+        # Tracing makes constants of mean and deviation, which is what is wanted.
+        warnings.simplefilter("ignore")
+        decoder = TorchScriptPythonDecoder(WithPreprocessing().eval(), example_input=example)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape({0: openvino.PartialShape([-1, size, size, 3])})
+    return model
+
+
+def _keep(model: openvino.Model, folder: Path) -> None:
+    """Write the export and its checksums; a reader sees all of it or nothing."""
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        made = Path(name) / "made"
+        made.mkdir()
+        # Not in fp16, which would round the constants of the normalisation.
+        openvino.save_model(model, made / _NETWORK, compress_to_fp16=False)
+        sums = {path.name: _sha256(path) for path in made.iterdir()}
+        (made / _SUMS).write_text(json.dumps(sums))
+        if folder.exists():  # damaged, or half written by a process that died
+            folder.rename(Path(name) / "old")
+        made.rename(folder)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / _SUMS).read_bytes())
+        return _NETWORK in sums and all(_sha256(folder / n) == s for n, s in sums.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,52 @@
+"""PyTorch as the runtime: slower on a CPU, but it always works, and on a GPU too."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embed.bundle import Bundle
+from embed.runtime import Precision, Raw
+
+
+class TorchRuntime:
+    """Runs the network eagerly on the GPU if there is one, else on the CPU."""
+
+    name = "torch"
+
+    def __init__(
+        self, bundle: Bundle, precision: Precision = "auto", threads: int | None = None
+    ) -> None:
+        """Prepare the network.
+
+        Args:
+            bundle: the trained model.
+            precision: ``auto`` takes bfloat16 where the hardware has it.
+            threads: CPU threads of torch, for the whole process; None leaves them as they are.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if precision == "auto":
+            fast = (
+                torch.cuda.is_bf16_supported()
+                if self.device == "cuda"
+                else torch.cpu._is_avx512_bf16_supported()
+            )
+            precision = "bfloat16" if fast else "float32"
+        self.precision: Precision = precision
+        self._preprocess = bundle.preprocess
+        self._network = bundle.network().to(self.device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(self, batch: NDArray[np.uint8]) -> Raw:
+        """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``."""
+        pictures = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
+        reduced = self.precision == "bfloat16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device, torch.bfloat16, enabled=reduced),
+        ):
+            output = self._network(self._preprocess.normalise(pictures))
+        return Raw(output.logits.float().cpu().numpy(), output.features.float().cpu().numpy())
