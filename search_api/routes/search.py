@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -161,6 +162,8 @@ async def _answers(
         await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
         if not answers.done():
             answers.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await answers
             raise ClientDisconnect
         results = answers.result()
     finally:

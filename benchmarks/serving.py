@@ -1,0 +1,210 @@
+"""Requests a second and latency under load, beside a plain service and the model alone.
+
+    lookalike index build            # once
+    python benchmarks/serving.py --data ../shared --var var
+
+Needs wrk (`apt-get install wrk`). It starts `lookalike serve` and `peers/tutorial.py` one after
+the other on 127.0.0.1, and loads each with 1, 8 and 64 connections that upload test pictures
+without pause; server and load generator share the cores. Rounds alternate between the two, and
+medians over the rounds are printed with ratios, peak memory, and the share of answers whose first
+neighbour is the picture itself. The model alone is the encoder in a loop over batches of 64, with
+no HTTP, no decoding and no search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from embed.bundle import PRETRAINED, Bundle
+from embed.corpus import open_corpus
+from embed.encoder import Encoder
+from embed.pictures import encode_png
+from index.catalogue import Catalogue
+
+PORT = 18_471
+BOUNDARY = uuid.uuid4().hex
+SCRIPT = """
+local bodies = {}
+for i = 1, %d do
+  local f = io.open(string.format("%s/%%d", i), "rb"); bodies[i] = f:read("*a"); f:close()
+end
+local n = 0
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "multipart/form-data; boundary=%s"
+request = function()
+  n = n %% #bodies + 1
+  return wrk.format(nil, nil, nil, bodies[n])
+end
+"""
+
+
+def multipart(data: bytes) -> bytes:
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="q.png"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    )
+    return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+@contextmanager
+def server(command: list[str]):
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    started = time.monotonic()
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/livez", timeout=1).read()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() - started > 120:
+                    raise SystemExit(f"{command} did not start") from None
+                time.sleep(0.05)
+        yield process.pid, time.monotonic() - started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def wrk(path: str, connections: int, seconds: int, script: Path | None = None) -> dict:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
+    if script:
+        command += ["-s", str(script)]
+    text = subprocess.run(
+        [*command, f"http://127.0.0.1:{PORT}{path}"], capture_output=True, text=True, check=True
+    ).stdout
+    unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+    def latency(percent: int) -> float:
+        value, suffix = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", text).groups()
+        return float(value) * unit[suffix]
+
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    return {
+        "per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
+        "p50": latency(50),
+        "p99": latency(99),
+        "bad": int(bad[1]) if bad else 0,
+    }
+
+
+def memory(pid: int) -> tuple[float, float]:
+    status = Path(f"/proc/{pid}/status").read_text()
+    now, peak = (int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024 for key in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
+def first_is_itself(bodies: list[bytes], ids: list[int]) -> float:
+    right = 0
+    for body, image_id in zip(bodies, ids, strict=True):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{PORT}/v1/search?limit=12",
+            body,
+            {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
+        )
+        points = json.load(urllib.request.urlopen(request))["points"]
+        right += image_id in {p["id"] for p in points if p["score"] >= points[0]["score"] - 1e-4}
+    return right / len(bodies)
+
+
+def model_alone(bundle: Bundle, cache: Path, pictures: np.ndarray, seconds: float) -> float:
+    encoder = Encoder(bundle, cache=cache)
+    encoder.encode(pictures)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        encoder.encode(pictures)
+        done += len(pictures)
+    return done / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the corpus that is indexed")
+    parser.add_argument("--var", type=Path, required=True, help="its store")
+    parser.add_argument("--bundle", type=Path, default=PRETRAINED)
+    parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--serve", default="", help="more options for lookalike serve")
+    args = parser.parse_args()
+    corpus = open_corpus(args.data)
+    bundle = Bundle.load(args.bundle)
+    catalogue = Catalogue(args.var / "catalogue.sqlite")
+    ids, xb = catalogue.embeddings(bundle.digest)
+    rows = np.random.default_rng(0).choice(len(ids), 256, replace=False)
+    entries = catalogue.get(ids[rows])
+    pictures = [corpus.read(entry.source) for entry in entries]
+    bodies = [multipart(encode_png(picture)) for picture in pictures]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, body in enumerate(bodies, 1):
+            (folder / str(number)).write_bytes(body)
+        script = folder / "post.lua"
+        script.write_text(SCRIPT % (len(bodies), folder, BOUNDARY))
+        labels = [entry.label or "" for entry in catalogue.get(ids)]
+        np.savez(folder / "stored.npz", xb=xb, labels=np.array(labels))
+        here = Path(__file__).parent
+        ours = [str(Path(sys.executable).parent / "lookalike"), "serve", "--port", str(PORT)]
+        ours += ["--data", str(args.data), "--var", str(args.var), "--bundle", str(args.bundle)]
+        ours += args.serve.split()
+        peer = [sys.executable, str(here / "peers" / "tutorial.py"), str(args.bundle)]
+        peer += [str(folder / "stored.npz"), str(PORT)]
+        found: dict[tuple[str, str], list[dict]] = {}
+        alone = []
+        paths = {"ours": f"/v1/images/{ids[0]}", "tutorial": "/v1/images/0"}
+        for _ in range(args.rounds):
+            alone.append(
+                model_alone(bundle, args.bundle, np.stack(pictures[:64]), args.seconds / 2)
+            )
+            for label, command in (("tutorial", peer), ("ours", ours)):
+                with server(command) as (pid, start):
+                    wrk("/v1/search", 8, 2, script)  # warm up
+                    for clients in args.clients:
+                        run = wrk("/v1/search?limit=12", clients, args.seconds, script)
+                        found.setdefault((label, f"search, {clients} clients"), []).append(run)
+                    for what, path in (("livez", "/livez"), ("metadata", paths[label])):
+                        run = wrk(path, 8, max(args.seconds // 3, 1))
+                        found.setdefault((label, f"{what}, 8 clients"), []).append(run)
+                    now, peak = memory(pid)
+                    rest = {"start_s": start, "rss_mb": now, "peak_mb": peak}
+                    if label == "ours":
+                        rest["itself_first"] = first_is_itself(
+                            bodies[:100], [e.id for e in entries[:100]]
+                        )
+                    found.setdefault((label, "process"), []).append(rest)
+    medians = {
+        key: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        for key, runs in found.items()
+    }
+    print(f"{os.cpu_count()} cores, {args.rounds} rounds of {args.seconds} s, medians")
+    print(f"model alone, batches of 64: {statistics.median(alone):.0f} pictures/s")
+    for what in dict.fromkeys(key[1] for key in medians):
+        for label in ("tutorial", "ours"):
+            values = medians[label, what]
+            text = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
+            print(f"{what:22} {label:9} {text}")
+        if "per_s" in values:
+            ratio = values["per_s"] / medians["tutorial", what]["per_s"]
+            print(f"{'':22} ratio {ratio:.2f}; p99/p50 {values['p99'] / values['p50']:.2f}", end="")
+            share = values["per_s"] / statistics.median(alone)
+            print(f"; of the model alone {share:.2f}" if what.startswith("search") else "")
+
+
+if __name__ == "__main__":
+    main()
