@@ -8,17 +8,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from search_api import errors
+from search_api.access import Access
 from search_api.context import Context
 from search_api.engine import SearchEngine
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
-from search_api.middleware import BodyLimit, RequestMetrics
+from search_api.middleware import BodyLimit, Gate, RequestRecord
 from search_api.routes import health, images, index, search
 from search_api.settings import Limits
 
@@ -35,15 +37,19 @@ Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities
 """
 
 
-def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
+def create_app(
+    engine: SearchEngine, limits: Limits = Limits(), access: Access = Access()
+) -> FastAPI:
     """An app that serves ``engine``; it closes the engine when it shuts down.
 
     Args:
         engine: what answers.
         limits: what one request may ask for.
+        access: who may ask.
     """
     metrics = Metrics()
-    jobs = JobRunner()
+    jobs = JobRunner(metrics.observe_job)
+    context = Context(engine, limits, jobs, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,12 +64,33 @@ def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
         description=_DESCRIPTION,
         version=version("lookalike"),
         lifespan=lifespan,
+        form_limits={
+            # One more, so that the route can say how many are too many.
+            "max_files": limits.max_images + 1,
+            "max_fields": limits.max_form_fields,
+            "max_part_size": limits.max_form_field_bytes,
+        },
     )
-    app.state.context = Context(engine, limits, jobs, metrics)
+    app.state.context = context
     errors.install(app)
-    # The last one added is the outermost: refused bodies are counted too.
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    # The last one added is the outermost: what is refused is recorded too, and may be read by the
+    # pages that may ask.
+    app.add_middleware(BodyLimit, limits=limits)
+    app.add_middleware(Gate, access=access)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(access.origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "api-key", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "Location"],
+        )
+    app.add_middleware(
+        RequestRecord,
+        metrics=metrics,
+        draining=context.draining,
+        max_requests=limits.max_requests,
+    )
     # search before images: both have paths under /v1/images.
     for module in (search, images, index, health):
         app.include_router(module.router)

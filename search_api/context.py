@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
@@ -20,16 +21,20 @@ from search_api.settings import Limits
 
 @dataclass(frozen=True)
 class Context:
-    """One app's parts."""
+    """One app's parts; ``draining`` is set once the service is about to end."""
 
     engine: SearchEngine
     limits: Limits
     jobs: JobRunner
     metrics: Metrics
+    draining: threading.Event = field(default_factory=threading.Event)
 
 
-def get_context(request: Request) -> Context:
-    """The context of the app that serves this request."""
+async def get_context(request: Request) -> Context:
+    """The context of the app that serves this request.
+
+    Async, as all dependencies here, because FastAPI would call a plain function in a thread.
+    """
     context: Context = request.app.state.context
     return context
 
@@ -62,7 +67,7 @@ def make_page(
     return Page(limit, offset, score_threshold, where)
 
 
-def filter_param(
+async def filter_param(
     text: Annotated[
         str | None,
         Query(
@@ -91,7 +96,7 @@ def filter_param(
 FilterParam = Annotated[Filter | None, Depends(filter_param)]
 
 
-def page_params(
+async def page_params(
     context: Ctx,
     where: FilterParam,
     limit: Annotated[int, Query(description="Most points to return, 1 to 1000.")] = 12,

@@ -1,0 +1,112 @@
+"""The process around the app: how connections end, and how the process does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from search_api.context import Context
+from search_api.logs import event
+from search_api.settings import Limits, Shutdown
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS = 5
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, with a drain before it stops and an end to connections that say nothing.
+
+    On SIGTERM /readyz says no at once and a running job is asked to stop, while requests, on new
+    connections too, are still answered for ``drain_seconds``. Then the listener closes, what is in
+    flight is answered, and the process ends, at the latest after ``grace_seconds``. A second
+    signal, or Ctrl-C, leaves out the drain.
+    """
+
+    def __init__(self, app: FastAPI, limits: Limits, shutdown: Shutdown) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(
+                    1, int(shutdown.grace_seconds - shutdown.drain_seconds)
+                ),
+            )
+        )
+        self.limits = limits
+        self.shutdown_settings = shutdown
+        self.context: Context = app.state.context
+        self._drained: float | None = None
+        self._told = False
+        self._idle: dict[Any, tuple[Any, float]] = {}
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; called between two instructions of the main thread, so it only notes."""
+        self.context.draining.set()
+        if sig == signal.SIGTERM and self._drained is None:
+            # Not passed on to uvicorn, which would end the process by the same signal again:
+            # an orderly end has exit code 0.
+            self._drained = time.monotonic() + self.shutdown_settings.drain_seconds
+        elif sig == signal.SIGTERM:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: look whether to end; once a second: end silent connections."""
+        if counter % 10 == 0:
+            self._end_silent_connections()
+        if self.context.draining.is_set() and not self._told:
+            self._told = True
+            event(log, "draining", seconds=self.shutdown_settings.drain_seconds)
+            threading.Thread(target=self.context.jobs.stop, name="stop", daemon=True).start()
+            self._watch()
+        if self._drained is not None and time.monotonic() >= self._drained:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _watch(self) -> None:
+        """End the process when its grace is over, whatever a thread is still doing.
+
+        Nothing is lost: what was acknowledged is on disk, and a job goes on at the next start.
+        """
+
+        def end() -> None:
+            event(log, "the grace time is over", logging.ERROR)
+            os._exit(1)
+
+        timer = threading.Timer(self.shutdown_settings.grace_seconds, end)
+        timer.daemon = True
+        timer.start()
+
+    def _end_silent_connections(self) -> None:
+        """Close connections that hold no request in work and have not sent the next in time.
+
+        Uvicorn waits for ever for the head of a first request, and for the rest of a body that
+        was refused.
+        """
+        now = time.monotonic()
+        idle: dict[Any, tuple[Any, float]] = {}
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            last, since = self._idle.get(connection, (cycle, now))
+            if last is not cycle:
+                since = now
+            idle[connection] = (cycle, since)
+            transport = connection.transport
+            if now - since > self.limits.header_seconds and transport is not None:
+                transport.close()
+        self._idle = idle
