@@ -13,8 +13,9 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Lifespan
 
-from search_api import errors
+from search_api import errors, openapi
 from search_api.access import Access
 from search_api.context import Context
 from search_api.engine import SearchEngine
@@ -33,7 +34,8 @@ _PAGE_HEADERS = {
 _DESCRIPTION = """\
 Visual similarity search: upload a picture, get its class and the pictures most like it.
 
-Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities.
+Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities. Where API keys
+are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`.
 """
 
 
@@ -57,22 +59,8 @@ def create_app(
         await run_in_threadpool(jobs.stop)
         engine.close()
 
-    # The API's page at /docs works without a network: its scripts come with the package.
-    app: FastAPI = FastAPIOffline(
-        title="Lookalike",
-        summary="Visual similarity search",
-        description=_DESCRIPTION,
-        version=version("lookalike"),
-        lifespan=lifespan,
-        form_limits={
-            # One more, so that the route can say how many are too many.
-            "max_files": limits.max_images + 1,
-            "max_fields": limits.max_form_fields,
-            "max_part_size": limits.max_form_field_bytes,
-        },
-    )
+    app = bare_app(limits, lifespan)
     app.state.context = context
-    errors.install(app)
     # The last one added is the outermost: what is refused is recorded too, and may be read by the
     # pages that may ask.
     app.add_middleware(BodyLimit, limits=limits)
@@ -91,6 +79,27 @@ def create_app(
         draining=context.draining,
         max_requests=limits.max_requests,
     )
+    return app
+
+
+def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes and their documents, with nothing behind them yet."""
+    # The API's page at /docs works without a network: its scripts come with the package.
+    app: FastAPI = FastAPIOffline(
+        title="Lookalike",
+        summary="Visual similarity search",
+        description=_DESCRIPTION,
+        version=version("lookalike"),
+        lifespan=lifespan,
+        form_limits={
+            # One more, so that the route can say how many are too many.
+            "max_files": limits.max_images + 1,
+            "max_fields": limits.max_form_fields,
+            "max_part_size": limits.max_form_field_bytes,
+        },
+    )
+    errors.install(app)
+    openapi.install(app)
     # search before images: both have paths under /v1/images.
     for module in (search, images, index, health):
         app.include_router(module.router)

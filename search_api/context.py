@@ -15,7 +15,6 @@ from search_api.errors import Problem
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
 from search_api.results import Page
-from search_api.schemas import ProblemResponse
 from search_api.settings import Limits
 
 
@@ -114,22 +113,17 @@ PageParams = Annotated[Page, Depends(page_params)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of these errors."""
-    return {
-        status: {
-            "model": ProblemResponse,
-            "description": _MEANING[status],
-            "content": {"application/problem+json": {}},
-        }
-        for status in statuses
-    }
+    """OpenAPI's description of these errors; ``search_api.openapi`` adds what all have."""
+    return {status: {"description": _MEANING[status]} for status in statuses}
 
 
 _MEANING = {
+    400: "The request cannot be read.",
     404: "There is no such id.",
     409: "A job is running already; the answer names it.",
     413: "The picture or the request is too large.",
     415: "Not a picture in a format that is known.",
     422: "Something in the request cannot be used; `detail` says what and why.",
+    429: "Too much is waiting; `Retry-After` says when to come again.",
     503: "The index cannot answer now.",
 }
