@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -31,7 +33,14 @@ class Server(uvicorn.Server):
     signal, or Ctrl-C, leaves out the drain.
     """
 
-    def __init__(self, app: FastAPI, limits: Limits, shutdown: Shutdown) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        limits: Limits,
+        shutdown: Shutdown,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """A server of ``app``; ``on_ready`` is called once it answers."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -47,9 +56,15 @@ class Server(uvicorn.Server):
         self.limits = limits
         self.shutdown_settings = shutdown
         self.context: Context = app.state.context
+        self._on_ready = on_ready
         self._drained: float | None = None
         self._told = False
         self._idle: dict[Any, tuple[Any, float]] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, then say so."""
+        await super().startup(sockets)
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; called between two instructions of the main thread, so it only notes."""

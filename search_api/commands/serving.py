@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import socket
+import sys
 import threading
 
 import click
@@ -123,9 +126,17 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
         say(f"\n*** SAMPLE *** {engine.corpus.notice}\n")
     shown = f"[{host}]" if ":" in host else host
     app = create_app(engine, settings.limits, settings.access)
-    server = Server(app, settings.limits, settings.shutdown)
+
+    def ready() -> None:
+        click.echo(f"Lookalike is ready: http://{shown}:{port} (Ctrl-C stops it)")
+
+    server = Server(app, settings.limits, settings.shutdown, ready)
     listener.listen(2048)
     # The first visitor should not wait for the pictures to be read from disk.
     threading.Thread(target=engine.warm, name="warm", daemon=True).start()
-    click.echo(f"Lookalike is ready: http://{shown}:{port} (Ctrl-C stops it)")
     server.run(sockets=[listener])
+    # All is closed and on disk. The interpreter's own way out was seen to hang in the destructors
+    # of native libraries, where not even a timer's thread gets its turn.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
