@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,11 @@ RGB = NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 LARGE = 4_000_000
-"""Pixels; so many take 16 MB, and are decoded only a few pictures at a time."""
+"""Pixels; pictures of more are decoded a few at a time."""
 
-_large_ones = threading.BoundedSemaphore(2)
+# Their own threads bound how many there are at once, and also what the C allocator keeps: it holds
+# on to freed memory thread by thread, which for the forty threads of a server would be gigabytes.
+_large_ones = ThreadPoolExecutor(2, thread_name_prefix="large-picture")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -149,12 +151,15 @@ def _decode_frame(image: Image.Image, limits: PictureLimits, at_least: int | Non
         # draft() keeps both sides at or above the size asked for.
         image.draft(None, (at_least, at_least))
     if image.width * image.height > LARGE:
-        with _large_ones:
-            try:
-                return _pixels(image, at_least)
-            finally:
-                image.close()  # frees the pixels before the next one gets its turn
+        return _large_ones.submit(_large_pixels, image, at_least).result()
     return _pixels(image, None)
+
+
+def _large_pixels(image: Image.Image, shrink_to: int | None) -> RGB:
+    try:
+        return _pixels(image, shrink_to)
+    finally:
+        image.close()  # frees the pixels before the next one gets its turn
 
 
 def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:

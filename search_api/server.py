@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from search_api.context import Context
 from search_api.logs import event
@@ -22,6 +26,52 @@ from search_api.settings import Limits, Shutdown
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 5
+_LINGER_SECONDS = 2
+
+
+class _Protocol(H11Protocol):
+    """Uvicorn's, except that what is not HTTP is answered as a problem too.
+
+    After that answer the rest of what the client sends is read and thrown away: closing at once
+    would reset the connection, and the client would never see why.
+    """
+
+    _lingering = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._lingering:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            request_id = uuid.uuid4().hex
+            event(
+                log, "request", status=400, request_id=request_id, client=(self.client or [""])[0]
+            )
+            members = {
+                "type": "urn:lookalike:problem:bad-request",
+                "title": "Bad Request",
+                "status": 400,
+                "detail": "what was received is not HTTP/1.1; look at the request's first lines",
+                "instance": "",
+                "request_id": request_id,
+            }
+            body = json.dumps(members).encode()
+            headers = [
+                ("Content-Type", "application/problem+json"),
+                ("Content-Length", str(len(body))),
+                ("X-Request-ID", request_id),
+                ("Connection", "close"),
+            ]
+            response = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+            for part in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(part) or b"")
+            self._lingering = True
+            self.transport.write_eof()
+            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        else:
+            # An answer is under way, and only its being cut off can say that something is wrong.
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -44,6 +94,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=_Protocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -59,6 +110,7 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._drained: float | None = None
         self._told = False
+        self._timer: threading.Timer | None = None
         self._idle: dict[Any, tuple[Any, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -101,9 +153,15 @@ class Server(uvicorn.Server):
             event(log, "the grace time is over", logging.ERROR)
             os._exit(1)
 
-        timer = threading.Timer(self.shutdown_settings.grace_seconds, end)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(self.shutdown_settings.grace_seconds, end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: close the listener, answer what is in flight, end the app."""
+        await super().shutdown(sockets)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _end_silent_connections(self) -> None:
         """Close connections that hold no request in work and have not sent the next in time.

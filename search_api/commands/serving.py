@@ -135,8 +135,8 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
     # The first visitor should not wait for the pictures to be read from disk.
     threading.Thread(target=engine.warm, name="warm", daemon=True).start()
     server.run(sockets=[listener])
-    # All is closed and on disk. The interpreter's own way out was seen to hang in the destructors
-    # of native libraries, where not even a timer's thread gets its turn.
+    # All is closed and on disk. The interpreter's own way out runs the destructors of native
+    # libraries, and where one of those waits, not even the timer of the grace time gets its turn.
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)

@@ -81,6 +81,32 @@ def test_a_slow_body_gets_its_answer(engine: SearchEngine) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
+POST = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01 this is TLS\r\n\r\n",
+        POST + b"content-length: -1\r\n\r\n",
+        POST + b"transfer-encoding: chunked\r\n\r\nnot a length\r\n",
+        b"GET /" + b"x" * 1_000_000,
+    ],
+)
+def test_what_is_not_http_is_a_problem_too(engine: SearchEngine, sent: bytes) -> None:
+    with running(engine) as (_, address), socket.create_connection(address) as connection:
+        connection.sendall(sent)
+        connection.settimeout(15)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    problem = json.loads(body)
+    assert problem["status"] == 400
+    assert f"X-Request-ID: {problem['request_id']}".encode() in head
+
+
 def test_sigterm_drains_first(engine: SearchEngine) -> None:
     shutdown = Shutdown(drain_seconds=1.0, grace_seconds=20)
     with running(engine, shutdown=shutdown) as (server, (host, port)):
