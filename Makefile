@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format clean
+.PHONY: run test torture check format openapi clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+# The attacks of tests/torture with their full counts: about an hour, on this machine only.
+torture: .venv/.dev
+	LOOKALIKE_TORTURE=full $(BIN)/python -m pytest tests/torture -m torture --timeout 3600
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -18,6 +22,10 @@ check: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# After a change of a route or a schema.
+openapi: .venv/.dev
+	$(BIN)/python -m search_api.openapi > docs/openapi.json
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -168,15 +168,21 @@ class FolderCorpus:
         """The picture at the path ``source`` below the folder; see ``Corpus.read``."""
         path = self.root / source
         if not self._inside(path):
-            raise CorpusError(f"{source!r} leads out of {self.root}")
+            raise CorpusError(f"{source!r} leads out of the folder of pictures")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe would be waited for, a device read, for ever.
+            raise CorpusError(f"{source} cannot be read: it is not a file")
         try:
             data = read_file(path, self.limits)
         except OSError as error:
-            raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+            raise CorpusError(f"{source} cannot be read: {error.strerror}") from error
         return decode(data, self.limits, at_least)
 
     def _inside(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.root)
+        try:
+            return path.resolve().is_relative_to(self.root)
+        except (ValueError, OSError, RuntimeError):  # a null character, a loop of links
+            return False
 
     def _item(self, path: Path) -> Item:
         relative = path.relative_to(self.root)
@@ -254,18 +260,24 @@ def sample(per_class: int = 200) -> ArrayCorpus:
     return ArrayCorpus("rendered sample", names, load, SAMPLE_NOTICE)
 
 
-def open_corpus(root: Path) -> Corpus:
+def open_corpus(root: Path, limits: PictureLimits = PictureLimits()) -> Corpus:
     """The corpus in ``root``: CIFAR-10 if its folder is there, else a folder of pictures.
+
+    Args:
+        root: the folder.
+        limits: bounds of each picture of a folder.
 
     Raises:
         CorpusError: ``root`` is not a folder.
     """
     if (root / CIFAR10_FOLDER).is_dir():
         return cifar10(root)
-    return FolderCorpus(root)
+    return FolderCorpus(root, limits)
 
 
-def find_corpus(data: Path | None, say: Callable[[str], None]) -> Corpus:
+def find_corpus(
+    data: Path | None, say: Callable[[str], None], limits: PictureLimits = PictureLimits()
+) -> Corpus:
     """The corpus to work on when the user names one, or none.
 
     ``data`` if given; else ``../shared`` or ``./data`` where CIFAR-10 lies in it; else CIFAR-10
@@ -274,12 +286,13 @@ def find_corpus(data: Path | None, say: Callable[[str], None]) -> Corpus:
     Args:
         data: the corpus root that the user asked for.
         say: called with one sentence for people on what was found or failed.
+        limits: bounds of each picture of a folder.
 
     Raises:
         CorpusError: ``data`` was given and is not a folder.
     """
     if data is not None:
-        return open_corpus(data)
+        return open_corpus(data, limits)
     for root in (Path("..") / "shared", Path("data")):
         if (root / CIFAR10_FOLDER).is_dir():
             return cifar10(root)

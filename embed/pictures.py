@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,12 @@ RGB = NDArray[np.uint8]
 """One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+LARGE = 4_000_000
+"""Pixels; pictures of more are decoded a few at a time."""
+
+# Their own threads bound how many there are at once, and also what the C allocator keeps: it holds
+# on to freed memory thread by thread, which for the forty threads of a server would be gigabytes.
+_large_ones = ThreadPoolExecutor(2, thread_name_prefix="large-picture")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -75,7 +82,9 @@ def decode(
         data: the encoded picture, one of ``FORMATS``.
         limits: bounds checked before any pixel is decoded.
         at_least: the shorter side, in pixels, that the caller needs. A JPEG then decodes at the
-            smallest of its native 1/2, 1/4, 1/8 scales that keeps it, several times faster.
+            smallest of its native 1/2, 1/4, 1/8 scales that keeps it, several times faster; a
+            picture of more than ``LARGE`` pixels is averaged down by a whole factor that keeps
+            eight times the side, so that what follows needs little memory.
 
     Returns:
         uint8 ``(height, width, 3)``.
@@ -141,17 +150,35 @@ def _decode_frame(image: Image.Image, limits: PictureLimits, at_least: int | Non
     if at_least is not None and image.format == "JPEG":
         # draft() keeps both sides at or above the size asked for.
         image.draft(None, (at_least, at_least))
+    if image.width * image.height > LARGE:
+        return _large_ones.submit(_large_pixels, image, at_least).result()
+    return _pixels(image, None)
+
+
+def _large_pixels(image: Image.Image, shrink_to: int | None) -> RGB:
+    try:
+        return _pixels(image, shrink_to)
+    finally:
+        image.close()  # frees the pixels before the next one gets its turn
+
+
+def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:
     image.load()
     # Damaged EXIF data raises many kinds of errors; the pixels are good as stored.
     with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies, turned or not
+    if shrink_to is not None and image.mode in ("RGB", "RGBA", "L", "CMYK"):
+        factor = min(image.size) // (8 * shrink_to)
+        if factor > 1:
+            image = image.reduce(factor)
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_to_rgb(np.asarray(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    # convert() copies even what is RGB already.
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _grey_to_rgb(grey: NDArray[np.generic]) -> RGB:

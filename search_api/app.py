@@ -8,46 +8,56 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Lifespan
 
-from search_api import errors
+from search_api import errors, openapi
+from search_api.access import Access
 from search_api.batching import Batcher
 from search_api.context import Context
 from search_api.engine import SearchEngine
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
-from search_api.middleware import BodyLimit, RequestMetrics
+from search_api.middleware import BodyLimit, Gate, RequestRecord
 from search_api.routes import health, images, index, search
 from search_api.settings import Limits
 
 WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
 }
 _DESCRIPTION = """\
 Visual similarity search: upload a picture, get its class and the pictures most like it.
 
-Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities.
+Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities. Where API keys
+are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`.
 """
 
 
-def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
+def create_app(
+    engine: SearchEngine, limits: Limits = Limits(), access: Access = Access()
+) -> FastAPI:
     """An app that serves ``engine``; it closes the engine when it shuts down.
 
     Args:
         engine: what answers.
         limits: what one request may ask for.
+        access: who may ask.
     """
     metrics = Metrics()
-    jobs = JobRunner()
+    jobs = JobRunner(metrics.observe_job)
     batcher = Batcher(
         engine.answer, limits.max_batch, limits.max_waiting, observe=metrics.observe_batch
     )
+    context = Context(engine, batcher, limits, jobs, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +66,31 @@ def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
         await run_in_threadpool(batcher.close)
         engine.close()
 
+    app = bare_app(limits, lifespan)
+    app.state.context = context
+    # The last one added is the outermost: what is refused is recorded too, and may be read by the
+    # pages that may ask.
+    app.add_middleware(BodyLimit, limits=limits)
+    app.add_middleware(Gate, access=access)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(access.origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "api-key", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "Location"],
+        )
+    app.add_middleware(
+        RequestRecord,
+        metrics=metrics,
+        draining=context.draining,
+        max_requests=limits.max_requests,
+    )
+    return app
+
+
+def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes and their documents, with nothing behind them yet."""
     # The API's page at /docs works without a network: its scripts come with the package.
     app: FastAPI = FastAPIOffline(
         title="Lookalike",
@@ -63,12 +98,15 @@ def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
         description=_DESCRIPTION,
         version=version("lookalike"),
         lifespan=lifespan,
+        form_limits={
+            # One more, so that the route can say how many are too many.
+            "max_files": limits.max_images + 1,
+            "max_fields": limits.max_form_fields,
+            "max_part_size": limits.max_form_field_bytes,
+        },
     )
-    app.state.context = Context(engine, batcher, limits, jobs, metrics)
     errors.install(app)
-    # The last one added is the outermost: refused bodies are counted too.
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    openapi.install(app)
     # search before images: both have paths under /v1/images.
     for module in (search, images, index, health):
         app.include_router(module.router)

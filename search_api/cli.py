@@ -46,7 +46,8 @@ def cli() -> None:
       lookalike up          then open http://127.0.0.1:8000
 
     Each command has --help with an example. Settings come from options or from the environment:
-    LOOKALIKE_DATA, LOOKALIKE_VAR, LOOKALIKE_BUNDLE, LOOKALIKE_HOST, LOOKALIKE_PORT.
+    LOOKALIKE_DATA, LOOKALIKE_VAR, LOOKALIKE_BUNDLE, LOOKALIKE_HOST, LOOKALIKE_PORT,
+    LOOKALIKE_SERVER and those that `lookalike up --help` shows.
     """
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
@@ -15,23 +16,26 @@ from search_api.errors import Problem
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
 from search_api.results import Page, SearchResult
-from search_api.schemas import ProblemResponse
 from search_api.settings import Limits
 
 
 @dataclass(frozen=True)
 class Context:
-    """One app's parts."""
+    """One app's parts; ``draining`` is set once the service is about to end."""
 
     engine: SearchEngine
     batcher: Batcher[PictureQuery, SearchResult]
     limits: Limits
     jobs: JobRunner
     metrics: Metrics
+    draining: threading.Event = field(default_factory=threading.Event)
 
 
-def get_context(request: Request) -> Context:
-    """The context of the app that serves this request."""
+async def get_context(request: Request) -> Context:
+    """The context of the app that serves this request.
+
+    Async, as all dependencies here, because FastAPI would call a plain function in a thread.
+    """
     context: Context = request.app.state.context
     return context
 
@@ -64,7 +68,7 @@ def make_page(
     return Page(limit, offset, score_threshold, where)
 
 
-def filter_param(
+async def filter_param(
     text: Annotated[
         str | None,
         Query(
@@ -93,7 +97,7 @@ def filter_param(
 FilterParam = Annotated[Filter | None, Depends(filter_param)]
 
 
-def page_params(
+async def page_params(
     context: Ctx,
     where: FilterParam,
     limit: Annotated[int, Query(description="Most points to return, 1 to 1000.")] = 12,
@@ -111,23 +115,17 @@ PageParams = Annotated[Page, Depends(page_params)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of these errors."""
-    return {
-        status: {
-            "model": ProblemResponse,
-            "description": _MEANING[status],
-            "content": {"application/problem+json": {}},
-        }
-        for status in statuses
-    }
+    """OpenAPI's description of these errors; ``search_api.openapi`` adds what all have."""
+    return {status: {"description": _MEANING[status]} for status in statuses}
 
 
 _MEANING = {
+    400: "The request cannot be read.",
     404: "There is no such id.",
     409: "A job is running already; the answer names it.",
     413: "The picture or the request is too large.",
     415: "Not a picture in a format that is known.",
     422: "Something in the request cannot be used; `detail` says what and why.",
-    429: "Too much is waiting; `Retry-After` says when to come back.",
+    429: "Too much is waiting; `Retry-After` says when to come again.",
     503: "The index cannot answer now.",
 }

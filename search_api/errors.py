@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -40,30 +42,43 @@ class Problem(Exception):
         status: HTTP status.
         kind: a short fixed word for programs; becomes the end of ``type``.
         detail: one sentence for people: what was received, what was expected, what to do.
+        headers: of the answer, such as ``Retry-After``.
         more: further members of the answer.
     """
 
-    def __init__(self, status: int, kind: str, detail: str, **more: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.detail = detail
+        self.headers = headers
         self.more = more
 
 
-def respond(request: Request, problem: Problem, headers: Mapping[str, str] = {}) -> JSONResponse:
+def respond(request: Request, problem: Problem) -> Response:
     """The HTTP response for a problem."""
-    return JSONResponse(
-        {
-            "type": f"urn:lookalike:problem:{problem.kind}",
-            "title": HTTPStatus(problem.status).phrase,
-            "status": problem.status,
-            "detail": problem.detail,
-            "instance": request.url.path,
-            **problem.more,
-        },
+    members = {
+        "type": f"urn:lookalike:problem:{problem.kind}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request.url.path,
+        "request_id": getattr(request.state, "request_id", ""),
+        **problem.more,
+    }
+    # ASCII: a detail may quote half a surrogate pair, which UTF-8 cannot write.
+    return Response(
+        json.dumps(members),
         problem.status,
-        headers=dict(headers),
+        headers=dict(problem.headers),
         media_type="application/problem+json",
     )
 
@@ -82,7 +97,9 @@ def as_problem(error: Exception) -> Problem:
         case JobRunningError():
             return Problem(409, "job-running", str(error), job=error.job.id)
         case QueueFullError():
-            return Problem(429, "queue-full", str(error), retry_after=error.retry_after)
+            return Problem(
+                429, "queue-full", str(error), headers={"Retry-After": str(error.retry_after)}
+            )
         case StoreBusyError():
             return Problem(409, "store-busy", str(error))
         case CatalogueError() | SnapshotError():
@@ -102,34 +119,34 @@ _EXPECTED = (
     QueueFullError,
     CatalogueError,
     SnapshotError,
-    Exception,
 )
 
 
 def install(app: FastAPI) -> None:
     """Make ``app`` answer every error as problem+json."""
 
-    async def known(request: Request, error: Exception) -> JSONResponse:
-        problem = as_problem(error)
-        seconds = problem.more.get("retry_after")
-        return respond(request, problem, {"Retry-After": str(seconds)} if seconds else {})
+    async def known(request: Request, error: Exception) -> Response:
+        return respond(request, as_problem(error))
 
     async def gone(request: Request, error: Exception) -> Response:
         # The status that nginx logs for it; nobody reads the answer.
         return Response(status_code=499)
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        detail = str(error.detail)
-        if error.status_code == 404 and detail == "Not Found":
-            detail = f"there is nothing at {request.url.path}; /docs lists what there is"
-        elif error.status_code == 405:
+        status, detail = error.status_code, str(error.detail)
+        kind = HTTPStatus(status).phrase.lower().replace(" ", "-")
+        if status == 404 and detail == "Not Found":
+            detail = f"there is nothing at {request.url.path[:200]}; /docs lists what there is"
+        elif status == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
-            detail = f"{request.method} is not possible at {request.url.path}; use {allowed}"
-        kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        return respond(request, Problem(error.status_code, kind, detail), error.headers or {})
+            detail = f"{request.method} is not possible at {request.url.path[:200]}; use {allowed}"
+        elif status == 400 and detail.startswith("Too many files"):
+            status, kind = 413, "too-many-images"
+            detail = "too many pictures in one request; GET /v1/index names the limits"
+        return respond(request, Problem(status, kind, detail, headers=error.headers or {}))
 
-    async def validation(request: Request, error: Exception) -> JSONResponse:
+    async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         errors = [
             {"in": ".".join(str(part) for part in e["loc"]), "message": e["msg"]}

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from search_api.logs import event
+
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "succeeded", "failed"]
@@ -65,7 +67,9 @@ class JobRunner:
 
     KEPT = 100
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[Job], None] = lambda job: None) -> None:
+        """No jobs yet; ``observe`` is told of each job when it starts and when it has ended."""
+        self._observe = observe
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -103,15 +107,22 @@ class JobRunner:
         def report(stage: str, done: int, total: int) -> None:
             self._change(job_id, stage=stage, done=done, total=total)
 
-        self._change(job_id, state="running")
+        job = self._change(job_id, state="running")
+        self._observe(job)
+        event(log, "job started", job=job_id, kind=job.kind)
         try:
             result = work(report, self._stopping.is_set)
         except Exception as error:
             log.exception("job %s failed", job_id)
-            self._change(job_id, state="failed", error=str(error), finished=time.time())
+            job = self._change(job_id, state="failed", error=str(error), finished=time.time())
         else:
-            self._change(job_id, state="succeeded", result=result, finished=time.time())
+            job = self._change(job_id, state="succeeded", result=result, finished=time.time())
+        self._observe(job)
+        seconds = round((job.finished or job.started) - job.started, 3)
+        event(log, "job ended", job=job_id, kind=job.kind, state=job.state, seconds=seconds)
 
-    def _change(self, job_id: str, **values: object) -> None:
+    def _change(self, job_id: str, **values: object) -> Job:
         with self._lock:
-            self._jobs[job_id] = replace(self._jobs[job_id], **values)  # type: ignore[arg-type]
+            job = replace(self._jobs[job_id], **values)  # type: ignore[arg-type]
+            self._jobs[job_id] = job
+        return job

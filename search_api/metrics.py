@@ -7,6 +7,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from search_api.jobs import Job
+
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -30,22 +33,14 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.requests_running = Gauge(
+            "lookalike_requests_running", "Requests being answered now", registry=self.registry
+        )
         self.stage_seconds = Histogram(
             "lookalike_stage_seconds",
-            "Time spent in one stage of answering",
+            "Time spent in one stage of answering: decode, queue, forward, search, payload",
             ("stage",),
             buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.batch_size = Histogram(
-            "lookalike_batch_size",
-            "Pictures in one forward pass",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
-            registry=self.registry,
-        )
-        self.queue_depth = Gauge(
-            "lookalike_queue_depth",
-            "Pictures that waited when the last batch was taken",
             registry=self.registry,
         )
         self.pictures = Gauge(
@@ -56,10 +51,47 @@ class Metrics:
         )
         self.model = Info("lookalike_model", "The model that answers", registry=self.registry)
 
+        self.batch_size = Histogram(
+            "lookalike_batch_size",
+            "Pictures in one forward pass",
+            buckets=_BATCHES,
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "lookalike_queue_depth", "Pictures waiting for a forward pass", registry=self.registry
+        )
+        self.queue_refused = Counter(
+            "lookalike_queue_refused", "Requests refused, the queue full", registry=self.registry
+        )
+        self.sampled_recall = Gauge(
+            "lookalike_sampled_recall",
+            "Share of the true nearest neighbours that the index finds, on a sample of queries",
+            registry=self.registry,
+        )
+        # Until it is measured there is no recall, and 0 would be a false alarm.
+        self.sampled_recall.set(float("nan"))
+        self.jobs = Counter(
+            "lookalike_jobs",
+            "Jobs by what became of them",
+            ("kind", "state"),
+            registry=self.registry,
+        )
+        self.jobs_running = Gauge(
+            "lookalike_jobs_running", "Jobs running now", ("kind",), registry=self.registry
+        )
+
     def observe_batch(self, size: int, waiting: int) -> None:
         """Count one batch, and note how many pictures still wait."""
         self.batch_size.observe(size)
         self.queue_depth.set(waiting)
+
+    def observe_job(self, job: Job) -> None:
+        """Count a job that has started or ended."""
+        if job.finished is None:
+            self.jobs_running.labels(job.kind).inc()
+        else:
+            self.jobs_running.labels(job.kind).dec()
+            self.jobs.labels(job.kind, job.state).inc()
 
     def observe_stages(self, milliseconds: dict[str, float]) -> None:
         """Count the stages of one answer."""

@@ -1,82 +1,245 @@
-"""What stands around every request: the body limit and the request metrics."""
+"""What stands around every request: its record, the gate, the limits of its body."""
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
 import time
+import uuid
 
+import anyio
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search_api.errors import Problem, respond
+from search_api import logs
+from search_api.access import Access, Level, key_of, needed
+from search_api.errors import Problem, as_problem, respond
 from search_api.metrics import Metrics
+from search_api.settings import Limits
+
+log = logging.getLogger(__name__)
+
+_SENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET = frozenset({"/livez", "/readyz", "/healthz"})
 
 
-class BodyLimit:
-    """Refuses a request body over ``max_bytes`` with 413, while it is being read.
+class RequestRecord:
+    """The outermost layer: gives a request its id, counts it, logs one line, answers what failed.
 
-    A declared length over the limit is refused at once; a body without one (chunked) as soon as
-    it passes the limit, so that no request can fill the memory or the disk.
+    The id is the ``X-Request-ID`` that was sent, where it is sane, else a new one. It goes into the
+    answer's header, every problem, and every line that is logged meanwhile.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self.max_bytes:
-            problem = Problem(413, "too-large", self._refusal(f"{int(declared):,}"))
-            await respond(Request(scope), problem)(scope, receive, send)
-            return
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.max_bytes:
-                # FastAPI lets this kind, and only this kind, through its body parser.
-                raise HTTPException(413, self._refusal(f"more than {self.max_bytes:,}"))
-            return message
-
-        await self.app(scope, counted, send)
-
-    def _refusal(self, size: str) -> str:
-        return (
-            f"the request has {size} bytes, the limit is {self.max_bytes:,};"
-            " send fewer or smaller pictures"
-        )
-
-
-class RequestMetrics:
-    """Counts requests and their time by route."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, draining: threading.Event, max_requests: int
+    ) -> None:
         self.app = app
         self.metrics = metrics
+        self.draining = draining
+        self.max_requests = max_requests
+        self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        sent = Request(scope).headers.get("x-request-id", "")
+        request_id = sent if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        token = logs.request_id.set(request_id)
+        status, bytes_in, bytes_out = 0, 0, 0
+
+        async def received() -> Message:
+            nonlocal bytes_in
+            message = await receive()
+            bytes_in += len(message.get("body", b""))
+            return message
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, bytes_out
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if self.draining.is_set():
+                    # The client opens its next connection elsewhere, and loses no request.
+                    headers["Connection"] = "close"
+            else:
+                bytes_out += len(message.get("body", b""))
             await send(message)
 
+        self.running += 1
+        self.metrics.requests_running.set(self.running)
         try:
-            await self.app(scope, receive, noted)
+            if self.running > self.max_requests and scope["path"] not in _QUIET:
+                problem = Problem(
+                    503,
+                    "overloaded",
+                    f"{self.running - 1:,} requests are being answered already; try again in a"
+                    " second",
+                    headers={"Retry-After": "1"},
+                )
+                await respond(Request(scope), problem)(scope, received, noted)
+            else:
+                await self.app(scope, received, noted)
+        except Exception as error:  # noqa: BLE001 - `as_problem` logs it
+            problem = as_problem(error)
+            if status == 0:
+                await respond(Request(scope), problem)(scope, received, noted)
         finally:
+            self.running -= 1
+            self.metrics.requests_running.set(self.running)
+            seconds = time.perf_counter() - started
             # The route's template, not the path: ids would make a series each.
             route = getattr(scope.get("route"), "path", "unmatched")
-            labels = (scope["method"], route)
-            self.metrics.requests.labels(*labels, str(status)).inc()
-            self.metrics.request_seconds.labels(*labels).observe(time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            labels = (method, route)
+            self.metrics.requests.labels(*labels, str(status or "aborted")).inc()
+            self.metrics.request_seconds.labels(*labels).observe(seconds)
+            client = scope.get("client")
+            logs.event(
+                log,
+                "request",
+                request_id=request_id,
+                method=scope["method"][:16],
+                route=route,
+                path=scope["path"][:200],
+                status=status or None,
+                ms=round(1000 * seconds, 2),
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+                client=client[0] if client else None,
+            )
+            logs.request_id.reset(token)
+
+
+class Gate:
+    """Lets through what the request's key opens; before anything of its body is read.
+
+    Without keys everybody may do everything, except that a web page of another origin may not make
+    its visitor's browser change something.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app = app
+        self.access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except Problem as problem:
+                await respond(Request(scope), problem)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        need = needed(scope["method"], scope["path"])
+        if need is Level.OPEN:
+            return
+        headers = dict(scope["headers"])
+        if not self.access.keys:
+            if need is Level.WRITE:
+                self._check_origin(headers)
+            return
+        key = key_of(headers)
+        level = Level.OPEN if key is None else self.access.keys.level(key)
+        if level >= need:
+            return
+        challenge = 'Bearer realm="lookalike"'
+        if level is Level.OPEN:
+            received = "no API key" if key is None else "an API key that is not known here"
+            raise Problem(
+                401,
+                "no-key" if key is None else "unknown-key",
+                f"the request has {received}; send one as `Authorization: Bearer KEY` or as"
+                " `api-key: KEY`",
+                headers={
+                    "WWW-Authenticate": challenge
+                    + ("" if key is None else ', error="invalid_token"')
+                },
+            )
+        raise Problem(
+            403,
+            "read-only-key",
+            f"{scope['method']} {scope['path'][:200]} changes something and the request's key may"
+            " only read; send a key for writing",
+            headers={"WWW-Authenticate": challenge + ', error="insufficient_scope"'},
+        )
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not origin or origin in self.access.origins or origin.partition("://")[2] == host:
+            return
+        raise Problem(
+            403,
+            "cross-origin",
+            f"a page of {origin[:200]!r} may not change anything at {host[:200]!r}; allow it by"
+            " LOOKALIKE_CORS_ORIGINS, or let the proxy pass the Host header on",
+        )
+
+
+class BodyLimit:
+    """Refuses a body that is too large (413) or too slow (408), while it is being read.
+
+    A declared length over the limit is refused at once; a body without one (chunked) as soon as
+    it passes the limit, so that no request can fill the memory or the disk. Only forms, which hold
+    pictures and are spooled, may be large.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+        most = self.limits.max_body_bytes if form else self.limits.max_json_bytes
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > most:
+            problem = Problem(413, "too-large", _too_large(f"{int(declared):,}", most))
+            await respond(Request(scope), problem)(scope, receive, send)
+            return
+        read = 0
+        complete = False
+        until = time.monotonic() + self.limits.body_seconds
+
+        async def counted() -> Message:
+            nonlocal read, complete
+            if complete:
+                # What is waited for now is the client's going away, and that may take long.
+                return await receive()
+            patience = min(self.limits.body_idle_seconds, until - time.monotonic())
+            try:
+                with anyio.fail_after(max(patience, 0)):
+                    message = await receive()
+            except TimeoutError:
+                # FastAPI lets this kind of error, and only this kind, through its body parser.
+                raise HTTPException(408, self._too_slow(read)) from None
+            read += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if read > most:
+                raise HTTPException(413, _too_large(f"more than {most:,}", most))
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _too_slow(self, read: int) -> str:
+        return (
+            f"the request's body stopped or is too slow after {read:,} bytes; send it within"
+            f" {self.limits.body_seconds:g} seconds, without a pause of more than"
+            f" {self.limits.body_idle_seconds:g}"
+        )
+
+
+def _too_large(size: str, most: int) -> str:
+    return f"the request has {size} bytes, the limit is {most:,}; send fewer or smaller pictures"

@@ -203,13 +203,19 @@ class Health(Schema):
 
 
 class ProblemResponse(BaseModel):
-    """An error, as RFC 9457 problem+json."""
+    """An error, as RFC 9457 problem+json. Some kinds have further members."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(examples=["urn:lookalike:problem:not-a-picture"])
     title: str = Field(examples=["Unsupported Media Type"])
     status: int = Field(examples=[415])
     detail: str = Field(description="What was received, what was expected, what to do.")
-    instance: str = Field(examples=["/v1/search"])
+    instance: str = Field(description="The path that was asked.", examples=["/v1/search"])
+    request_id: str = Field(
+        description="Also in the header `X-Request-ID`, and in the server's log.",
+        examples=["3f2b8c1e9a4d4b0f8e6a7c5d2b1a0f9e"],
+    )
 
 
 def image(entry_id: int, payload: dict[str, Any]) -> Image:

@@ -1,35 +1,60 @@
-"""How an instance is set up: places, address and limits."""
+"""How an instance is set up: places, address, keys, limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from embed.bundle import PRETRAINED
 from embed.pictures import PictureLimits
+from search_api.access import Access
+
+Number = TypeVar("Number", int, float)
+
+
+def _limit(default: Number, help_: str) -> Number:
+    """A limit with its default and the words that `--help` shows for its option."""
+    value: Number = field(default=default, metadata={"help": help_})
+    return value
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """What one request, and all of them together, may cost.
 
-    Attributes:
-        picture: bounds of each uploaded picture.
-        max_body_bytes: largest request body, bytes; enforced while it is being read.
-        max_images: most pictures in one ``/v1/classify``.
-        max_limit: largest ``limit``.
-        max_offset: largest ``offset``.
-        max_batch: most pictures in one forward pass.
-        max_waiting: pictures that may wait for their forward pass; beyond that 429.
+    Each field but ``picture`` is also an option of `lookalike up` and `serve` and an environment
+    variable (``max_images``: ``--max-images``, ``LOOKALIKE_MAX_IMAGES``), made from its metadata;
+    those of ``picture`` are ``LOOKALIKE_MAX_PICTURE_BYTES`` and ``LOOKALIKE_MAX_PICTURE_PIXELS``.
     """
 
     picture: PictureLimits = field(default_factory=PictureLimits)
-    max_body_bytes: int = 64 * 2**20
-    max_images: int = 256
-    max_limit: int = 1000
-    max_offset: int = 10_000
-    max_batch: int = 64
-    max_waiting: int = 256
+    max_body_bytes: int = _limit(64 * 2**20, "Largest request with pictures, bytes.")
+    max_json_bytes: int = _limit(2**20, "Largest request of any other kind, bytes.")
+    max_images: int = _limit(256, "Most pictures in one request.")
+    max_form_fields: int = _limit(64, "Most text fields in one form.")
+    max_form_field_bytes: int = _limit(64 * 2**10, "Largest text field of a form, bytes.")
+    max_limit: int = _limit(1000, "Largest `limit` of a search.")
+    max_offset: int = _limit(10_000, "Largest `offset` of a search.")
+    max_batch: int = _limit(64, "Most pictures in one forward pass.")
+    max_waiting: int = _limit(256, "Pictures that may wait for theirs; more are answered 429.")
+    max_requests: int = _limit(1000, "Most requests at a time; more are answered 503.")
+    header_seconds: float = _limit(10.0, "Longest time for the head of a request, seconds.")
+    body_seconds: float = _limit(60.0, "Longest time for the body of a request, seconds.")
+    body_idle_seconds: float = _limit(10.0, "Longest pause within the body, seconds.")
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """How the service ends after SIGTERM.
+
+    Attributes:
+        drain_seconds: how long new connections are still served, while /readyz says no; a load
+            balancer needs this long to look away.
+        grace_seconds: when the process is gone, at the latest, counted from the signal.
+    """
+
+    drain_seconds: float = 1.0
+    grace_seconds: float = 25.0
 
 
 @dataclass(frozen=True)
@@ -39,15 +64,21 @@ class Settings:
     Attributes:
         data: corpus root, or None to look for CIFAR-10.
         var: folder of the catalogue and the index.
-        bundle: folder of the trained model.
+        bundle: folder of the trained model, or None for the one that ships.
         host: address to listen on.
         port: TCP port to listen on.
-        limits: what one request may ask for.
+        access: keys and origins.
+        limits: what requests may cost.
+        shutdown: how the service ends.
+        log_format: ``json``, ``text``, or None for text on a terminal and JSON elsewhere.
     """
 
     data: Path | None = None
     var: Path = Path("var")
-    bundle: Path = PRETRAINED
+    bundle: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
+    access: Access = field(default_factory=Access)
     limits: Limits = field(default_factory=Limits)
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    log_format: str | None = None

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from index import snapshots
 from index.catalogue import Catalogue
-from search_api.commands.open import build as build_engine
-from search_api.commands.open import open_engine
+from search_api.commands import remote
 from search_api.commands.options import (
     bundle_option,
     data_option,
     json_option,
     print_json,
+    say,
     together,
     var_option,
 )
-from search_api.engine import catalogue_path
+from search_api.commands.remote import server_options
 
 
 @click.group()
@@ -27,19 +28,39 @@ def index() -> None:
 
 
 @index.command()
-@together(data_option, var_option, bundle_option)
+@together(data_option, var_option, bundle_option, server_options)
 @click.option("--reembed", is_flag=True, help="Embed everything again, also what is known.")
 @json_option
-def build(data: Path | None, var: Path, bundle: Path | None, reembed: bool, as_json: bool) -> None:
+def build(
+    data: Path | None,
+    var: Path,
+    bundle: Path | None,
+    server: str | None,
+    api_key: str | None,
+    reembed: bool,
+    as_json: bool,
+) -> None:
     """Bring the store up to date with the corpus.
 
     Embeds what is new, drops what is gone, builds a new index beside the old one and switches.
     A server that runs on the same store goes on answering and takes up the new index by itself.
 
     \b
-    Example:
+    Examples:
       lookalike index build --data ~/Pictures --var ~/lookalike
+      lookalike index build --server http://127.0.0.1:8000
     """
+    if server:
+        with remote.connect(server, api_key) as client:
+            result = remote.rebuild(client, reembed).result or {}
+        say(", ".join(f"{name} {count:,}" for name, count in result.items()))
+        if as_json:
+            print_json(result)
+        return
+    # Torch is imported only where the work is done here.
+    from search_api.commands.open import build as build_engine
+    from search_api.commands.open import open_engine
+
     with open_engine(data, var, bundle) as engine:
         counts = build_engine(engine, reembed)
         if as_json:
@@ -56,18 +77,35 @@ def build(data: Path | None, var: Path, bundle: Path | None, reembed: bool, as_j
 
 
 @index.command()
-@var_option
-@json_option
-def status(var: Path, as_json: bool) -> None:
+@together(var_option, server_options, json_option)
+def status(var: Path, server: str | None, api_key: str | None, as_json: bool) -> None:
     """Show what is in the store, without loading a model.
 
     \b
-    Example:
+    Examples:
       lookalike index status --json
+      lookalike index status --server http://127.0.0.1:8000
     """
+    if server:
+        with remote.connect(server, api_key) as client:
+            values = remote.status(client)
+    else:
+        values = _status_here(var)
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count:,}" for key, count in value.items()) or "none"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        click.echo(f"{name:<11} {value}")
+
+
+def _status_here(var: Path) -> dict[str, Any]:
     manifest = snapshots.read_manifest(var)
     with _catalogue(var) as catalogue:
-        values = {
+        return {
             "store": str(var),
             "corpus": catalogue.get_meta("corpus"),
             "pictures": catalogue.count(),
@@ -80,15 +118,6 @@ def status(var: Path, as_json: bool) -> None:
             "labels": catalogue.label_counts(),
             "splits": catalogue.split_counts(),
         }
-    if as_json:
-        print_json(values)
-        return
-    for name, value in values.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {count:,}" for key, count in value.items()) or "none"
-        elif isinstance(value, int):
-            value = f"{value:,}"
-        click.echo(f"{name:<11} {value}")
 
 
 @index.command()
@@ -125,6 +154,8 @@ def verify(context: click.Context, var: Path, as_json: bool) -> None:
 
 
 def _catalogue(var: Path) -> Catalogue:
+    from search_api.engine import catalogue_path
+
     path = catalogue_path(var)
     if not path.exists():
         raise click.ClickException(

@@ -9,6 +9,7 @@ from pathlib import Path
 from embed.bundle import MANIFEST, PRETRAINED, Bundle
 from embed.corpus import Corpus, find_corpus
 from embed.encoder import Encoder
+from embed.pictures import PictureLimits
 from search_api.commands.options import Bars, say
 from search_api.engine import SearchEngine
 from search_api.ingest import Counts
@@ -33,17 +34,21 @@ def load_encoder(folder: Path) -> Encoder:
 
 
 @contextmanager
-def open_engine(data: Path | None, var: Path, bundle: Path | None) -> Iterator[SearchEngine]:
+def open_engine(
+    data: Path | None, var: Path, bundle: Path | None, limits: PictureLimits = PictureLimits()
+) -> Iterator[SearchEngine]:
     """The engine over a store that is not built yet, or not loaded yet."""
     encoder = load_encoder(find_bundle(bundle, var))
-    with engine_over(find_corpus(data, say), var, encoder) as engine:
+    with engine_over(find_corpus(data, say, limits), var, encoder, limits) as engine:
         yield engine
 
 
 @contextmanager
-def engine_over(corpus: Corpus, var: Path, encoder: Encoder) -> Iterator[SearchEngine]:
+def engine_over(
+    corpus: Corpus, var: Path, encoder: Encoder, limits: PictureLimits = PictureLimits()
+) -> Iterator[SearchEngine]:
     """The engine over parts that are there already; closed at the end."""
-    engine = SearchEngine(encoder, corpus, var)
+    engine = SearchEngine(encoder, corpus, var, limits)
     try:
         yield engine
     finally:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import socket
+import sys
 import threading
-from pathlib import Path
 
 import click
-import uvicorn
 
 from embed.corpus import find_corpus
 from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
+from search_api import logs
 from search_api.app import create_app
+from search_api.commands.instance import instance_options
 from search_api.commands.open import (
     build,
     engine_over,
@@ -21,23 +24,15 @@ from search_api.commands.open import (
     load_encoder,
     open_engine,
 )
-from search_api.commands.options import (
-    bundle_option,
-    data_option,
-    host_option,
-    port_option,
-    say,
-    together,
-    var_option,
-)
+from search_api.commands.options import say
 from search_api.engine import SearchEngine
-
-_serving_options = together(data_option, var_option, bundle_option, host_option, port_option)
+from search_api.server import Server
+from search_api.settings import Settings
 
 
 @click.command()
-@_serving_options
-def up(data: Path | None, var: Path, bundle: Path | None, host: str, port: int) -> None:
+@instance_options
+def up(settings: Settings) -> None:
     """Make everything ready and serve: what `make run` does.
 
     Finds the pictures, loads the model (or trains one), builds the index where that is needed,
@@ -48,22 +43,23 @@ def up(data: Path | None, var: Path, bundle: Path | None, host: str, port: int) 
       lookalike up
       LOOKALIKE_VAR=/tmp/second LOOKALIKE_PORT=8001 lookalike up --data ~/Pictures
     """
-    with _listen(host, port) as listener:
-        corpus = find_corpus(data, say)
-        folder = find_bundle(bundle, var)
-        if bundle is None and not has_bundle(folder):
+    picture = settings.limits.picture
+    with _listen(settings.host, settings.port) as listener:
+        corpus = find_corpus(settings.data, say, picture)
+        folder = find_bundle(settings.bundle, settings.var)
+        if settings.bundle is None and not has_bundle(folder):
             # Imports train only here: serving with a model that is there does not need it.
             from search_api.commands.training import train_default
 
-            folder = train_default(corpus, var)
-        with engine_over(corpus, var, load_encoder(folder)) as engine:
+            folder = train_default(corpus, settings.var)
+        with engine_over(corpus, settings.var, load_encoder(folder), picture) as engine:
             _make_ready(engine)
-            _serve(engine, listener)
+            _serve(engine, listener, settings)
 
 
 @click.command()
-@_serving_options
-def serve(data: Path | None, var: Path, bundle: Path | None, host: str, port: int) -> None:
+@instance_options
+def serve(settings: Settings) -> None:
     """Serve an index that is built already.
 
     Refuses, rather than rebuild, where the index belongs to another model or corpus.
@@ -72,10 +68,15 @@ def serve(data: Path | None, var: Path, bundle: Path | None, host: str, port: in
     Example:
       lookalike serve --port 8080
     """
-    with _listen(host, port) as listener, open_engine(data, var, bundle) as engine:
+    with (
+        _listen(settings.host, settings.port) as listener,
+        open_engine(
+            settings.data, settings.var, settings.bundle, settings.limits.picture
+        ) as engine,
+    ):
         engine.check_corpus()
         engine.load()
-        _serve(engine, listener)
+        _serve(engine, listener, settings)
 
 
 def _make_ready(engine: SearchEngine) -> None:
@@ -124,15 +125,24 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(engine: SearchEngine, listener: socket.socket) -> None:
+def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) -> None:
+    logs.configure(settings.log_format)
     host, port = listener.getsockname()[:2]
     if engine.corpus.notice:
         say(f"\n*** SAMPLE *** {engine.corpus.notice}\n")
     shown = f"[{host}]" if ":" in host else host
-    config = uvicorn.Config(create_app(engine), log_level="warning", access_log=False)
-    server = uvicorn.Server(config)
+    app = create_app(engine, settings.limits, settings.access)
+
+    def ready() -> None:
+        click.echo(f"Lookalike is ready: http://{shown}:{port} (Ctrl-C stops it)")
+
+    server = Server(app, settings.limits, settings.shutdown, ready)
     listener.listen(2048)
     # The first visitor should not wait for the pictures to be read from disk.
     threading.Thread(target=engine.warm, name="warm", daemon=True).start()
-    click.echo(f"Lookalike is ready: http://{shown}:{port} (Ctrl-C stops it)")
     server.run(sockets=[listener])
+    # All is closed and on disk. The interpreter's own way out runs the destructors of native
+    # libraries, and where one of those waits, not even the timer of the grace time gets its turn.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

@@ -12,7 +12,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?")
-def livez() -> schemas.Health:
+async def livez() -> schemas.Health:
     """Always 200 while the process answers at all; restart it if this fails.
 
     Example: `curl http://127.0.0.1:8000/livez`
@@ -26,23 +26,25 @@ def livez() -> schemas.Health:
     summary="Can it answer searches?",
     responses=problems(503),
 )
-def readyz(context: Ctx) -> schemas.Health:
-    """200 once an index is loaded; send no traffic before.
+async def readyz(context: Ctx) -> schemas.Health:
+    """200 once an index is loaded, and until the service is told to end; send no traffic else.
 
     Example: `curl http://127.0.0.1:8000/readyz`
     """
+    if context.draining.is_set():
+        raise Problem(503, "draining", "this server is about to end; send requests to another")
     if not context.engine.ready:
         raise Problem(503, "not-ready", "no index is loaded yet; wait, or build one")
     return schemas.Health(status="ok")
 
 
 @router.get("/healthz", operation_id="healthz", summary="Alive and ready?", responses=problems(503))
-def healthz(context: Ctx) -> schemas.Health:
+async def healthz(context: Ctx) -> schemas.Health:
     """The same as `/readyz`, under the older name.
 
     Example: `curl http://127.0.0.1:8000/healthz`
     """
-    return readyz(context)
+    return await readyz(context)
 
 
 @router.get(

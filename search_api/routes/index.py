@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from search_api import schemas
 from search_api.context import Ctx, problems
@@ -81,7 +81,7 @@ def rebuild_index(
     summary="How far a job is",
     responses=problems(404),
 )
-def get_job(context: Ctx, job_id: str) -> schemas.Job:
+def get_job(context: Ctx, job_id: Annotated[str, Path(description="The job's id.")]) -> schemas.Job:
     """State, progress, and the error where it failed.
 
     Example: `curl http://127.0.0.1:8000/v1/jobs/5f0c` with the `id` that the rebuild answered.

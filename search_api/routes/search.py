@@ -128,7 +128,9 @@ def recommend(context: Ctx, request: schemas.RecommendRequest) -> schemas.Points
     responses=problems(404, 422, 503),
 )
 def similar(
-    context: Ctx, page: PageParams, image_id: Annotated[int, Path(ge=0, le=2**63 - 1)]
+    context: Ctx,
+    page: PageParams,
+    image_id: Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")],
 ) -> schemas.Points:
     """More like this one: the picture itself is left out.
 

@@ -1,6 +1,8 @@
 // The HTTP API, one function a route. Every failure is an ApiError with words for people,
 // except an abort, which stays a DOMException named "AbortError".
 
+import { askForKey, currentKey, keyHeaders } from "./key.js";
+
 export class ApiError extends Error {
   constructor(message, status, problem = {}) {
     super(message);
@@ -33,16 +35,29 @@ async function send(path, { params = {}, ...options } = {}) {
     if (value !== null && value !== undefined) query.set(key, String(value));
   }
   const text = query.toString();
-  let response;
-  try {
-    response = await fetch(text ? `${path}?${text}` : path, options);
-  } catch (error) {
-    if (isAbort(error)) throw error;
-    throw new ApiError(NO_ANSWER, 0);
+  for (;;) {
+    const key = currentKey();
+    let response;
+    try {
+      const headers = { ...options.headers, ...keyHeaders() };
+      response = await fetch(text ? `${path}?${text}` : path, { ...options, headers });
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      throw new ApiError(NO_ANSWER, 0);
+    }
+    if (response.ok) return response;
+    const refused = await refusal(response);
+    const why = KEY_WANTED[refused.problem.type];
+    // Another request may have asked for the key meanwhile; then this one only tries again.
+    if (why === undefined || (currentKey() === key && !(await askForKey(why)))) throw refused;
   }
-  if (!response.ok) throw await refusal(response);
-  return response;
 }
+
+const KEY_WANTED = {
+  "urn:lookalike:problem:no-key": "This server answers those who have a key.",
+  "urn:lookalike:problem:unknown-key": "The server does not know that key. Check it and try again.",
+  "urn:lookalike:problem:read-only-key": "Your key may only search. Changing the index needs another.",
+};
 
 /** Reads the body of an answer; a body cut off half way counts as no answer. */
 async function body(response, read) {

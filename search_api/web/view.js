@@ -1,5 +1,7 @@
 // Drawing. Everything from the API goes in as text (textContent, attributes), never as HTML.
 
+import { showPicture } from "./key.js";
+
 export const byId = (id) => document.getElementById(id);
 
 /** An element with properties and children; strings become text nodes, null is left out. */
@@ -41,7 +43,7 @@ export function picture(src, alt) {
   image.addEventListener("error", () => {
     image.replaceWith(el("span", { className: "no-preview", textContent: "No preview" }));
   });
-  image.src = src;
+  showPicture(image, src);
   return image;
 }
 

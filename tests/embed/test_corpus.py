@@ -258,3 +258,23 @@ def test_the_real_cifar10() -> None:
     assert {name: test_labels.count(name) for name in CIFAR10_CLASSES} == dict.fromkeys(
         CIFAR10_CLASSES, 1000
     )
+
+
+def test_what_is_not_a_picture_file_is_not_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    put(root / "a.png")
+    os.mkfifo(root / "pipe.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    corpus = FolderCorpus(root)
+    for source in (
+        "pipe.png",
+        "loop.png",
+        "a\0.png",
+        "../" + "x" * 5000,
+        "/etc/passwd",
+        "/dev/zero",
+    ):
+        with pytest.raises(CorpusError) as caught:
+            corpus.read(source)
+        # The words go to whoever asked for the picture, and the place is not theirs to know.
+        assert str(tmp_path) not in str(caught.value)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -233,3 +235,29 @@ def test_jpeg_scaled_and_turned_keeps_the_shorter_side() -> None:
 
 def test_png_is_never_scaled() -> None:
     assert decode(encoded(slope(320, 480), "PNG"), at_least=32).shape == (320, 480, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_large_pictures_are_averaged_down(mode: str) -> None:
+    left = Image.new("RGB", (1200, 2100), (200, 0, 0))
+    picture = Image.new("RGB", (2400, 2100), (0, 0, 100))
+    picture.paste(left)
+    data = encoded(picture.convert(mode), "PNG")
+    whole = decode(data)
+    assert whole.shape == (2100, 2400, 3)
+    small = decode(data, at_least=32)
+    factor = 2100 // (8 * 32)
+    assert small.shape == (-(-2100 // factor), 2400 // factor, 3)
+    # Each half keeps its colour, on its side.
+    assert np.array_equal(small[:, :140], np.broadcast_to(whole[0, 0], (263, 140, 3)))
+    assert np.array_equal(small[:, -140:], np.broadcast_to(whole[0, -1], (263, 140, 3)))
+
+
+def test_a_large_picture_is_turned_as_its_exif_says() -> None:
+    picture = Image.new("RGB", (2400, 2000), (200, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    assert decode(buffer.getvalue()).shape == (2400, 2000, 3)
+    assert decode(buffer.getvalue(), at_least=100).shape == (1200, 1000, 3)

@@ -1,0 +1,15 @@
+"""A typed client of the HTTP API, sync and async. It needs neither a model nor an index.
+
+from search_api.client import Client
+
+with Client("http://127.0.0.1:8000", api_key="...") as lookalike:
+    answer = lookalike.search(Path("cat.jpg"), limit=5)
+    print(answer.prediction.label, [point.id for point in answer.points])
+"""
+
+from search_api.client.asynchronous import AsyncClient
+from search_api.client.calls import Picture
+from search_api.client.errors import ProblemError, UnreachableError
+from search_api.client.synchronous import Client
+
+__all__ = ["AsyncClient", "Client", "Picture", "ProblemError", "UnreachableError"]

@@ -1,0 +1,198 @@
+"""The API's operations as requests, for both clients: what to send, how to read the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from search_api import schemas
+from search_api.client.errors import UnreachableError
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
+
+Picture = bytes | Path
+"""An encoded picture, or the file that holds it."""
+
+Filter = dict[str, Any]
+"""``{"must": [...], "should": [...], "must_not": [...]}``."""
+
+Strategy = Literal["average_vector", "best_score"]
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, which may be sent more than once, and how to read its answer."""
+
+    method: str
+    path: str
+    read: Callable[[httpx2.Response], T]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When a request that was refused for now is sent again.
+
+    Only after 429 and 503 with ``Retry-After``: then the server has done nothing of it.
+
+    Attributes:
+        times: how often, at most.
+        longest_seconds: the longest wait that is worth it; a longer one is an error at once.
+    """
+
+    times: int = 3
+    longest_seconds: float = 10.0
+
+    def wait(self, response: httpx2.Response, tried: int) -> float | None:
+        """Seconds until the next try, or None to give up."""
+        text = response.headers.get("retry-after", "")
+        if response.status_code not in (429, 503) or tried >= self.times or not text.isdigit():
+            return None
+        seconds = float(text)
+        return seconds if seconds <= self.longest_seconds else None
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """What every request carries."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def search(
+    image: Picture,
+    limit: int,
+    offset: int,
+    score_threshold: float | None,
+    where: Filter | None,
+) -> Call[schemas.SearchResponse]:
+    """`POST /v1/search`."""
+    options = {
+        "params": _page(limit, offset, score_threshold, where),
+        "files": {"image": _file(image)},
+    }
+    return Call("POST", "/v1/search", _reads(schemas.SearchResponse), options)
+
+
+def classify(images: Sequence[Picture]) -> Call[schemas.ClassifyResponse]:
+    """`POST /v1/classify`."""
+    options = {"files": [("images", _file(image)) for image in images]}
+    return Call("POST", "/v1/classify", _reads(schemas.ClassifyResponse), options)
+
+
+def recommend(
+    positive: Sequence[int],
+    negative: Sequence[int],
+    strategy: Strategy,
+    limit: int,
+    offset: int,
+    score_threshold: float | None,
+    where: Filter | None,
+) -> Call[schemas.Points]:
+    """`POST /v1/recommend`."""
+    asked = schemas.RecommendRequest.model_construct(
+        positive=list(positive),
+        negative=list(negative),
+        strategy=strategy,
+        limit=limit,
+        offset=offset,
+        score_threshold=score_threshold,
+        filter=where,
+    )
+    return Call(
+        "POST", "/v1/recommend", _reads(schemas.Points), {"json": asked.model_dump(by_alias=True)}
+    )
+
+
+def similar(
+    image_id: int, limit: int, offset: int, score_threshold: float | None, where: Filter | None
+) -> Call[schemas.Points]:
+    """`GET /v1/images/{id}/similar`."""
+    options = {"params": _page(limit, offset, score_threshold, where)}
+    return Call("GET", f"/v1/images/{int(image_id)}/similar", _reads(schemas.Points), options)
+
+
+def list_images(limit: int, after: int, where: Filter | None) -> Call[schemas.Images]:
+    """`GET /v1/images`."""
+    options = {"params": _some(limit=limit, after=after, filter=_filter(where))}
+    return Call("GET", "/v1/images", _reads(schemas.Images), options)
+
+
+def examples(per_class: int) -> Call[schemas.Examples]:
+    """`GET /v1/images/examples`."""
+    options = {"params": {"per_class": per_class}}
+    return Call("GET", "/v1/images/examples", _reads(schemas.Examples), options)
+
+
+def get_image(image_id: int) -> Call[schemas.Image]:
+    """`GET /v1/images/{id}`."""
+    return Call("GET", f"/v1/images/{int(image_id)}", _reads(schemas.Image))
+
+
+def get_image_file(image_id: int, size: int | None) -> Call[bytes]:
+    """`GET /v1/images/{id}/file`."""
+    options = {"params": _some(size=size)}
+    return Call("GET", f"/v1/images/{int(image_id)}/file", lambda r: r.content, options)
+
+
+def index_info() -> Call[schemas.IndexInfo]:
+    """`GET /v1/index`."""
+    return Call("GET", "/v1/index", _reads(schemas.IndexInfo))
+
+
+def rebuild_index(reembed: bool) -> Call[schemas.Job]:
+    """`POST /v1/index/rebuild`."""
+    options = {"params": {"reembed": reembed}}
+    return Call("POST", "/v1/index/rebuild", _reads(schemas.Job), options)
+
+
+def get_job(job_id: str) -> Call[schemas.Job]:
+    """`GET /v1/jobs/{id}`."""
+    if not job_id.isalnum():
+        raise ValueError(f"{job_id!r} is not the id of a job; expected letters and digits")
+    return Call("GET", f"/v1/jobs/{job_id}", _reads(schemas.Job))
+
+
+def health(path: Literal["/livez", "/readyz", "/healthz"]) -> Call[schemas.Health]:
+    """`GET /livez`, `/readyz` or `/healthz`."""
+    return Call("GET", path, _reads(schemas.Health))
+
+
+def metrics() -> Call[str]:
+    """`GET /metrics`."""
+    return Call("GET", "/metrics", lambda response: response.text)
+
+
+def _reads(model: type[Model]) -> Callable[[httpx2.Response], Model]:
+    def read(response: httpx2.Response) -> Model:
+        try:
+            # A newer server may say more than this client knows.
+            return model.model_validate_json(response.content, extra="ignore")
+        except ValidationError as error:
+            url = str(response.request.url.copy_with(query=None))
+            raise UnreachableError(url, f"the answer is not Lookalike's: {error.title}") from error
+
+    return read
+
+
+def _file(image: Picture) -> tuple[str, bytes]:
+    return (image.name, image.read_bytes()) if isinstance(image, Path) else ("picture", image)
+
+
+def _page(
+    limit: int, offset: int, score_threshold: float | None, where: Filter | None
+) -> dict[str, Any]:
+    return _some(limit=limit, offset=offset, score_threshold=score_threshold, filter=_filter(where))
+
+
+def _filter(where: Filter | None) -> str | None:
+    return None if where is None else json.dumps(where)
+
+
+def _some(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,163 @@
+"""The sync client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+import httpx2
+
+from search_api import schemas
+from search_api.client import calls
+from search_api.client.calls import Call, Filter, Picture, Retry, Strategy
+from search_api.client.errors import ProblemError, UnreachableError
+
+T = TypeVar("T")
+
+
+class Client:
+    """Asks one server; a method an operation, named as its operation id. Use it as a context.
+
+    Every method raises ``ProblemError`` where the server refuses and ``UnreachableError`` where
+    nothing, or nothing sensible, answers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retry: Retry = Retry(),
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """A client of the server at ``url``, such as ``http://127.0.0.1:8000``.
+
+        Args:
+            url: where the server listens.
+            api_key: sent with every request.
+            timeout: longest wait for the server, seconds.
+            retry: when to ask again what was refused for now.
+            transport: instead of the network, for tests.
+        """
+        self.url = url.rstrip("/")
+        self._retry = retry
+        self._http = httpx2.Client(
+            base_url=self.url, headers=calls.headers(api_key), timeout=timeout, transport=transport
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def search(
+        self,
+        image: Picture,
+        *,
+        limit: int = 12,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        filter: Filter | None = None,
+    ) -> schemas.SearchResponse:
+        """Class and nearest neighbours of a picture."""
+        return self._send(calls.search(image, limit, offset, score_threshold, filter))
+
+    def classify(self, images: Sequence[Picture]) -> schemas.ClassifyResponse:
+        """Classes of several pictures; a bad one has its own ``error``."""
+        return self._send(calls.classify(images))
+
+    def recommend(
+        self,
+        positive: Sequence[int],
+        negative: Sequence[int] = (),
+        *,
+        strategy: Strategy = "average_vector",
+        limit: int = 12,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        filter: Filter | None = None,
+    ) -> schemas.Points:
+        """Pictures like some stored ones and unlike others."""
+        return self._send(
+            calls.recommend(positive, negative, strategy, limit, offset, score_threshold, filter)
+        )
+
+    def similar(
+        self,
+        image_id: int,
+        *,
+        limit: int = 12,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        filter: Filter | None = None,
+    ) -> schemas.Points:
+        """Nearest neighbours of a stored picture."""
+        return self._send(calls.similar(image_id, limit, offset, score_threshold, filter))
+
+    def list_images(
+        self, *, limit: int = 100, after: int = -1, filter: Filter | None = None
+    ) -> schemas.Images:
+        """Stored pictures by ascending id, above ``after``."""
+        return self._send(calls.list_images(limit, after, filter))
+
+    def examples(self, per_class: int = 1) -> schemas.Examples:
+        """Stored pictures to try a search with."""
+        return self._send(calls.examples(per_class))
+
+    def get_image(self, image_id: int) -> schemas.Image:
+        """What is stored about a picture."""
+        return self._send(calls.get_image(image_id))
+
+    def get_image_file(self, image_id: int, *, size: int | None = None) -> bytes:
+        """The picture itself, PNG or JPEG; ``size`` is its longest side in pixels."""
+        return self._send(calls.get_image_file(image_id, size))
+
+    def index_info(self) -> schemas.IndexInfo:
+        """What is indexed, and by which model."""
+        return self._send(calls.index_info())
+
+    def rebuild_index(self, *, reembed: bool = False) -> schemas.Job:
+        """Start to bring the index up to date; follow it with ``get_job``."""
+        return self._send(calls.rebuild_index(reembed))
+
+    def get_job(self, job_id: str) -> schemas.Job:
+        """How far a job is."""
+        return self._send(calls.get_job(job_id))
+
+    def livez(self) -> schemas.Health:
+        """Whether the server's process is alive."""
+        return self._send(calls.health("/livez"))
+
+    def readyz(self) -> schemas.Health:
+        """Whether the server can answer searches."""
+        return self._send(calls.health("/readyz"))
+
+    def healthz(self) -> schemas.Health:
+        """The same as ``readyz``."""
+        return self._send(calls.health("/healthz"))
+
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus' text format."""
+        return self._send(calls.metrics())
+
+    def _send(self, call: Call[T]) -> T:
+        tried = 0
+        while True:
+            try:
+                response = self._http.request(call.method, call.path, **call.options)
+            except (httpx2.RequestError, httpx2.InvalidURL) as error:
+                raise UnreachableError(self.url, str(error) or type(error).__name__) from error
+            if response.is_success:
+                return call.read(response)
+            wait = self._retry.wait(response, tried)
+            if wait is None:
+                raise ProblemError.of(response)
+            time.sleep(wait)
+            tried += 1

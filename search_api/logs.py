@@ -1,0 +1,82 @@
+"""The log: one line an event, as JSON or as text, with the id of the request that caused it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered; set by the middleware."""
+
+FORMATS = ("json", "text")
+
+
+def event(log: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Log ``message`` with ``fields``; they become members of the JSON, ``name=value`` of the text.
+
+    Never give it a picture, a key or a request's body.
+    """
+    if log.isEnabledFor(level):
+        log.log(level, message, extra={"fields": fields})
+
+
+def configure(format_: str | None = None) -> None:
+    """Send every log of the process, also uvicorn's, to stderr in one format.
+
+    Args:
+        format_: ``json`` or ``text``; None takes text on a terminal and JSON elsewhere.
+    """
+    if format_ is None:
+        format_ = "text" if sys.stderr.isatty() else "json"
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _members(record: logging.LogRecord) -> dict[str, Any]:
+    members: dict[str, Any] = dict(getattr(record, "fields", {}))
+    if "request_id" not in members and (of := request_id.get()) is not None:
+        members["request_id"] = of
+    return members
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_members(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        # ASCII alone: no character of a request can end the line or colour a terminal.
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time, level, message and ``name=value``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().replace("\n", " ").replace("\r", " ")
+        words = [f"{_time(record)} {record.levelname.lower():<7} {message}"]
+        for name, value in _members(record).items():
+            text = str(value)
+            plain = text.isascii() and text.isprintable() and " " not in text
+            words.append(f"{name}={text if plain else json.dumps(text)}")
+        line = " ".join(words)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line

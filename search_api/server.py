@@ -1,0 +1,185 @@
+"""The process around the app: how connections end, and how the process does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from search_api.context import Context
+from search_api.logs import event
+from search_api.settings import Limits, Shutdown
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS = 5
+_LINGER_SECONDS = 2
+
+
+class _Protocol(H11Protocol):
+    """Uvicorn's, except that what is not HTTP is answered as a problem too.
+
+    After that answer the rest of what the client sends is read and thrown away: closing at once
+    would reset the connection, and the client would never see why.
+    """
+
+    _lingering = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._lingering:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            request_id = uuid.uuid4().hex
+            event(
+                log, "request", status=400, request_id=request_id, client=(self.client or [""])[0]
+            )
+            members = {
+                "type": "urn:lookalike:problem:bad-request",
+                "title": "Bad Request",
+                "status": 400,
+                "detail": "what was received is not HTTP/1.1; look at the request's first lines",
+                "instance": "",
+                "request_id": request_id,
+            }
+            body = json.dumps(members).encode()
+            headers = [
+                ("Content-Type", "application/problem+json"),
+                ("Content-Length", str(len(body))),
+                ("X-Request-ID", request_id),
+                ("Connection", "close"),
+            ]
+            response = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+            for part in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(part) or b"")
+            self._lingering = True
+            self.transport.write_eof()
+            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        else:
+            # An answer is under way, and only its being cut off can say that something is wrong.
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, with a drain before it stops and an end to connections that say nothing.
+
+    On SIGTERM /readyz says no at once and a running job is asked to stop, while requests, on new
+    connections too, are still answered for ``drain_seconds``. Then the listener closes, what is in
+    flight is answered, and the process ends, at the latest after ``grace_seconds``. A second
+    signal, or Ctrl-C, leaves out the drain.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        limits: Limits,
+        shutdown: Shutdown,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """A server of ``app``; ``on_ready`` is called once it answers."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(
+                    1, int(shutdown.grace_seconds - shutdown.drain_seconds)
+                ),
+            )
+        )
+        self.limits = limits
+        self.shutdown_settings = shutdown
+        self.context: Context = app.state.context
+        self._on_ready = on_ready
+        self._drained: float | None = None
+        self._told = False
+        self._timer: threading.Timer | None = None
+        self._idle: dict[Any, tuple[Any, float]] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, then say so."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; called between two instructions of the main thread, so it only notes."""
+        self.context.draining.set()
+        if sig == signal.SIGTERM and self._drained is None:
+            # Not passed on to uvicorn, which would end the process by the same signal again:
+            # an orderly end has exit code 0.
+            self._drained = time.monotonic() + self.shutdown_settings.drain_seconds
+        elif sig == signal.SIGTERM:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: look whether to end; once a second: end silent connections."""
+        if counter % 10 == 0:
+            self._end_silent_connections()
+        if self.context.draining.is_set() and not self._told:
+            self._told = True
+            event(log, "draining", seconds=self.shutdown_settings.drain_seconds)
+            threading.Thread(target=self.context.jobs.stop, name="stop", daemon=True).start()
+            self._watch()
+        if self._drained is not None and time.monotonic() >= self._drained:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _watch(self) -> None:
+        """End the process when its grace is over, whatever a thread is still doing.
+
+        Nothing is lost: what was acknowledged is on disk, and a job goes on at the next start.
+        """
+
+        def end() -> None:
+            event(log, "the grace time is over", logging.ERROR)
+            os._exit(1)
+
+        self._timer = threading.Timer(self.shutdown_settings.grace_seconds, end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: close the listener, answer what is in flight, end the app."""
+        await super().shutdown(sockets)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end_silent_connections(self) -> None:
+        """Close connections that hold no request in work and have not sent the next in time.
+
+        Uvicorn waits for ever for the head of a first request, and for the rest of a body that
+        was refused.
+        """
+        now = time.monotonic()
+        idle: dict[Any, tuple[Any, float]] = {}
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            last, since = self._idle.get(connection, (cycle, now))
+            if last is not cycle:
+                since = now
+            idle[connection] = (cycle, since)
+            transport = connection.transport
+            if now - since > self.limits.header_seconds and transport is not None:
+                transport.close()
+        self._idle = idle

@@ -1,0 +1,97 @@
+"""The OpenAPI document: complete, valid, and the one that is committed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+from pydantic import BaseModel
+
+from search_api import examples, schemas
+from search_api.access import Level, needed
+from search_api.app import bare_app
+from search_api.openapi import operations
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return bare_app().openapi()
+
+
+def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return document["components"]["schemas"][name] if name else schema
+
+
+def test_it_is_the_committed_one(document: dict[str, Any]) -> None:
+    assert json.loads(COMMITTED.read_text("utf-8")) == document, "run `make openapi`"
+
+
+def test_it_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_every_operation_is_documented(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) >= 15
+    assert len(set(ids)) == len(ids)
+    for path, method, operation in operations(document):
+        where = f"{method} {path}"
+        assert operation["summary"], where
+        assert operation["tags"], where
+        assert "Example: `curl " in operation["description"], where
+        for parameter in operation.get("parameters", []):
+            named = f"{where} {parameter['name']}: add an example to search_api/examples.py"
+            assert "example" in parameter, named
+            assert parameter["schema"].get("description") or parameter.get("description"), named
+
+
+def test_every_error_has_the_schema_and_an_example(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        where = f"{method} {path}"
+        errors = {s: r for s, r in operation["responses"].items() if s == "default" or s >= "400"}
+        assert "default" in errors, where
+        for status, response in errors.items():
+            assert list(response["content"]) == ["application/problem+json"], (where, status)
+            content = response["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            schemas.ProblemResponse.model_validate(content["example"])
+            if status != "default":
+                assert content["example"]["status"] == int(status)
+
+
+def test_every_answer_in_json_has_a_schema_with_an_example(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        bodies = [r for s, r in operation["responses"].items() if s.startswith("2")]
+        bodies += [operation["requestBody"]] if "requestBody" in operation else []
+        for body in bodies:
+            content = body["content"].get("application/json")
+            if content is not None:
+                schema = resolved(document, content["schema"])
+                words = f"{method} {path}: add {schema['title']} to search_api/examples.py"
+                assert schema.get("examples"), words
+
+
+def test_examples_keep_the_schemas() -> None:
+    for name, example in examples.SCHEMAS.items():
+        model = getattr(schemas, name)
+        assert issubclass(model, BaseModel)
+        model.model_validate(example)
+
+
+def test_keys_are_documented_as_they_are_asked(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        level = needed(method, path)
+        assert ("security" in operation) == (level is not Level.OPEN), path
+        assert ("401" in operation["responses"]) == (level is not Level.OPEN), path
+        assert ("403" in operation["responses"]) == (level is Level.WRITE), path
+
+
+def test_pictures_are_files_for_generators(document: dict[str, Any]) -> None:
+    image = document["components"]["schemas"]["Body_search"]["properties"]["image"]
+    assert image["format"] == "binary"

@@ -1,0 +1,158 @@
+"""The process around the app: silent connections, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from search_api.app import create_app
+from search_api.engine import SearchEngine
+from search_api.server import Server
+from search_api.settings import Limits, Shutdown
+from tests.search_api.conftest import colour, png
+
+QUICK = Shutdown(drain_seconds=0.1)
+
+
+@contextmanager
+def running(
+    engine: SearchEngine, limits: Limits = Limits(), shutdown: Shutdown = QUICK
+) -> Iterator[tuple[Server, tuple[str, int]]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(create_app(engine, limits), limits, shutdown)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    address = listener.getsockname()
+    thread.start()
+    try:
+        yield server, address
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server closes the connection within some seconds; reads what comes before."""
+    connection.settimeout(15)
+    try:
+        while connection.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /livez HT",
+        b"GET /livez HTTP/1.1\r\nhost: x\r\n",
+        b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n{",
+    ],
+)
+def test_connections_that_say_nothing_are_ended(engine: SearchEngine, sent: bytes) -> None:
+    with (
+        running(engine, Limits(header_seconds=0.2)) as (_, address),
+        socket.create_connection(address) as connection,
+    ):
+        connection.sendall(sent)
+        assert ended(connection)
+
+
+def test_a_slow_body_gets_its_answer(engine: SearchEngine) -> None:
+    limits = Limits(header_seconds=0.1, body_idle_seconds=1.5)
+    with running(engine, limits) as (_, address), socket.create_connection(address) as connection:
+        head = (
+            b"POST /v1/search HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=x"
+        )
+        connection.sendall(head + b"\r\ncontent-length: 1000\r\n\r\n--x")
+        connection.settimeout(15)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+POST = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01 this is TLS\r\n\r\n",
+        POST + b"content-length: -1\r\n\r\n",
+        POST + b"transfer-encoding: chunked\r\n\r\nnot a length\r\n",
+        b"GET /" + b"x" * 1_000_000,
+    ],
+)
+def test_what_is_not_http_is_a_problem_too(engine: SearchEngine, sent: bytes) -> None:
+    with running(engine) as (_, address), socket.create_connection(address) as connection:
+        connection.sendall(sent)
+        connection.settimeout(15)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    problem = json.loads(body)
+    assert problem["status"] == 400
+    assert f"X-Request-ID: {problem['request_id']}".encode() in head
+
+
+def test_sigterm_drains_first(engine: SearchEngine) -> None:
+    shutdown = Shutdown(drain_seconds=1.0, grace_seconds=20)
+    with running(engine, shutdown=shutdown) as (server, (host, port)):
+        url = f"http://{host}:{port}"
+        assert httpx2.get(url + "/readyz").status_code == 200
+        server.handle_exit(signal.SIGTERM, None)
+        assert httpx2.get(url + "/readyz").status_code == 503
+        assert httpx2.get(url + "/livez").status_code == 200
+        files = {"image": ("q.png", png(colour("red", 1)))}
+        answer = httpx2.post(url + "/v1/search", files=files)
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"
+        assert not server.should_exit
+        until(lambda: server.should_exit)
+
+
+def test_a_second_sigterm_leaves_out_the_drain(engine: SearchEngine) -> None:
+    with running(engine, shutdown=Shutdown(60, 90)) as (server, _):
+        server.handle_exit(signal.SIGTERM, None)
+        assert not server.should_exit
+        server.handle_exit(signal.SIGTERM, None)
+        assert server.should_exit
+
+
+def test_a_rebuild_is_asked_to_stop(engine: SearchEngine, monkeypatch: Any) -> None:
+    stopped = threading.Event()
+
+    def rebuild(report: Any, reembed: bool, cancelled: Callable[[], bool]) -> Any:
+        until(cancelled)
+        stopped.set()
+        raise RuntimeError("stopped after 1 of 2 pictures")
+
+    monkeypatch.setattr(engine, "rebuild", rebuild)
+    with running(engine, shutdown=Shutdown(30, 60)) as (server, (host, port)):
+        job = httpx2.post(f"http://{host}:{port}/v1/index/rebuild").json()["id"]
+        server.handle_exit(signal.SIGTERM, None)
+        # While it still drains, not only once all connections have ended.
+        assert stopped.wait(15)
+        until(lambda: server.context.jobs.get(job).finished is not None)
+        answer = httpx2.get(f"http://{host}:{port}/v1/jobs/{job}").json()
+        assert answer["state"] == "failed"
+        assert "stopped after 1" in json.dumps(answer)
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

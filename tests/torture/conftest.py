@@ -1,0 +1,190 @@
+"""Attacks on a real `lookalike up`, on 127.0.0.1: small in the suite, full by `make torture`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from embed.pictures import encode_png
+from embed.scenes import SCENES, render
+from search_api.client import Client
+
+MB = 2**20
+READ, WRITE = "torture-reader-0123", "torture-writer-0123"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of each attack; times are asserted only where ``timed``."""
+
+    timed: bool = False
+    cases: int = 60
+    mutated: int = 120
+    traversals: int = 60
+    slow: int = 20
+    healthy: int = 40
+    in_flight: int = 10
+    large: int = 4
+    steady_seconds: float = 2.0
+    per_second: float = 20.0
+
+
+FULL = Counts(
+    timed=True,
+    cases=5000,
+    mutated=10_000,
+    traversals=500,
+    slow=200,
+    healthy=1000,
+    in_flight=50,
+    large=24,
+    steady_seconds=600.0,
+)
+
+_figures: list[tuple[str, str]] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.torture)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("torture")
+        width = max(len(name) for name, _ in _figures)
+        for name, value in _figures:
+            terminalreporter.write_line(f"{name:<{width}}  {value}")
+
+
+@pytest.fixture(scope="session")
+def counts() -> Counts:
+    return FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
+
+
+@pytest.fixture(scope="session")
+def note() -> Callable[[str, str], None]:
+    """Puts a line into the table at the end."""
+    return lambda name, value: _figures.append((name, value))
+
+
+class Service:
+    """A `lookalike up` in a process of its own."""
+
+    def __init__(self, env: dict[str, str], log: Path) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("LOOKALIKE_")}
+        self.log = log
+        with log.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "search_api.cli", "up", "--port", "0"],
+                env={**kept, "OMP_NUM_THREADS": "1", "LOOKALIKE_LOG_FORMAT": "json", **env},
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.process.stdout.readline())
+        if found is None:
+            self.process.kill()
+            raise AssertionError(log.read_text())
+        self.url = found[0]
+        self.address = ("127.0.0.1", int(found[1]))
+
+    def client(self, **options: float) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=options.get("timeout", 60))
+
+    def memory(self, what: str = "VmRSS") -> int:
+        """Bytes of memory now, or the most so far (``VmHWM``)."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Let ``VmHWM`` begin again from what is held now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def healthy(self, picture: bytes) -> None:
+        """It is the same process, and it answers."""
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        with Client(self.url) as client:
+            assert client.search(picture, limit=3).points
+
+    def stop(self, within: float = 40) -> int:
+        """Send SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 200 rendered pictures of ten classes."""
+    root = tmp_path_factory.mktemp("torture") / "pictures"
+    for label in SCENES:
+        for seed in range(20):
+            path = root / label / f"{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_png(render(label, seed)))
+    return root
+
+
+@pytest.fixture(scope="session")
+def env(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Where the instance has its pictures and its store."""
+    return {
+        "LOOKALIKE_DATA": str(pictures),
+        "LOOKALIKE_VAR": str(tmp_path_factory.mktemp("torture-store")),
+    }
+
+
+@pytest.fixture(scope="session")
+def service(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The instance that most attacks share; it must survive them all, and log no failure."""
+    log = tmp_path_factory.mktemp("torture-log") / "log"
+    service = Service(env, log)
+    with service.client() as client:
+        for _ in range(20):
+            assert client.get("/v1/images").status_code == 200
+    yield service
+    try:
+        assert service.stop() == 0
+        text = log.read_text()
+        assert '"level": "error"' not in text
+        assert "Traceback" not in text
+    finally:
+        service.kill()
+
+
+@pytest.fixture(scope="session")
+def red(pictures: Path) -> bytes:
+    """A good picture."""
+    return (pictures / next(iter(SCENES)) / "0.png").read_bytes()
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that ``share`` (0..1) of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

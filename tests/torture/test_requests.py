@@ -1,0 +1,257 @@
+"""Requests made from the API's own document, absurd numbers, paths that lead out, large bodies."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
+
+from search_api.access import OPEN_PATHS, READ_ONLY_POSTS
+from tests.torture.conftest import READ, WRITE, Counts, Service
+
+Note = Callable[[str, str], None]
+
+
+def test_requests_made_from_the_document(
+    service: Service, counts: Counts, note: Note, red: bytes
+) -> None:
+    """Good and bad requests for every operation: no 5xx, and no answer outside the schema."""
+    schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    checks = schemathesis.checks.CHECKS.get_by_names(
+        [
+            "not_a_server_error",
+            "status_code_conformance",
+            "content_type_conformance",
+            "response_schema_conformance",
+        ]
+    )
+    assert not_a_server_error in checks
+    statuses: Counter[int] = Counter()
+    asked: Counter[str] = Counter()
+    round_ = 0
+    while sum(statuses.values()) < counts.cases:
+        share = max(2, min(100, (counts.cases - sum(statuses.values())) // (2 * len(operations))))
+        for operation in operations:
+            for mode in schemathesis.GenerationMode:
+                cases = operation.as_strategy(generation_mode=mode)
+
+                @seed(round_)
+                @settings(
+                    max_examples=share,
+                    database=None,
+                    deadline=None,
+                    phases=[Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                )
+                @given(case=cases)
+                def ask(case: Any) -> None:
+                    response = case.call_and_validate(checks=checks)
+                    statuses[response.status_code] += 1
+                    asked[case.operation.label] += 1
+
+                # Where nothing can be sent wrong, there is no bad request to make.
+                with contextlib.suppress(Unsatisfiable):
+                    ask()
+        round_ += 1
+    assert len(asked) == len(operations)
+    told = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
+    total = sum(statuses.values())
+    note("schemathesis", f"{total:,} cases, {len(asked)} operations: {told}")
+    assert not [status for status in statuses if status >= 500]
+    service.healthy(red)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 100_000, 2_000_000_000, 2**63, 10**40])
+def test_absurd_limits(service: Service, red: bytes, limit: int) -> None:
+    with service.client() as client:
+        files = {"image": ("q", red)}
+        for name in ("limit", "offset"):
+            if (name, limit) == ("offset", 0):
+                continue
+            asked = client.post("/v1/search", files=files, params={name: limit})
+            assert asked.status_code == 422, asked.text
+            assert str(limit) in asked.json()["detail"]
+            like = client.post("/v1/recommend", json={"positive": [1], name: limit})
+            assert like.status_code == 422, like.text
+            assert client.get("/v1/images/1/similar", params={name: limit}).status_code == 422
+        assert client.get("/v1/images", params={"limit": limit}).status_code == 422
+    service.healthy(red)
+
+
+def test_bodies_over_the_limit(service: Service, note: Note, red: bytes) -> None:
+    service.forget_peak()
+    before = service.memory()
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="q"\r\n\r\n'
+
+    def chunks() -> Iterator[bytes]:
+        yield head
+        for _ in range(80):
+            yield bytes(2**20)
+
+    with service.client() as client:
+        by_length = client.post("/v1/search", content=bytes(80 * 2**20), headers=headers)
+        assert by_length.status_code == 413
+        chunked = client.post("/v1/search", content=chunks(), headers=headers)
+        assert "content-length" not in chunked.request.headers
+        assert chunked.status_code == 413
+        json = client.post(
+            "/v1/recommend", content=bytes(2**21), headers={"content-type": "application/json"}
+        )
+        assert json.status_code == 413
+    growth = service.memory("VmHWM") - before
+    note("bodies over the limit", f"413 by length, chunked, JSON; memory {growth / 2**20:+.1f} MB")
+    assert growth < 150 * 2**20
+    service.healthy(red)
+
+
+def test_paths_that_lead_out(
+    service: Service, counts: Counts, note: Note, red: bytes, pictures: Path
+) -> None:
+    """Whatever stands in the place of an id or a file, no byte of another file comes back."""
+    (pictures.parent / "secret.txt").write_text("TOP-SECRET")
+    rng = random.Random(0)
+    steps = ["..", "%2e%2e", "%2e.", "..%2f", "..%5c", "%252e%252e", ".", "", "%00", "..;", "~"]
+    ends = [
+        "etc/passwd",
+        "secret.txt",
+        "app.py",
+        "pyproject.toml",
+        "catalogue.sqlite",
+        "proc/1/mem",
+    ]
+    roots = ["/v1/images/{}", "/v1/images/{}/file", "/v1/images/{}/similar", "/v1/jobs/{}"]
+    roots += ["/static/{}", "/static-offline-docs/{}", "/{}"]
+    statuses: Counter[int] = Counter()
+    for _ in range(counts.traversals):
+        path = "/".join([*rng.choices(steps, k=rng.randint(1, 8)), rng.choice(ends)])
+        if rng.random() < 0.3:
+            path = quote(path, safe="")
+        target = rng.choice(roots).format(path)
+        status, body = raw_get(service, target)
+        statuses[status] += 1
+        assert status in (400, 404, 405, 422), (target, status)
+        assert b"TOP-SECRET" not in body and b"root:" not in body and b"SQLite" not in body
+        assert str(pictures.parent).encode() not in body
+    note("path traversals", f"{counts.traversals} paths: {dict(sorted(statuses.items()))}")
+    service.healthy(red)
+
+
+def raw_get(service: Service, target: str) -> tuple[int, bytes]:
+    """GET of a target as it stands: clients would tidy the path."""
+    with socket.create_connection(service.address, timeout=30) as connection:
+        request = f"GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def test_links_that_lead_out(
+    env: dict[str, str], tmp_path: Path, pictures: Path, red: bytes, note: Note
+) -> None:
+    """Links out of the corpus, put there before the build and after it."""
+    root, outside = tmp_path / "corpus", tmp_path / "outside"
+    (root / "a").mkdir(parents=True)
+    outside.mkdir()
+    for number in range(5):
+        (root / "a" / f"{number}.png").write_bytes(red)
+    (outside / "secret.png").write_bytes(red)
+    (root / "a" / "link.png").symlink_to(outside / "secret.png")
+    (root / "b").symlink_to(outside)
+    service = Service(
+        {"LOOKALIKE_DATA": str(root), "LOOKALIKE_VAR": str(tmp_path / "var")}, tmp_path / "log"
+    )
+    try:
+        with service.client() as client:
+            points = client.get("/v1/images").json()["points"]
+            assert [p["payload"]["source"] for p in points] == [f"a/{n}.png" for n in range(5)]
+            (root / "a" / "0.png").unlink()
+            (root / "a" / "0.png").symlink_to(outside / "secret.png")
+            (root / "a" / "1.png").unlink()
+            (root / "a" / "1.png").symlink_to("/dev/zero")
+            for point in points[:2]:
+                gone = client.get(point["image_url"])
+                assert gone.status_code == 404
+                assert str(tmp_path) not in gone.text
+            assert client.get(points[2]["image_url"]).status_code == 200
+    finally:
+        service.kill()
+    note("links out of the corpus", "2 before, 2 after the build: none followed")
+
+
+def test_no_key_on_every_route(env: dict[str, str], tmp_path: Path, note: Note) -> None:
+    keys = {"LOOKALIKE_READ_KEYS": READ, "LOOKALIKE_WRITE_KEYS": WRITE}
+    service = Service({**env, **keys}, tmp_path / "log")
+    refused: Counter[int] = Counter()
+    try:
+        with service.client() as client:
+            for path, methods in client.get("/openapi.json").json()["paths"].items():
+                filled = path.replace("{image_id}", "1").replace("{job_id}", "x")
+                if path in OPEN_PATHS:
+                    continue
+                for method in methods:
+                    status = client.request(method, filled).status_code
+                    assert status == 401, (method, path)
+                    refused[status] += 1
+                    if method != "get" and path not in READ_ONLY_POSTS:
+                        headers = {"api-key": READ}
+                        status = client.request(method, filled, headers=headers).status_code
+                        assert status == 403, (method, path)
+                        refused[status] += 1
+            allowed = client.post("/v1/index/rebuild", headers={"Authorization": f"Bearer {WRITE}"})
+            assert allowed.status_code == 202
+    finally:
+        service.kill()
+    assert not [key for key in (READ, WRITE) if key in (tmp_path / "log").read_text()]
+    note("no key, or one for reading", f"{dict(refused)}; keys in the log: none")
+
+
+def test_two_rebuilds_at_once(service: Service, note: Note, red: bytes) -> None:
+    with service.client() as client:
+        first = client.post("/v1/index/rebuild", params={"reembed": True})
+        others = [client.post("/v1/index/rebuild") for _ in range(5)]
+        assert first.status_code == 202
+        statuses = Counter(response.status_code for response in others)
+        assert set(statuses) <= {202, 409}
+        conflicts = [response.json() for response in others if response.status_code == 409]
+        assert all(conflict["job"] for conflict in conflicts)
+        assert others[0].status_code == 409
+        while client.get(first.headers["location"]).json()["finished"] is None:
+            assert client.post("/v1/search", files={"image": ("q", red)}).status_code == 200
+        assert client.get(first.headers["location"]).json()["state"] == "succeeded"
+    note("six rebuilds at once", f"202: 1, then {dict(statuses)}; searches answered meanwhile")
+
+
+def test_requests_that_are_not_http(service: Service, red: bytes) -> None:
+    rng = random.Random(0)
+    post = b"POST /v1/search HTTP/1.1\r\nhost: x\r\n"
+    for line in (
+        b"\0" * 100,
+        b"A" * 100_000,
+        rng.randbytes(5000),
+        post + b"content-length: -1",
+        post + b"content-length: 1\r\ncontent-length: 2",
+        post + b"transfer-encoding: gzip, chunked",
+    ):
+        with socket.create_connection(service.address, timeout=30) as connection:
+            connection.sendall(line + b"\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(100).startswith((b"HTTP/1.1 4", b"HTTP/1.1 501"))
+    with service.client() as client:
+        assert client.request("BREW", "/v1/search").status_code == 405
+    service.healthy(red)
