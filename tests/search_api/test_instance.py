@@ -86,3 +86,13 @@ def test_bad_values(arguments: list[str], words: str) -> None:
     result = invoke([], *arguments)
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_the_limits_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "running.md").read_text("utf-8")
+    for field in fields(Limits):
+        if field.name != "picture":
+            line = f"| `LOOKALIKE_{field.name.upper()}` | {field.default:,} | "
+            assert line + field.metadata["help"] in text
+    for name in ("DRAIN_SECONDS", "GRACE_SECONDS", "KEY_FILE", "CORS_ORIGINS"):
+        assert f"LOOKALIKE_{name}" in text
