@@ -57,11 +57,10 @@ class Neighbours(NamedTuple):
     ids: Ids
 
 
-class NeighbourIndex(Protocol):
+class Searchable(Protocol):
     """A set of vectors with ids that answers "which are nearest?".
 
-    Searches may run in several threads at once, also while another thread adds or removes:
-    each search sees one consistent state.
+    Searches may run in several threads at once; each sees one consistent state.
     """
 
     @property
@@ -82,23 +81,12 @@ class NeighbourIndex(Protocol):
         """All stored ids, int64 (n,), ascending."""
         ...
 
-    def add(self, ids: IdsLike, xb: Vectors) -> None:
-        """Store vectors ``xb`` float32 (n, d) under ``ids`` int64 (n,); all of them or none.
-
-        Raises IndexInputError for wrong shapes, dtypes or values, negative ids, ids given twice
-        and ids that are already stored.
-        """
-        ...
-
-    def remove(self, ids: IdsLike) -> int:
-        """Remove these ids and return how many were stored. Unknown ids are ignored."""
-        ...
-
     def search(self, xq: Vectors, k: int, allowed: IdsLike | None = None) -> Neighbours:
         """Find the ``k`` nearest to each row of ``xq`` float32 (nq, d).
 
-        With ``allowed`` only these ids may be answers; ids that are not stored are ignored, and
-        an empty ``allowed`` gives no answers. ``k`` may exceed ``count()``.
+        With ``allowed`` only these ids may be answers, and the answer is that of brute force over
+        them; ids that are not stored are ignored, and an empty ``allowed`` gives no answers. ``k``
+        may exceed ``count()``.
 
         Raises IndexInputError for a wrong ``xq`` and for ``k`` outside 1..MAX_K.
         """
@@ -111,13 +99,20 @@ class NeighbourIndex(Protocol):
         """
         ...
 
-    def save(self, path: Path) -> None:
-        """Write everything to one file; an existing file is replaced only when all is written."""
+
+class NeighbourIndex(Searchable, Protocol):
+    """A `Searchable` that can be changed, also while other threads search."""
+
+    def add(self, ids: IdsLike, xb: Vectors) -> None:
+        """Store vectors ``xb`` float32 (n, d) under ``ids`` int64 (n,); all of them or none.
+
+        Raises IndexInputError for wrong shapes, dtypes or values, negative ids, ids given twice
+        and ids that are already stored.
+        """
         ...
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote. Raises an error that names the file if it cannot."""
+    def remove(self, ids: IdsLike) -> int:
+        """Remove these ids and return how many were stored. Unknown ids are ignored."""
         ...
 
 

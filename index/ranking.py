@@ -12,7 +12,7 @@ from index.neighbours import (
     Ids,
     IdsLike,
     IndexInputError,
-    NeighbourIndex,
+    Searchable,
     Neighbours,
     Scores,
     UnknownIdError,
@@ -31,7 +31,7 @@ _SMALLEST_MEAN = 1e-6
 
 
 def recommend(
-    index: NeighbourIndex,
+    index: Searchable,
     positive: Vectors,
     negative: Vectors,
     strategy: Strategy,
@@ -84,7 +84,7 @@ class _Request:
     """The index, seen without the excluded ids and with the allowed ones alone."""
 
     def __init__(
-        self, index: NeighbourIndex, k: int, exclude: Ids, allowed: IdsLike | None
+        self, index: Searchable, k: int, exclude: Ids, allowed: IdsLike | None
     ) -> None:
         self.index = index
         self.k = k
@@ -162,7 +162,7 @@ def _scored(
     return best_scores, best_ids
 
 
-def _stored(index: NeighbourIndex, ids: Ids) -> tuple[Vectors, Ids]:
+def _stored(index: Searchable, ids: Ids) -> tuple[Vectors, Ids]:
     """The vectors of those ids that are stored; another thread may remove some meanwhile."""
     while True:
         try:

@@ -156,7 +156,7 @@ def rewritten(root: Path, **changes: object) -> None:
         (
             {"format_version": 9},
             SnapshotFormatError,
-            "format version 9, and this Lookalike reads 1",
+            "format version 9, and this Lookalike reads 2",
         ),
         ({"kind": "hnsw"}, SnapshotFormatError, "has kind 'hnsw'; expected 'exact'"),
         ({"metric": "l2"}, SnapshotFormatError, "has metric 'l2'"),
