@@ -46,7 +46,7 @@ class Blobs:
         return PREFIX + digest
 
     def get(self, name: str) -> bytes:
-        """The bytes under ``name``. Raises BlobError if they are missing or not the same any more."""
+        """The bytes under ``name``. Raises BlobError if they are missing or damaged."""
         digest = name.removeprefix(PREFIX)
         if not name.startswith(PREFIX) or not _NAME.fullmatch(digest):
             raise BlobError(f"{name!r} names no stored bytes; expected {PREFIX} and 64 hex digits")

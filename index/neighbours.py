@@ -6,8 +6,7 @@ product is the cosine similarity.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from index.neighbours import (
     Ids,
     IdsLike,
     IndexInputError,
-    Searchable,
     Neighbours,
     Scores,
+    Searchable,
     UnknownIdError,
     Vectors,
     as_ids,
@@ -83,9 +83,7 @@ def vote(labels: Sequence[str | None]) -> tuple[str, float] | None:
 class _Request:
     """The index, seen without the excluded ids and with the allowed ones alone."""
 
-    def __init__(
-        self, index: Searchable, k: int, exclude: Ids, allowed: IdsLike | None
-    ) -> None:
+    def __init__(self, index: Searchable, k: int, exclude: Ids, allowed: IdsLike | None) -> None:
         self.index = index
         self.k = k
         self._exclude = exclude

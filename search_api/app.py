@@ -19,7 +19,7 @@ from search_api.engine import SearchEngine
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
 from search_api.middleware import BodyLimit, RequestMetrics
-from search_api.routes import health, images, index, search
+from search_api.routes import health, images, index, models, search, snapshots, writes
 from search_api.settings import Limits
 
 WEB = Path(__file__).parent / "web"
@@ -65,7 +65,7 @@ def create_app(engine: SearchEngine, limits: Limits = Limits()) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
     # search before images: both have paths under /v1/images.
-    for module in (search, images, index, health):
+    for module in (search, writes, images, index, snapshots, models, health):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

@@ -19,6 +19,8 @@ class Limits:
         max_images: most pictures in one ``/v1/classify``.
         max_limit: largest ``limit``.
         max_offset: largest ``offset``.
+        fold_least: changes since the index was built below which it is never rebuilt by itself.
+        fold_share: changes, as a share of the index, at which it is rebuilt by itself.
     """
 
     picture: PictureLimits = field(default_factory=PictureLimits)
@@ -26,6 +28,8 @@ class Limits:
     max_images: int = 256
     max_limit: int = 1000
     max_offset: int = 10_000
+    fold_least: int = 2_000
+    fold_share: float = 0.05
 
 
 @dataclass(frozen=True)

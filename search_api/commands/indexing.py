@@ -1,4 +1,4 @@
-"""`lookalike index build|status|verify`."""
+"""`lookalike index build|status|verify`, and the group that the other index commands join."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from index import snapshots
-from index.catalogue import Catalogue
+from index import archives, snapshots
+from index.manifest import SnapshotError
 from search_api.commands.open import build as build_engine
 from search_api.commands.open import open_engine
 from search_api.commands.options import (
@@ -18,12 +18,23 @@ from search_api.commands.options import (
     together,
     var_option,
 )
-from search_api.engine import catalogue_path
+from search_api.commands.stores import (
+    catalogue_in,
+    compact,
+    diff,
+    model,
+    restore,
+    snapshot,
+)
 
 
 @click.group()
 def index() -> None:
-    """Build, look at and verify the index."""
+    """Build, look at, verify and keep the index."""
+
+
+for _command in (snapshot, restore, compact, model, diff):
+    index.add_command(_command)
 
 
 @index.command()
@@ -66,7 +77,7 @@ def status(var: Path, as_json: bool) -> None:
       lookalike index status --json
     """
     manifest = snapshots.read_manifest(var)
-    with _catalogue(var) as catalogue:
+    with catalogue_in(var) as catalogue:
         values = {
             "store": str(var),
             "corpus": catalogue.get_meta("corpus"),
@@ -96,7 +107,7 @@ def status(var: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def verify(context: click.Context, var: Path, as_json: bool) -> None:
-    """Check the checksums of all generations and the catalogue's integrity.
+    """Check the checksums of all generations, all snapshots and every record of the catalogue.
 
     Exit code 1 if anything is damaged.
 
@@ -112,7 +123,14 @@ def verify(context: click.Context, var: Path, as_json: bool) -> None:
         }
         for finding in snapshots.verify(var)
     ]
-    with _catalogue(var) as catalogue:
+    for name in archives.names(var):
+        try:
+            archives.verify(var, name)
+            problem = None
+        except SnapshotError as error:
+            problem = str(error)
+        findings.append({"part": f"snapshot {name}", "ok": problem is None, "problem": problem})
+    with catalogue_in(var) as catalogue:
         problem = catalogue.check()
     findings.append({"part": "catalogue", "ok": problem is None, "problem": problem})
     if as_json:
@@ -122,12 +140,3 @@ def verify(context: click.Context, var: Path, as_json: bool) -> None:
             click.echo(f"{finding['part']:<14} {'ok' if finding['ok'] else finding['problem']}")
     if not all(finding["ok"] for finding in findings):
         context.exit(1)
-
-
-def _catalogue(var: Path) -> Catalogue:
-    path = catalogue_path(var)
-    if not path.exists():
-        raise click.ClickException(
-            f"no store in {var}; build one with `lookalike index build` or name another with --var"
-        )
-    return Catalogue(path)

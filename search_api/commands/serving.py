@@ -70,6 +70,7 @@ def serve(data: Path | None, var: Path, bundle: Path | None, host: str, port: in
     with _listen(host, port) as listener, open_engine(data, var, bundle) as engine:
         engine.check_corpus()
         engine.load()
+        say(engine.loaded)
         _serve(engine, listener)
 
 
@@ -84,8 +85,8 @@ def _make_ready(engine: SearchEngine) -> None:
         say("The store holds the rendered sample; replacing it.")
         build(engine)
     try:
-        manifest = engine.load()
-        say(f"Index: generation {manifest.generation} with {manifest.count:,} pictures.")
+        engine.load()
+        say(engine.loaded)
     except NoGenerationError:
         say(f"Building the index of {engine.corpus.name} in {engine.var}.")
         build(engine)

@@ -19,9 +19,7 @@ def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
     with Catalogue(tmp_path / "catalogue.sqlite") as opened:
         records = [Record(f"{i}", "train", "ab"[i % 2], {"n": i}) for i in range(6)]
         opened.upsert(records, XB[:6], "m")
-        opened.upsert(
-            [Record("key:x", None, "z", {}, "sha256:00", "added")], XB[6:7], "m"
-        )
+        opened.upsert([Record("key:x", None, "z", {}, "sha256:00", "added")], XB[6:7], "m")
         yield opened
 
 
