@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format clean
+.PHONY: run test torture-index check format clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+torture-index: .venv/.dev
+	LOOKALIKE_TORTURE=full $(BIN)/python -m pytest --timeout=3600 tests/torture/index
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

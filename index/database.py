@@ -8,7 +8,7 @@ from pathlib import Path
 
 from index.checksums import crc
 from index.files import fsync_folder
-from index.schema import FORMAT_VERSION, create, upgrade
+from index.schema import FORMAT_VERSION, SEAL_META, create, upgrade
 
 _BUSY_SECONDS = 30.0
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -104,6 +104,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute(SEAL_META)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -120,6 +121,7 @@ class Database:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
+                    connection.execute(SEAL_META)
                     connection.execute("COMMIT")
                 except BaseException:
                     with suppress(sqlite3.Error):

@@ -12,7 +12,7 @@ from index.filters import Filter
 from index.neighbours import Ids, IdsLike, IndexInputError, UnknownIdError, Vectors, as_ids
 from index.payload import check_number
 from index.records import Entry, Origin, entry_from_row
-from index.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC
+from index.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, META_CRC
 from index.staging import unpack
 
 LISTED = "id IN (SELECT value FROM json_each(?))"
@@ -223,6 +223,18 @@ def _check(connection: sqlite3.Connection) -> str | None:
         if damaged:
             ids = ", ".join(str(row[0]) for row in damaged)
             return f"the checksums of {table} {ids} do not fit; {_REMEDY}"
+    (expected, meta) = connection.execute(
+        f"SELECT (SELECT value FROM meta WHERE key = 'checksum'), CAST({META_CRC} AS TEXT)"  # noqa: S608 - fixed words
+    ).fetchone()
+    if meta != expected:
+        return f"the checksum of the catalogue's own settings does not fit; {_REMEDY}"
+    (used, given) = connection.execute(
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'images'), 0), "
+        "max(coalesce((SELECT max(id) FROM images), 0), "
+        "coalesce((SELECT max(id) FROM deletions), 0))"
+    ).fetchone()
+    if given > used:
+        return f"the last id is said to be {used}, and {given} was given; {_REMEDY}"
     (last,) = connection.execute(
         "SELECT max(coalesce((SELECT max(sequence) FROM images), 0), "
         "coalesce((SELECT max(sequence) FROM deletions), 0))"

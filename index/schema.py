@@ -17,6 +17,13 @@ FIELDS_CRC = f"crc({FIELDS})"
 EMBEDDING_CRC = "crc(id, model_digest, embedding)"
 DELETION_CRC = "crc(id, source, sequence, tombstone)"
 
+# Over all other rows of meta; written with every change of the catalogue.
+META_CRC = (
+    "(SELECT crc(group_concat(key || '=' || value, char(10))) "
+    "FROM (SELECT key, value FROM meta WHERE key <> 'checksum' ORDER BY key))"
+)
+SEAL_META = f"INSERT OR REPLACE INTO meta VALUES ('checksum', {META_CRC})"  # noqa: S608 - fixed words
+
 _META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
 # The embedding stands after the fields that filters read, so that reading those does not walk
 # through its overflow pages.
