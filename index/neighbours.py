@@ -131,6 +131,14 @@ def cosine(xb: Vectors, q: Vectors) -> Scores:
     return scores
 
 
+def rows_of(stored: Ids, wanted: Ids) -> tuple[Ids, NDArray[np.bool_]]:
+    """For each wanted id its row among the ascending ``stored``, and whether it is there."""
+    rows = np.searchsorted(stored, wanted).astype(np.int64)
+    if not len(stored):
+        return rows, np.zeros(len(wanted), bool)
+    return rows, stored[np.minimum(rows, len(stored) - 1)] == wanted
+
+
 def check_dimension(dimension: int) -> int:
     """Return ``dimension`` if it is an integer in 1..MAX_DIMENSION, else raise IndexInputError."""
     if isinstance(dimension, bool) or not isinstance(dimension, int | np.integer):

@@ -63,6 +63,11 @@ class ServedIndex(Generic[Model]):
         """The state of the last answer; None before `load`."""
         return self._serving
 
+    @property
+    def dimension(self) -> int | None:
+        """The length of every vector; None before `load`."""
+        return None if self._serving is None else self._serving.index.dimension
+
     def load(self, model_digest: str) -> tuple[Manifest, str | None]:
         """Load the newest good generation that this model made.
 

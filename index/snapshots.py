@@ -252,7 +252,7 @@ def _load(root: Path, manifest: Manifest) -> Searchable:
                 f"{folder / name}: has SHA-256 {found}; the manifest says {expected}; {REBUILD}"
             )
     try:
-        index = kinds.load(folder, manifest.kind, manifest.parameters)
+        index = kinds.load(folder, manifest.kind, manifest.parameters, manifest.recall)
     except kinds.UnknownKindError as error:
         raise SnapshotFormatError(f"{folder / MANIFEST_FILE}: {error}; {REBUILD}") from error
     except IndexFileError as error:

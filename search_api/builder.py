@@ -11,11 +11,9 @@ from pathlib import Path
 from embed.corpus import Corpus
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
-from index import archives, snapshots
+from index import archives, kinds, snapshots
 from index.blobs import Blobs
 from index.catalogue import Catalogue, Entry
-from index.local import ExactIndex
-from index.neighbours import Searchable
 from index.served import ServedIndex
 from index.snapshots import Manifest, SnapshotError
 from search_api.ingest import Counts, Progress, ingest, no_progress, stage
@@ -41,6 +39,15 @@ class Builder:
     served: ServedIndex[PictureEncoder]
     blobs: Blobs
     read: Callable[[Entry, int], RGB]
+
+    def kind(self) -> str:
+        """The kind of index that this store wants; ``auto`` unless `set_kind` was called."""
+        return self.catalogue.get_meta("kind") or "auto"
+
+    def set_kind(self, kind: str) -> None:
+        """Build this kind from now on; see `index.kinds`. Raises IndexInputError."""
+        kinds.check(kind, self.served.dimension or 64)
+        self.catalogue.set_meta("kind", kind)
 
     def rebuild(
         self,
@@ -113,10 +120,7 @@ class Builder:
     def _publish(self, encoder: PictureEncoder, progress: Progress) -> Manifest:
         sequence, ids, xb = self.catalogue.snapshot_embeddings(encoder.digest)
         progress("indexing", 0, len(ids))
-        index: Searchable
-        index = ExactIndex(encoder.dimension)
-        if len(ids):
-            index.add(ids, xb)
+        index = kinds.build(ids, xb, encoder.dimension, self.kind())
         manifest = snapshots.publish(self.var, index, encoder.digest, sequence)
         self.served.take_up(index, manifest)
         progress("indexing", len(ids), len(ids))

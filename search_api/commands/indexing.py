@@ -22,6 +22,7 @@ from search_api.commands.stores import (
     catalogue_in,
     compact,
     diff,
+    kind_option,
     model,
     restore,
     snapshot,
@@ -40,8 +41,16 @@ for _command in (snapshot, restore, compact, model, diff):
 @index.command()
 @together(data_option, var_option, bundle_option)
 @click.option("--reembed", is_flag=True, help="Embed everything again, also what is known.")
+@kind_option
 @json_option
-def build(data: Path | None, var: Path, bundle: Path | None, reembed: bool, as_json: bool) -> None:
+def build(
+    data: Path | None,
+    var: Path,
+    bundle: Path | None,
+    reembed: bool,
+    kind: str | None,
+    as_json: bool,
+) -> None:
     """Bring the store up to date with the corpus.
 
     Embeds what is new, drops what is gone, builds a new index beside the old one and switches.
@@ -52,6 +61,8 @@ def build(data: Path | None, var: Path, bundle: Path | None, reembed: bool, as_j
       lookalike index build --data ~/Pictures --var ~/lookalike
     """
     with open_engine(data, var, bundle) as engine:
+        if kind is not None:
+            engine.builder.set_kind(kind)
         counts = build_engine(engine, reembed)
         if as_json:
             print_json(

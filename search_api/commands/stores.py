@@ -29,6 +29,11 @@ from search_api.commands.options import (
 from search_api.engine import catalogue_path
 from search_api.shelf import shelve
 
+kind_option = click.option(
+    "--kind",
+    help="Kind of index from now on: auto, exact, ivf, hnsw, rabitq, or a FAISS factory string.",
+)
+
 
 @contextmanager
 def catalogue_in(var: Path) -> Iterator[Catalogue]:
@@ -92,18 +97,22 @@ def restore(name: str, var: Path, as_json: bool) -> None:
 
 
 @click.command()
-@together(data_option, var_option, bundle_option, json_option)
-def compact(data: Path | None, var: Path, bundle: Path | None, as_json: bool) -> None:
+@together(data_option, var_option, bundle_option, kind_option, json_option)
+def compact(
+    data: Path | None, var: Path, bundle: Path | None, kind: str | None, as_json: bool
+) -> None:
     """Fold what was added and deleted into a new generation, without looking at the corpus.
 
     Also removes the files of deleted pictures that no snapshot needs.
 
     \b
     Example:
-      lookalike index compact
+      lookalike index compact --kind auto
     """
     with open_engine(data, var, bundle) as engine:
         engine.load()
+        if kind is not None:
+            engine.builder.set_kind(kind)
         with Bars() as bars:
             manifest = engine.compact(bars)
     if as_json:

@@ -88,15 +88,28 @@ def rebuild_index(
     operation_id="compact_index",
     status_code=202,
     summary="Fold what was added and deleted into a new index",
-    responses=problems(409),
+    responses=problems(409, 422),
 )
-def compact_index(context: Ctx, response: Response) -> schemas.Job:
+def compact_index(
+    context: Ctx,
+    response: Response,
+    kind: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Kind of index from now on: `auto`, `exact`, `ivf`, `hnsw`, `rabitq`, or a"
+            " FAISS factory string.",
+        ),
+    ] = None,
+) -> schemas.Job:
     """Starts a job that makes a new index from the record alone, without looking at the corpus.
 
     The service does this by itself once enough has changed.
 
     Example: `curl -X POST http://127.0.0.1:8000/v1/index/compact`
     """
+    if kind is not None:
+        context.engine.builder.set_kind(kind)
     job = start_compaction(context)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return schemas.Job.of(job)
