@@ -26,7 +26,7 @@ XQ = clustered(60, seed=1)
 IDS = np.sort(np.random.default_rng(2).permutation(10**6)[:N])
 
 
-@pytest.fixture(scope="module", params=["ivf", "hnsw", "rabitq", "IVF16,PQ16"])
+@pytest.fixture(scope="module", params=["ivf", "hnsw", "rabitq", "IVF16,PQ16x4"])
 def index(request: pytest.FixtureRequest) -> Searchable:
     return kinds.build(IDS, XB, D, request.param, target=0.99)
 

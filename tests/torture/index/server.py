@@ -22,7 +22,9 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     app = create_app(engine, Limits(fold_least=10**9))
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=600)).run(
+        sockets=[listener]
+    )
 
 
 if __name__ == "__main__":

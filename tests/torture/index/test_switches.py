@@ -55,6 +55,12 @@ def test_every_answer_is_of_one_state(
     whole = {f"{label}/{shade}.png" for label in CLASSES for shade in range(SHADES)}
 
     def search(number: int) -> None:
+        try:
+            searches(number)
+        except httpx2.HTTPError as error:
+            faults.append(repr(error))
+
+    def searches(number: int) -> None:
         with httpx2.Client(base_url=servers[number % 2], timeout=60) as client:
             last = 0
             while not done.is_set() and not faults:
