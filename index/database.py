@@ -1,4 +1,4 @@
-"""The catalogue's SQLite file: its schema, its connections and its errors."""
+"""The catalogue's SQLite file: its connections, its format and its errors."""
 
 import sqlite3
 import threading
@@ -6,27 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from index.checksums import crc
 from index.files import fsync_folder
+from index.schema import FORMAT_VERSION, SEAL_META, create, upgrade
 
-FORMAT_VERSION = 1
 _BUSY_SECONDS = 30.0
-# The embedding stands after the fields that filters read, so that reading those does not walk
-# through its overflow pages.
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE IF NOT EXISTS images (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        source TEXT NOT NULL UNIQUE,
-        split TEXT,
-        label TEXT,
-        payload TEXT NOT NULL,
-        model_digest TEXT NOT NULL,
-        embedding BLOB NOT NULL
-    )""",
-    "CREATE INDEX IF NOT EXISTS images_label ON images (label)",
-    "CREATE INDEX IF NOT EXISTS images_split ON images (split)",
-    "CREATE INDEX IF NOT EXISTS images_model_digest ON images (model_digest)",
-)
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
@@ -70,25 +54,19 @@ class Database:
                     "Lookalike catalogue; give another path"
                 )
             # Before the version is known nothing may be written: not even the journal mode.
-            if not new:
-                self._check_version(connection)
+            old = not new and self._version(connection) < FORMAT_VERSION
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise CatalogueError(
                     f"{self._path}: has journal mode {mode!r}; expected 'wal'; put the catalogue "
                     "on a local disk"
                 )
-        if new:
+        if new or old:
             with self.write() as connection:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(
-                    "INSERT OR IGNORE INTO meta VALUES ('format_version', ?)",
-                    (str(FORMAT_VERSION),),
-                )
+                (create if new else upgrade)(connection)
             fsync_folder(self._path.parent)
 
-    def _check_version(self, connection: sqlite3.Connection) -> None:
+    def _version(self, connection: sqlite3.Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
         if row is None or not row[0].isdecimal():
             found = "no format version" if row is None else f"the format version {row[0]!r}"
@@ -101,6 +79,7 @@ class Database:
                 f"{self._path}: has format version {row[0]}, and this Lookalike reads up to "
                 f"{FORMAT_VERSION}; upgrade Lookalike or give another path"
             )
+        return int(row[0])
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -109,17 +88,47 @@ class Database:
             yield connection
 
     @contextmanager
+    def read_one_state(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection whose statements all see the same state of the file."""
+        with self._lent() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection inside a transaction: all of the block is stored, or nothing."""
         with self._writing, self._lent() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute(SEAL_META)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def write_with(self, other: Path) -> Iterator[sqlite3.Connection]:
+        """As `write`, with the database file ``other`` attached for reading under ``snap``."""
+        with self._writing, self._lent() as connection:
+            # Immutable: SQLite then makes no journal beside a file that nobody writes.
+            connection.execute("ATTACH ? AS snap", (f"{other.absolute().as_uri()}?immutable=1",))
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute(SEAL_META)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                    raise
+            finally:
+                connection.execute("DETACH snap")
 
     @contextmanager
     def _lent(self) -> Iterator[sqlite3.Connection]:
@@ -139,10 +148,15 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._path.absolute().as_uri(),
+            _BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
         )
         try:
             connection.execute("PRAGMA synchronous = FULL")
+            connection.create_function("crc", -1, crc, deterministic=True)
         except BaseException:
             connection.close()
             raise

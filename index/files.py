@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     If ``write`` or the replacement raises, ``path`` is as it was and the sibling is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         write(temporary)
         fsync_file(temporary)

@@ -15,7 +15,6 @@ import numpy as np
 from index.files import write_atomically
 from index.neighbours import (
     MAX_DIMENSION,
-    NO_ID,
     Ids,
     IdsLike,
     IndexInputError,
@@ -28,17 +27,13 @@ from index.neighbours import (
     as_vectors,
     check_dimension,
     check_k,
-    cosine,
+    rows_of,
 )
+from index.scan import SPARE, TIE, best_of
 
 # FAISS 1.15 takes its slow path, one product at a time, below 128,000 queries; batches are many
 # times faster through BLAS. A single query is not.
 faiss.cvar.distance_compute_blas_threshold = 2
-# FAISS is asked for more than the caller wants, and again for more yet while the last one it
-# returns ties with the last one wanted: so rounding costs no neighbour its place, and equal scores
-# come out by id, which keeps pages of a ranking apart.
-_SPARE = 16
-_TIE = 1e-6
 # magic, dimension, count, two unused numbers, trained, metric
 _HEADER = struct.Struct("<4siqqq?i")
 _SIZE = struct.Struct("<q")
@@ -105,7 +100,7 @@ class ExactIndex:
         new = as_new_ids(ids, len(xb))
         with self._writing:
             state = self._state
-            _, stored = _rows(state.ids, new)
+            _, stored = rows_of(state.ids, new)
             if stored.any():
                 shown = np.sort(new[stored])[:10].tolist()
                 raise IndexInputError(f"ids already stored: {shown}; remove them first")
@@ -118,7 +113,7 @@ class ExactIndex:
         wanted = np.unique(as_ids(ids))
         with self._writing:
             state = self._state
-            rows, stored = _rows(state.ids, wanted)
+            rows, stored = rows_of(state.ids, wanted)
             removed = int(stored.sum())
             if removed:
                 keep = np.ones(len(state.ids), bool)
@@ -130,7 +125,7 @@ class ExactIndex:
         """Return a copy of the vectors, float32 (n, d), in the order given."""
         state = self._state
         wanted = as_ids(ids)
-        rows, stored = _rows(state.ids, wanted)
+        rows, stored = rows_of(state.ids, wanted)
         if not stored.all():
             raise UnknownIdError(wanted[~stored].tolist(), "the index")
         return state.xb[rows]
@@ -140,32 +135,22 @@ class ExactIndex:
         xq = as_vectors(xq, self._dimension, "xq")
         k = check_k(k)
         state = self._state
-        scores = np.full((len(xq), k), -np.inf, np.float32)
-        found = np.full((len(xq), k), NO_ID, np.int64)
-        xb = state.xb
-        for i, rows in enumerate(self._candidates(state, xq, k, allowed)):
-            rows = np.sort(rows)
-            exact = cosine(xb[rows], xq[i])
-            # Rows ascend by id, so a stable sort leaves the smaller id first among equals.
-            best = np.argsort(-exact, kind="stable")[:k]
-            scores[i, : len(best)] = exact[best]
-            found[i, : len(best)] = state.ids[rows[best]]
-        return Neighbours(scores, found)
+        return best_of(state.ids, state.xb, xq, k, self._candidates(state, xq, k, allowed))
 
     def _candidates(self, state: _State, xq: Vectors, k: int, allowed: IdsLike | None) -> Ids:
         """Rows (nq, m) that hold the best ``k``; m is less than k only if there are fewer."""
         rows: Ids | None = None
         if allowed is not None:
-            rows, stored = _rows(state.ids, np.unique(as_ids(allowed, "allowed")))
+            rows, stored = rows_of(state.ids, np.unique(as_ids(allowed, "allowed")))
             rows = rows[stored]
         available = len(state.ids) if rows is None else len(rows)
         if not available or not len(xq):
             return np.empty((len(xq), 0), np.int64)
-        fetch = k + _SPARE
+        fetch = k + SPARE
         while True:
             fetch = min(fetch, available)
             scores, found = _scan(state, xq, fetch, rows)
-            if fetch == available or (scores[:, k - 1] - scores[:, -1] > _TIE).all():
+            if fetch == available or (scores[:, k - 1] - scores[:, -1] > TIE).all():
                 return found
             fetch *= 4
 
@@ -221,14 +206,6 @@ def _scan(state: _State, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores,
     parameters = library.SearchParameters(sel=selector)
     scores, found = state.flat.search(xq, k, params=parameters)
     return scores, found
-
-
-def _rows(stored: Ids, wanted: Ids) -> tuple[Ids, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """For each wanted id its row among the ascending ``stored``, and whether it is there."""
-    rows = np.searchsorted(stored, wanted).astype(np.int64)
-    if not len(stored):
-        return rows, np.zeros(len(wanted), bool)
-    return rows, stored[np.minimum(rows, len(stored) - 1)] == wanted
 
 
 def _check_header(path: Path) -> tuple[int, int]:

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
-INDEX_FILE = "index.faiss"
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
+_FILE_NAME = re.compile(r"[a-z0-9_]+\.[a-z0-9]+")
 REBUILD = "the catalogue holds everything, so run `lookalike index build`"
 
 
@@ -21,6 +22,10 @@ class SnapshotCorruptError(SnapshotError):
     """A file of a generation is missing or damaged."""
 
 
+class SnapshotAheadError(SnapshotError):
+    """A generation holds writes that the catalogue does not have (any more)."""
+
+
 class SnapshotFormatError(SnapshotError):
     """A generation is whole, but this version of Lookalike cannot read it."""
 
@@ -29,6 +34,9 @@ class SnapshotFormatError(SnapshotError):
 class Manifest:
     """A generation: ``count`` vectors of ``dimension``, made by the model ``model_digest``.
 
+    It holds every write of the catalogue up to ``sequence``. ``parameters`` are those of its
+    ``kind``, ``recall`` what was measured when it was built: the mean share ``value`` of the
+    ``k`` nearest that a search finds, over so many held-out ``queries``; None for an exact one.
     ``created`` is ISO 8601 in UTC; ``files`` gives each file's SHA-256 in hexadecimal digits.
     """
 
@@ -39,6 +47,9 @@ class Manifest:
     metric: str
     kind: str
     model_digest: str
+    sequence: int
+    parameters: Mapping[str, Any]
+    recall: Mapping[str, float] | None
     created: str
     files: Mapping[str, str]
 
@@ -46,7 +57,7 @@ class Manifest:
 def to_json(manifest: Manifest) -> str:
     """The manifest as JSON text, with ``checksum`` over its other fields."""
     content = asdict(manifest)
-    return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
+    return json.dumps({**content, "checksum": checksum_of(content)}, indent=2) + "\n"
 
 
 def from_json(text: str, path: Path, generation: int) -> Manifest:
@@ -62,7 +73,7 @@ def from_json(text: str, path: Path, generation: int) -> Manifest:
     if not isinstance(content, dict):
         raise SnapshotCorruptError(f"{path}: is not a JSON object; {REBUILD}")
     expected = content.pop("checksum", None)
-    found = _checksum(content)
+    found = checksum_of(content)
     if found != expected:
         raise SnapshotCorruptError(
             f"{path}: has SHA-256 {found} over its fields; it says {expected}; {REBUILD}"
@@ -79,13 +90,14 @@ def from_json(text: str, path: Path, generation: int) -> Manifest:
             f"{path}: describes generation {content.get('generation')} with the fields "
             f"{sorted(content)}; expected generation {generation} with {sorted(names)}; {REBUILD}"
         )
-    if content["metric"] != "cosine" or set(content["files"]) != {INDEX_FILE}:
+    if content["metric"] != "cosine" or not all(map(_FILE_NAME.fullmatch, content["files"])):
         raise SnapshotFormatError(
             f"{path}: has metric {content['metric']!r} and files {sorted(content['files'])}; "
-            f"expected 'cosine' and {INDEX_FILE!r}; {REBUILD}"
+            f"expected 'cosine' and plain file names; {REBUILD}"
         )
     return Manifest(**content)
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 over the fields as JSON with sorted keys, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -6,8 +6,7 @@ product is the cosine similarity.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +56,10 @@ class Neighbours(NamedTuple):
     ids: Ids
 
 
-class NeighbourIndex(Protocol):
+class Searchable(Protocol):
     """A set of vectors with ids that answers "which are nearest?".
 
-    Searches may run in several threads at once, also while another thread adds or removes:
-    each search sees one consistent state.
+    Searches may run in several threads at once; each sees one consistent state.
     """
 
     @property
@@ -82,23 +80,12 @@ class NeighbourIndex(Protocol):
         """All stored ids, int64 (n,), ascending."""
         ...
 
-    def add(self, ids: IdsLike, xb: Vectors) -> None:
-        """Store vectors ``xb`` float32 (n, d) under ``ids`` int64 (n,); all of them or none.
-
-        Raises IndexInputError for wrong shapes, dtypes or values, negative ids, ids given twice
-        and ids that are already stored.
-        """
-        ...
-
-    def remove(self, ids: IdsLike) -> int:
-        """Remove these ids and return how many were stored. Unknown ids are ignored."""
-        ...
-
     def search(self, xq: Vectors, k: int, allowed: IdsLike | None = None) -> Neighbours:
         """Find the ``k`` nearest to each row of ``xq`` float32 (nq, d).
 
-        With ``allowed`` only these ids may be answers; ids that are not stored are ignored, and
-        an empty ``allowed`` gives no answers. ``k`` may exceed ``count()``.
+        With ``allowed`` only these ids may be answers, and the answer is that of brute force over
+        them; ids that are not stored are ignored, and an empty ``allowed`` gives no answers. ``k``
+        may exceed ``count()``.
 
         Raises IndexInputError for a wrong ``xq`` and for ``k`` outside 1..MAX_K.
         """
@@ -111,13 +98,20 @@ class NeighbourIndex(Protocol):
         """
         ...
 
-    def save(self, path: Path) -> None:
-        """Write everything to one file; an existing file is replaced only when all is written."""
+
+class NeighbourIndex(Searchable, Protocol):
+    """A `Searchable` that can be changed, also while other threads search."""
+
+    def add(self, ids: IdsLike, xb: Vectors) -> None:
+        """Store vectors ``xb`` float32 (n, d) under ``ids`` int64 (n,); all of them or none.
+
+        Raises IndexInputError for wrong shapes, dtypes or values, negative ids, ids given twice
+        and ids that are already stored.
+        """
         ...
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote. Raises an error that names the file if it cannot."""
+    def remove(self, ids: IdsLike) -> int:
+        """Remove these ids and return how many were stored. Unknown ids are ignored."""
         ...
 
 
@@ -135,6 +129,14 @@ def cosine(xb: Vectors, q: Vectors) -> Scores:
         rows *= q64
         scores[start : start + _ROWS_AT_ONCE] = rows.sum(axis=1)
     return scores
+
+
+def rows_of(stored: Ids, wanted: Ids) -> tuple[Ids, NDArray[np.bool_]]:
+    """For each wanted id its row among the ascending ``stored``, and whether it is there."""
+    rows = np.searchsorted(stored, wanted).astype(np.int64)
+    if not len(stored):
+        return rows, np.zeros(len(wanted), bool)
+    return rows, stored[np.minimum(rows, len(stored) - 1)] == wanted
 
 
 def check_dimension(dimension: int) -> int:

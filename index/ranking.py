@@ -12,9 +12,9 @@ from index.neighbours import (
     Ids,
     IdsLike,
     IndexInputError,
-    NeighbourIndex,
     Neighbours,
     Scores,
+    Searchable,
     UnknownIdError,
     Vectors,
     as_ids,
@@ -31,7 +31,7 @@ _SMALLEST_MEAN = 1e-6
 
 
 def recommend(
-    index: NeighbourIndex,
+    index: Searchable,
     positive: Vectors,
     negative: Vectors,
     strategy: Strategy,
@@ -83,9 +83,7 @@ def vote(labels: Sequence[str | None]) -> tuple[str, float] | None:
 class _Request:
     """The index, seen without the excluded ids and with the allowed ones alone."""
 
-    def __init__(
-        self, index: NeighbourIndex, k: int, exclude: Ids, allowed: IdsLike | None
-    ) -> None:
+    def __init__(self, index: Searchable, k: int, exclude: Ids, allowed: IdsLike | None) -> None:
         self.index = index
         self.k = k
         self._exclude = exclude
@@ -162,7 +160,7 @@ def _scored(
     return best_scores, best_ids
 
 
-def _stored(index: NeighbourIndex, ids: Ids) -> tuple[Vectors, Ids]:
+def _stored(index: Searchable, ids: Ids) -> tuple[Vectors, Ids]:
     """The vectors of those ids that are stored; another thread may remove some meanwhile."""
     while True:
         try:

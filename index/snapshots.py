@@ -22,32 +22,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from index import kinds
 from index.files import fsync_file, fsync_folder, sha256_of, write_atomically
-from index.local import ExactIndex, IndexFileError
+from index.local import IndexFileError
 from index.manifest import (
     FORMAT_VERSION,
-    INDEX_FILE,
     MANIFEST_FILE,
     REBUILD,
     Manifest,
+    SnapshotAheadError,
     SnapshotCorruptError,
     SnapshotError,
     SnapshotFormatError,
     from_json,
     to_json,
 )
-from index.neighbours import NeighbourIndex
+from index.neighbours import Searchable
 
 __all__ = [
     "Finding",
     "Manifest",
     "ModelMismatchError",
     "NoGenerationError",
+    "SnapshotAheadError",
     "SnapshotCorruptError",
     "SnapshotError",
     "SnapshotFormatError",
     "Stamp",
     "load_current",
+    "load_good",
     "publish",
     "read_manifest",
     "stamp",
@@ -81,13 +84,14 @@ class Finding:
     problem: str | None
 
 
-def publish(root: Path, index: NeighbourIndex, model_digest: str) -> Manifest:
+def publish(root: Path, index: Searchable, model_digest: str, sequence: int = 0) -> Manifest:
     """Write ``index`` as the next generation and make it the current one; return its manifest.
 
+    ``sequence`` is the number of the catalogue's last write that the index holds.
     Keeps the current and the two generations before it; removes older ones and what a crash
     left behind. Publishers in several processes wait for each other. If anything raises before
-    the switch, the generation that was current still is. The index may change meanwhile: what is
-    published is one consistent state of it, read back once before the switch.
+    the switch, the generation that was current still is. What is published is read back once
+    before the switch.
     """
     generations = root / "generations"
     generations.mkdir(parents=True, exist_ok=True)
@@ -96,7 +100,7 @@ def publish(root: Path, index: NeighbourIndex, model_digest: str) -> Manifest:
         number = max(_numbers(root), default=0) + 1
         temporary = generations / f"{_TEMPORARY}{number:06d}"
         try:
-            manifest = _write(temporary, index, number, model_digest)
+            manifest = _write(temporary, index, number, model_digest, sequence)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -120,7 +124,7 @@ def read_manifest(root: Path) -> Manifest:
     return _read_manifest(root, _current(root))
 
 
-def load_current(root: Path, model_digest: str) -> tuple[ExactIndex, Manifest]:
+def load_current(root: Path, model_digest: str) -> tuple[Searchable, Manifest]:
     """Load the current generation, having checked the model and every file's checksum.
 
     Raises NoGenerationError if nothing was published, ModelMismatchError if another model made
@@ -128,12 +132,54 @@ def load_current(root: Path, model_digest: str) -> tuple[ExactIndex, Manifest]:
     Lookalike wrote it.
     """
     manifest = read_manifest(root)
+    _check_model(root, manifest, model_digest)
+    return _load(root, manifest), manifest
+
+
+def load_good(
+    root: Path, model_digest: str, sequence: int
+) -> tuple[Searchable, Manifest, str | None]:
+    """Load the current generation or, where that is damaged, the last good one before it.
+
+    The catalogue's changes since make an older one as good as the newest. ``sequence`` is the
+    catalogue's: a generation that is ahead of it is of no use, as it holds writes that the
+    catalogue, perhaps put back from a backup, does not know.
+
+    Returns the index, its manifest, and what is wrong with the current one, or None.
+
+    Raises as `load_current` does, and SnapshotAheadError, if no generation can be used.
+    """
+    try:
+        manifest = read_manifest(root)
+        _check_model(root, manifest, model_digest)
+        return _load_checked(root, manifest, sequence), manifest, None
+    except (SnapshotCorruptError, SnapshotFormatError, SnapshotAheadError) as error:
+        for number in sorted(_numbers(root), reverse=True):
+            try:
+                manifest = _read_manifest(root, number)
+                _check_model(root, manifest, model_digest)
+                return _load_checked(root, manifest, sequence), manifest, str(error)
+            except SnapshotError:
+                continue
+        raise
+
+
+def _load_checked(root: Path, manifest: Manifest, sequence: int) -> Searchable:
+    if manifest.sequence > sequence:
+        raise SnapshotAheadError(
+            f"{_folder(root, manifest.generation)}: holds the catalogue's writes up to "
+            f"{manifest.sequence}, and the catalogue has {sequence}: it is older than its index; "
+            f"{REBUILD}"
+        )
+    return _load(root, manifest)
+
+
+def _check_model(root: Path, manifest: Manifest, model_digest: str) -> None:
     if manifest.model_digest != model_digest:
         raise ModelMismatchError(
             f"{_folder(root, manifest.generation)}: was made by the model "
             f"{manifest.model_digest}, and the model in use is {model_digest}; {REBUILD}"
         )
-    return _load(root, manifest), manifest
 
 
 def stamp(root: Path) -> Stamp | None:
@@ -164,34 +210,36 @@ def verify(root: Path) -> list[Finding]:
     return findings
 
 
-def _write(folder: Path, index: NeighbourIndex, number: int, model_digest: str) -> Manifest:
+def _write(
+    folder: Path, index: Searchable, number: int, model_digest: str, sequence: int
+) -> Manifest:
     """Fill a new folder with the index and its manifest, durably."""
     folder.mkdir()
-    index.save(folder / INDEX_FILE)
+    names = kinds.save(index, folder)
+    built = kinds.description(index)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         generation=number,
-        count=type(index).load(folder / INDEX_FILE).count(),
+        count=kinds.load(folder, index.kind, built.parameters).count(),
         dimension=index.dimension,
         metric="cosine",
         kind=index.kind,
         model_digest=model_digest,
+        sequence=sequence,
+        parameters=built.parameters,
+        recall=built.recall,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        files={INDEX_FILE: sha256_of(folder / INDEX_FILE)},
+        files={name: sha256_of(folder / name) for name in names},
     )
     (folder / MANIFEST_FILE).write_text(to_json(manifest), encoding="utf-8")
-    for name in (INDEX_FILE, MANIFEST_FILE):
+    for name in (*names, MANIFEST_FILE):
         fsync_file(folder / name)
     fsync_folder(folder)
     return manifest
 
 
-def _load(root: Path, manifest: Manifest) -> ExactIndex:
+def _load(root: Path, manifest: Manifest) -> Searchable:
     folder = _folder(root, manifest.generation)
-    if manifest.kind != "exact":
-        raise SnapshotFormatError(
-            f"{folder / MANIFEST_FILE}: has kind {manifest.kind!r}; expected 'exact'; {REBUILD}"
-        )
     for name, expected in manifest.files.items():
         try:
             found = sha256_of(folder / name)
@@ -204,12 +252,14 @@ def _load(root: Path, manifest: Manifest) -> ExactIndex:
                 f"{folder / name}: has SHA-256 {found}; the manifest says {expected}; {REBUILD}"
             )
     try:
-        index = ExactIndex.load(folder / INDEX_FILE)
+        index = kinds.load(folder, manifest.kind, manifest.parameters, manifest.recall)
+    except kinds.UnknownKindError as error:
+        raise SnapshotFormatError(f"{folder / MANIFEST_FILE}: {error}; {REBUILD}") from error
     except IndexFileError as error:
         raise SnapshotCorruptError(f"{error}; {REBUILD}") from error
     if (index.count(), index.dimension) != (manifest.count, manifest.dimension):
         raise SnapshotCorruptError(
-            f"{folder / INDEX_FILE}: has {index.count()} vectors of {index.dimension}; the "
+            f"{folder}: has {index.count()} vectors of {index.dimension}; the "
             f"manifest says {manifest.count} of {manifest.dimension}; {REBUILD}"
         )
     return index

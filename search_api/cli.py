@@ -15,6 +15,8 @@ _COMMANDS = {
     "search": ("search_api.commands.querying", "search", "Class and neighbours of a picture."),
     "classify": ("search_api.commands.querying", "classify", "Classes of files and folders."),
     "index": ("search_api.commands.indexing", "index", "Build, look at and verify the index."),
+    "add": ("search_api.commands.writing", "add", "Add pictures to the store."),
+    "delete": ("search_api.commands.writing", "delete", "Delete pictures from the store."),
     "train": ("search_api.commands.training", "train", "Train a model."),
     "evaluate": ("search_api.commands.training", "evaluate_command", "Measure a model."),
 }
@@ -69,10 +71,25 @@ def main() -> NoReturn:
     except (ValueError, OSError, RuntimeError) as error:
         _fail(f"lookalike: {error}", 2 if isinstance(error, ValueError) else 1)
     except Exception as error:
-        from index.catalogue import CatalogueError
+        from index.archives import (
+            SnapshotExistsError,
+            SnapshotModelError,
+            UnknownSnapshotError,
+        )
+        from index.catalogue import CatalogueError, ModelChangedError
+        from index.neighbours import UnknownIdError
         from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
 
-        if isinstance(error, NoGenerationError | ModelMismatchError):
+        wrong_use = (
+            NoGenerationError,
+            ModelMismatchError,
+            ModelChangedError,
+            UnknownIdError,
+            UnknownSnapshotError,
+            SnapshotExistsError,
+            SnapshotModelError,
+        )
+        if isinstance(error, wrong_use):
             _fail(f"lookalike: {error}", 2)
         if isinstance(error, CatalogueError | SnapshotError):
             _fail(f"lookalike: {error}", 1)

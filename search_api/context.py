@@ -121,8 +121,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _MEANING = {
     400: "The request cannot be read.",
-    404: "There is no such id.",
-    409: "A job is running already; the answer names it.",
+    404: "There is no such id or name.",
+    409: "Not possible now; `detail` says why, and `job` names a job that is in the way.",
     413: "The picture or the request is too large.",
     415: "Not a picture in a format that is known.",
     422: "Something in the request cannot be used; `detail` says what and why.",

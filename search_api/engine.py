@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -17,17 +16,25 @@ from numpy.typing import NDArray
 from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode
-from index import snapshots
-from index.catalogue import Catalogue, Entry
+from index.blobs import BlobError, Blobs
+from index.catalogue import Catalogue, CatalogueError, Entry, ModelChangedError
 from index.filters import Filter
-from index.local import ExactIndex
-from index.neighbours import MAX_K, Neighbours, UnknownIdError
+from index.neighbours import MAX_K, Neighbours, Searchable, UnknownIdError
 from index.ranking import Strategy, recommend, vote
-from index.snapshots import Manifest
-from search_api.ingest import Counts, Progress, ingest, no_progress
+from index.served import ServedIndex, Serving
+from index.snapshots import (
+    Manifest,
+    ModelMismatchError,
+    SnapshotAheadError,
+    SnapshotCorruptError,
+    SnapshotFormatError,
+)
+from search_api.builder import Builder
+from search_api.ingest import Counts, Progress, no_progress
 from search_api.results import Page, Point, Prediction, SearchResult
+from search_api.shelf import model_folder
 from search_api.stages import Stages, together
-from search_api.store import store_lock
+from search_api.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +61,6 @@ class PictureQuery:
     stages: Stages = field(default_factory=Stages)
 
 
-@dataclass(frozen=True)
-class _Serving:
-    """The index that answers, with its manifest; replaced as a whole, never changed."""
-
-    index: ExactIndex
-    manifest: Manifest
-
-
 def catalogue_path(var: Path) -> Path:
     """Where the store in ``var`` keeps its catalogue."""
     return var / "catalogue.sqlite"
@@ -70,8 +69,9 @@ def catalogue_path(var: Path) -> Path:
 class SearchEngine:
     """Classifies pictures and finds their neighbours in one indexed corpus.
 
-    Safe to use from several threads. Searches answer from one immutable index; ``rebuild``
-    prepares the next one beside it and switches in a single assignment.
+    Safe to use from several threads. Searches answer from one immutable state, the newest
+    generation with the catalogue's changes since; ``rebuild`` prepares the next generation beside
+    it and switches in a single assignment. ``writer`` changes single pictures.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class SearchEngine:
         corpus: Corpus,
         var: Path,
         limits: PictureLimits = PictureLimits(),
+        open_model: Callable[[Path], PictureEncoder] | None = None,
     ) -> None:
         """Open the store in ``var``, made if needed; call ``load`` or ``rebuild`` before searching.
 
@@ -88,34 +89,57 @@ class SearchEngine:
             corpus: the pictures to index and to show.
             var: folder of the catalogue and the index.
             limits: bounds of each picture.
+            open_model: opens another bundle, so that a change of model by any process can be
+                followed; without it this engine keeps to ``encoder``.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
         """
-        self.encoder = encoder
         self.corpus = corpus
         self.var = var
         self.limits = limits
+        self.loaded = "nothing is loaded"
+        self._first = encoder
+        self._open_model = open_model
+        self._opened: PictureEncoder | None = None
+        self._searching = threading.Lock()
         var.mkdir(parents=True, exist_ok=True)
         self.catalogue = Catalogue(catalogue_path(var))
-        self._serving: _Serving | None = None
-        self._seen: snapshots.Stamp | None = None
-        self._loading = threading.Lock()
-        self._searching = threading.Lock()
+        self.blobs = Blobs(var / "pictures")
+        self.served: ServedIndex[PictureEncoder] = ServedIndex(var, self.catalogue, self.model)
+        self.builder = Builder(var, self.catalogue, self.served, self.blobs, self.picture)
+        self.writer = Writer(self.catalogue, self.blobs, limits, lambda: self.encoder)
 
     def close(self) -> None:
         """Close the catalogue."""
         self.catalogue.close()
 
     @property
+    def encoder(self) -> PictureEncoder:
+        """The encoder of the model that answers now."""
+        serving = self.served.last
+        return self._first if serving is None else serving.model
+
+    def model(self, digest: str) -> PictureEncoder | None:
+        """The encoder of the model with this digest; None where this process cannot have it."""
+        for encoder in (self.encoder, self._first, self._opened):
+            if encoder is not None and encoder.digest == digest:
+                return encoder
+        folder = model_folder(self.var, digest)
+        if folder is None or self._open_model is None:
+            return None
+        self._opened = self._open_model(folder)
+        return self._opened
+
+    @property
     def ready(self) -> bool:
         """An index is loaded and can answer."""
-        return self._serving is not None
+        return self.served.last is not None
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the index that answers now."""
-        return self._state().manifest
+        return self.served.current().manifest
 
     def check_corpus(self) -> None:
         """Refuse a store that was built from another corpus.
@@ -132,17 +156,42 @@ class SearchEngine:
             )
 
     def load(self) -> Manifest:
-        """Load the current generation from disk and serve it.
+        """Check the store, load the newest good generation and serve it.
+
+        Where no generation is good, a new one is made from the catalogue. ``loaded`` says in a
+        sentence which of these it was.
 
         Raises:
+            CatalogueError: the catalogue is damaged.
             NoGenerationError: nothing was built yet.
-            SnapshotCorruptError: the files are damaged.
-            ModelMismatchError: another model made them.
+            ModelMismatchError: another model made what there is.
+            SnapshotError: no generation can be used, and the catalogue cannot make one.
         """
-        with self._loading:
-            stamp = snapshots.stamp(self.var)
-            index, manifest = snapshots.load_current(self.var, self.encoder.digest)
-            self._serving, self._seen = _Serving(index, manifest), stamp
+        damage = self.catalogue.check()
+        if damage is not None:
+            raise CatalogueError(f"{catalogue_path(self.var)}: {damage}")
+        digest = self._first.digest
+        try:
+            manifest, problem = self.served.load(digest)
+        except (
+            SnapshotCorruptError,
+            SnapshotFormatError,
+            SnapshotAheadError,
+            ModelMismatchError,  # a change of model was interrupted before its index was made
+        ) as error:
+            if self.catalogue.model() != digest:
+                raise
+            manifest = self.builder.compact(self._first)
+            self.loaded = (
+                f"{error}. Rebuilt from the catalogue: generation {manifest.generation} with"
+                f" {manifest.count:,} pictures."
+            )
+        else:
+            count = self.served.current().index.count()
+            good = f"generation {manifest.generation} with {count:,} pictures, every checksum good."
+            self.loaded = f"Index: {good}"
+            if problem is not None:
+                self.loaded = f"{problem}. Fell back to {good}"
         return manifest
 
     def rebuild(
@@ -151,17 +200,19 @@ class SearchEngine:
         *,
         reembed: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
+        job: str = "",
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and switch to a new index.
 
         New pictures, and all that another model embedded, are embedded and recorded batch by
         batch, so that an interrupted rebuild goes on where it stopped. Pictures gone from the
-        corpus leave the catalogue once the new index serves.
+        corpus leave the catalogue; those added by hand stay.
 
         Args:
             progress: told of each stage, what is done and the total.
             reembed: embed everything again, for pictures that changed under the same name.
             cancelled: asked between batches.
+            job: names this rebuild to others who want to build meanwhile.
 
         Returns:
             The new generation's manifest, and what was done.
@@ -171,32 +222,42 @@ class SearchEngine:
             CancelledError: ``cancelled`` said so; what was embedded stays recorded.
             CorpusError: the corpus cannot be read or is empty.
         """
-        with store_lock(self.var):
-            counts, gone = ingest(
-                self.encoder, self.corpus, self.catalogue, progress, reembed, cancelled
-            )
-            progress("indexing", 0, counts.total)
-            ids, xb = self.catalogue.embeddings(self.encoder.digest)
-            keep = ~np.isin(ids, gone)
-            index = ExactIndex(self.encoder.dimension)
-            index.add(ids[keep], xb[keep])
-            manifest = snapshots.publish(self.var, index, self.encoder.digest)
-            self.catalogue.set_meta("corpus", self.corpus.name)
-            self.catalogue.set_meta("corpus_is_sample", "yes" if self.corpus.notice else "no")
-            with self._loading:
-                self._serving, self._seen = _Serving(index, manifest), snapshots.stamp(self.var)
-            # Only now: until the switch the old index may still answer with them.
-            self.catalogue.delete(gone)
-            (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
-            progress("indexing", counts.total, counts.total)
-        return manifest, counts
+        return self.builder.rebuild(
+            self.encoder,
+            self.corpus,
+            progress,
+            reembed=reembed,
+            cancelled=cancelled,
+            job=job,
+        )
+
+    def compact(self, progress: Progress = no_progress, job: str = "") -> Manifest:
+        """Fold what was added and deleted since into a new generation; see `Builder.compact`."""
+        return self.builder.compact(self.encoder, progress, job)
+
+    def pending(self) -> int:
+        """How many changes the generation that answers does not hold itself."""
+        index = self.served.current().index
+        return index.added + index.masked
+
+    def picture(self, entry: Entry, at_least: int | None = None) -> RGB:
+        """The picture of an entry, uint8 ``(h, w, 3)``.
+
+        Raises:
+            CorpusError: it is not in the corpus any more.
+            BlobError: it was added, and its bytes are missing or damaged.
+            PictureError: it is not a usable picture.
+        """
+        if entry.origin == "corpus":
+            return self.corpus.read(entry.source, at_least=at_least)
+        return decode(self.blobs.get(entry.content_hash or ""), self.limits, at_least)
 
     def warm(self) -> None:
         """Read one picture, so that a corpus which loads as a whole is in memory."""
         for entry in self.catalogue.page(-1, 1):
             try:
-                self.corpus.read(entry.source)
-            except (CorpusError, PictureError) as error:
+                self.picture(entry)
+            except (CorpusError, PictureError, BlobError) as error:
                 log.warning("picture %d cannot be read: %s", entry.id, error)
 
     def classify(self, pictures: Sequence[RGB]) -> list[Prediction]:
@@ -215,8 +276,8 @@ class SearchEngine:
         Raises:
             PictureError: ``data`` is not a usable picture.
         """
-        picture = decode(data, self.limits, at_least=self.encoder.input_size)
-        return self.encoder.fit(picture)
+        encoder = self.encoder
+        return encoder.fit(decode(data, self.limits, at_least=encoder.input_size))
 
     def search(self, data: bytes, page: Page = Page()) -> SearchResult:
         """Classify an encoded picture and find its neighbours.
@@ -237,30 +298,11 @@ class SearchEngine:
         """
         for query in queries:
             query.stages.end("queue")
-        everyone = together([query.stages for query in queries])
-        with everyone("forward"):
-            probabilities, xq = self.encoder.encode([query.picture for query in queries])
-        results: dict[int, SearchResult] = {}
-        groups: dict[tuple[Filter | None, int], list[int]] = {}
-        for row, query in enumerate(queries):
-            if query.page is None:
-                results[row] = self._unsearched(query.stages)
-            else:
-                deep = (query.page.offset + query.page.limit).bit_length()
-                groups.setdefault((query.page.filter, deep), []).append(row)
-        for rows in groups.values():
-            found = self._answer(
-                partial(_nearest, xq[rows]),
-                [page for row in rows if (page := queries[row].page) is not None],
-                [queries[row].stages for row in rows],
-            )
-            results.update(zip(rows, found, strict=True))
-        return [
-            replace(
-                results[row], prediction=Prediction.of(self.encoder.classes, probabilities[row])
-            )
-            for row in range(len(queries))
-        ]
+        while True:
+            try:
+                return self._answer_pictures(queries)
+            except ModelChangedError:
+                continue  # the service went over to another model meanwhile
 
     def similar(self, image_id: int, page: Page = Page()) -> SearchResult:
         """The neighbours of an indexed picture, itself left out.
@@ -280,7 +322,7 @@ class SearchEngine:
             IndexInputError: no positive example.
         """
 
-        def find(index: ExactIndex, k: int, allowed: NDArray[np.int64] | None) -> Neighbours:
+        def find(index: Searchable, k: int, allowed: NDArray[np.int64] | None) -> Neighbours:
             return recommend(
                 index,
                 index.vectors(positive),
@@ -295,36 +337,75 @@ class SearchEngine:
 
     def summary(self) -> dict[str, Any]:
         """What is indexed, for the page and for ``lookalike index status``."""
-        state = self._state()
+        state = self.served.current()
+        manifest = state.manifest
         return {
-            "count": state.manifest.count,
-            "kind": state.manifest.kind,
-            "dimension": state.manifest.dimension,
-            "metric": state.manifest.metric,
-            "model": state.manifest.model_digest,
-            "generation": state.manifest.generation,
-            "built": state.manifest.created,
+            "count": state.index.count(),
+            "kind": manifest.kind,
+            "dimension": manifest.dimension,
+            "metric": manifest.metric,
+            "model": manifest.model_digest,
+            "generation": manifest.generation,
+            "built": manifest.created,
+            "sequence": state.sequence,
+            "pending": {"added": state.index.added, "deleted": state.index.masked},
+            "parameters": dict(manifest.parameters),
+            "recall": None if manifest.recall is None else dict(manifest.recall),
             "corpus": self.corpus.name,
             "sample": self.corpus.notice is not None,
             "notice": self.corpus.notice,
-            "classes": list(self.encoder.classes),
+            "classes": list(state.model.classes),
             "labels": self.catalogue.label_counts(),
             "splits": self.catalogue.split_counts(),
         }
 
+    def _answer_pictures(self, queries: Sequence[PictureQuery]) -> list[SearchResult]:
+        encoder = self.encoder
+        everyone = together([query.stages for query in queries])
+        with everyone("forward"):
+            probabilities, xq = encoder.encode([query.picture for query in queries])
+        results: dict[int, SearchResult] = {}
+        groups: dict[tuple[Filter | None, int], list[int]] = {}
+        for row, query in enumerate(queries):
+            if query.page is None:
+                results[row] = self._unsearched(encoder.digest, query.stages)
+            else:
+                deep = (query.page.offset + query.page.limit).bit_length()
+                groups.setdefault((query.page.filter, deep), []).append(row)
+        for rows in groups.values():
+            found = self._answer(
+                partial(_nearest, xq[rows]),
+                [page for row in rows if (page := queries[row].page) is not None],
+                [queries[row].stages for row in rows],
+                encoder.digest,
+            )
+            results.update(zip(rows, found, strict=True))
+        return [
+            replace(results[row], prediction=Prediction.of(encoder.classes, probabilities[row]))
+            for row in range(len(queries))
+        ]
+
     def _answer(
         self,
-        find: Callable[[ExactIndex, int, NDArray[np.int64] | None], Neighbours],
+        find: Callable[[Searchable, int, NDArray[np.int64] | None], Neighbours],
         pages: Sequence[Page],
         stages: Sequence[Stages],
+        model: str | None = None,
     ) -> list[SearchResult]:
-        """One answer for each page; all of them have the same filter."""
+        """One answer for each page; all of them have the same filter.
+
+        Raises:
+            ModelChangedError: another model than ``model`` answers now.
+        """
         wanted = max(page.offset + page.limit for page in pages)
         k = min(max(wanted, VOTERS), MAX_K)
         where = pages[0].filter
         everyone = together(stages)
+        before: Serving[PictureEncoder] | None = None
         while True:
-            state = self._state()
+            state = self.served.current()
+            if model not in (None, state.manifest.model_digest):
+                raise ModelChangedError(f"{state.manifest.model_digest} answers now, not {model}")
             # One scan at a time, on all threads: scans that compete are slower for everybody.
             with everyone("search"), self._searching:
                 allowed = None if where is None else self.catalogue.ids(where)
@@ -333,9 +414,10 @@ class SearchEngine:
                 with everyone("payload"):
                     entries = self._entries(ids)
             except UnknownIdError:
-                # A rebuild dropped pictures between the two steps; its index does not have them.
-                if state is self._state():
+                # Pictures were deleted between the two steps; the next state does not have them.
+                if before is state:
                     raise
+                before = state
                 continue
             break
         return [
@@ -345,51 +427,18 @@ class SearchEngine:
             )
         ]
 
-    def _unsearched(self, stages: Stages) -> SearchResult:
-        manifest = self._state().manifest
-        return SearchResult(
-            (), None, manifest.generation, self.encoder.digest, stages.milliseconds()
-        )
+    def _unsearched(self, model: str, stages: Stages) -> SearchResult:
+        generation = self.served.current().manifest.generation
+        return SearchResult((), None, generation, model, stages.milliseconds())
 
     def _entries(self, ids: NDArray[np.int64]) -> dict[int, Entry]:
         unique = np.unique(ids)
         found = self.catalogue.get(unique[unique >= 0])
         return {entry.id: entry for entry in found}
 
-    def _state(self) -> _Serving:
-        """The index to answer from; a newer generation on disk is taken up first.
-
-        Raises:
-            SnapshotError: no index is loaded, and none can be.
-        """
-        state = self._serving
-        if state is not None and self._seen == snapshots.stamp(self.var):
-            return state
-        # While one thread loads the new index, the others go on with the old.
-        if not self._loading.acquire(blocking=state is None):
-            assert state is not None
-            return state
-        try:
-            stamp = snapshots.stamp(self.var)
-            if self._serving is None or self._seen != stamp:
-                self._serving = self._load_or_keep()
-                self._seen = stamp
-            return self._serving
-        finally:
-            self._loading.release()
-
-    def _load_or_keep(self) -> _Serving:
-        try:
-            return _Serving(*snapshots.load_current(self.var, self.encoder.digest))
-        except snapshots.SnapshotError as error:
-            if self._serving is None:
-                raise
-            log.error("going on with generation %d: %s", self._serving.manifest.generation, error)
-            return self._serving
-
 
 def _nearest(
-    xq: NDArray[np.float32], index: ExactIndex, k: int, allowed: NDArray[np.int64] | None
+    xq: NDArray[np.float32], index: Searchable, k: int, allowed: NDArray[np.int64] | None
 ) -> Neighbours:
     return index.search(xq, k, allowed)
 

@@ -16,11 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from embed.pictures import PictureError
-from index.catalogue import CatalogueError
+from index.archives import SnapshotExistsError, SnapshotModelError, UnknownSnapshotError
+from index.catalogue import CatalogueError, ModelChangedError
 from index.neighbours import IndexInputError, UnknownIdError
 from index.snapshots import SnapshotError
 from search_api.batching import QueueFullError
-from search_api.jobs import JobRunningError
+from search_api.jobs import JobFinishedError, JobRunningError
 from search_api.store import StoreBusyError
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,17 @@ def as_problem(error: Exception) -> Problem:
                 429, "queue-full", str(error), headers={"Retry-After": str(error.retry_after)}
             )
         case StoreBusyError():
-            return Problem(409, "store-busy", str(error))
+            return Problem(409, "store-busy", str(error), job=error.job)
+        case JobFinishedError():
+            return Problem(409, "job-finished", str(error))
+        case UnknownSnapshotError():
+            return Problem(404, "unknown-snapshot", str(error))
+        case SnapshotExistsError():
+            return Problem(409, "snapshot-exists", str(error))
+        case SnapshotModelError():
+            return Problem(409, "snapshot-of-another-model", str(error))
+        case ModelChangedError():
+            return Problem(409, "model-changed", str(error))
         case CatalogueError() | SnapshotError():
             log.error("the store cannot be used: %s", error)
             return Problem(503, "store-unavailable", str(error))
@@ -115,6 +126,8 @@ _EXPECTED = (
     UnknownIdError,
     IndexInputError,
     JobRunningError,
+    JobFinishedError,
+    ModelChangedError,
     StoreBusyError,
     QueueFullError,
     CatalogueError,

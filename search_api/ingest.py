@@ -1,11 +1,14 @@
-"""From a corpus into the catalogue: embed what is new, leave what is known."""
+"""From pictures into the catalogue: embed what is new, leave what is known."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError
+from index.blobs import BlobError
 from index.catalogue import Catalogue, Entry, Record
 
 BATCH = 500
@@ -23,6 +27,7 @@ _BATCHES_AHEAD = 2
 
 Progress = Callable[[str, int, int], None]
 """Told of (stage, done, total)."""
+Thing = TypeVar("Thing")
 
 
 class CancelledError(RuntimeError):
@@ -51,32 +56,47 @@ def ingest(
     progress: Progress,
     reembed: bool,
     cancelled: Callable[[], bool],
-) -> tuple[Counts, NDArray[np.int64]]:
-    """Embed and record every picture of the corpus that this model has not embedded yet.
+) -> Counts:
+    """Bring the catalogue up to date with the corpus: what is new, what is gone, what moved.
+
+    Pictures that were added by hand are left alone, those deleted by hand stay deleted, and a
+    label or split set by hand stays as it is.
 
     Args:
-        encoder: makes the embeddings.
+        encoder: makes the embeddings, of the model that the catalogue holds.
         corpus: where the pictures are.
         catalogue: where they are recorded; each batch is durable before the next begins.
         progress: told after each batch.
         reembed: embed also what is known.
         cancelled: asked before each batch.
 
-    Returns:
-        What was done, and the ids int64 ``(n,)`` that the catalogue holds but the corpus does not,
-        which the caller deletes once no index answers with them.
-
     Raises:
         CancelledError: ``cancelled`` said so.
     """
-    items = corpus.items
+    forgotten = catalogue.forgotten_sources()
+    foreign = catalogue.all_sources("added")
+    items = [item for item in corpus.items if item.source not in forgotten]
+    skipped = {
+        item.source: "a picture that was added has this name"
+        for item in items
+        if item.source in foreign
+    }
     known = {} if reembed else catalogue.known_sources(encoder.digest)
+    stored = catalogue.all_sources("corpus")
     _relabel(catalogue, items)
-    missing = [item for item in items if item.source not in known]
-    skipped: dict[str, str] = {}
+    missing = [i for i in items if i.source not in known and i.source not in skipped]
     embedded = 0
     progress("embedding", 0, len(missing))
-    for done, batch in _read(corpus, missing, encoder.input_size):
+
+    def read(item: Item) -> RGB | str:
+        try:
+            return corpus.read(item.source, at_least=encoder.input_size)
+        except (PictureError, CorpusError) as error:
+            return str(error)
+
+    done = 0
+    for batch in batches(missing, read):
+        done += len(batch)
         if cancelled():
             raise CancelledError(
                 f"stopped after {embedded:,} of {len(missing):,} pictures; the next build goes on"
@@ -85,50 +105,125 @@ def ingest(
         good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
         skipped |= {item.source: why for item, why in batch if isinstance(why, str)}
         if good:
-            records = [Record(item.source, item.split, item.label) for item, _ in good]
             _, embeddings = encoder.encode([picture for _, picture in good])
-            catalogue.upsert(records, embeddings, encoder.digest)
+            _record(catalogue, good, embeddings, encoder.digest, stored)
             embedded += len(good)
         progress("embedding", done, len(missing))
     present = {item.source for item in items} - skipped.keys()
-    gone = [id_ for source, id_ in catalogue.all_sources().items() if source not in present]
-    counts = Counts(
+    gone = sorted(id_ for source, id_ in stored.items() if source not in present)
+    return Counts(
         total=len(present),
         embedded=embedded,
         kept=len(items) - len(missing),
-        removed=len(gone),
+        removed=catalogue.delete(gone),
         skipped=skipped,
     )
-    return counts, np.array(sorted(gone), dtype=np.int64)
 
 
-def _read(
-    corpus: Corpus, items: Sequence[Item], size: int
-) -> Iterator[tuple[int, list[tuple[Item, RGB | str]]]]:
-    """Batches of pictures, or why one cannot be read, with the count so far.
+def stage(
+    encoder: PictureEncoder,
+    catalogue: Catalogue,
+    read: Callable[[Entry, int], RGB],
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> Counts:
+    """Embed everything stored with a model that does not serve yet, beside the present embeddings.
+
+    Goes on where an earlier call stopped, and again until nothing that was added meanwhile is
+    missing. ``read`` gives an entry's picture, its shorter side at least so many pixels.
+
+    Raises:
+        CancelledError: ``cancelled`` said so; what was embedded stays staged.
+    """
+    skipped: dict[str, str] = {}
+    unreadable: set[int] = set()
+    embedded = 0
+
+    def read_entry(entry: Entry) -> RGB | str:
+        try:
+            return read(entry, encoder.input_size)
+        except (PictureError, CorpusError, BlobError) as error:
+            return str(error)
+
+    while True:
+        missing = [i for i in catalogue.staging.missing(encoder.digest) if i not in unreadable]
+        if not missing:
+            break
+        total = embedded + len(missing)
+        progress("embedding", embedded, total)
+        entries = (
+            entry
+            for start in range(0, len(missing), BATCH)
+            for entry in catalogue.find(missing[start : start + BATCH])
+        )
+        for pairs in batches(entries, read_entry):
+            if cancelled():
+                raise CancelledError(
+                    f"stopped after {embedded:,} of {total:,} pictures; the next attempt goes on"
+                    " from there"
+                )
+            good = [(entry.id, picture) for entry, picture in pairs if not isinstance(picture, str)]
+            bad = {entry.source: why for entry, why in pairs if isinstance(why, str)}
+            unreadable |= {entry.id for entry, _ in pairs if entry.source in bad}
+            skipped |= bad
+            if good:
+                _, embeddings = encoder.encode([picture for _, picture in good])
+                catalogue.staging.add([id_ for id_, _ in good], embeddings, encoder.digest)
+                embedded += len(good)
+            progress("embedding", embedded, total)
+    total = catalogue.count()
+    return Counts(total, embedded, total - embedded - len(unreadable), 0, skipped)
+
+
+def pixels_hash(picture: RGB) -> str:
+    """What names a corpus picture's content: ``pixels:`` and a SHA-256 of size and values."""
+    digest = hashlib.sha256(repr(picture.shape).encode())
+    digest.update(np.ascontiguousarray(picture).data)
+    return f"pixels:{digest.hexdigest()}"
+
+
+def batches(
+    things: Iterable[Thing], read: Callable[[Thing], RGB | str]
+) -> Iterator[list[tuple[Thing, RGB | str]]]:
+    """Batches of pictures, or why one cannot be read.
 
     Files are read and decoded by a few threads while the batch before is embedded, and only a few
     batches ahead, so that memory stays flat however large the corpus.
     """
-
-    def read(item: Item) -> RGB | str:
-        try:
-            return corpus.read(item.source, at_least=size)
-        except (PictureError, CorpusError) as error:
-            return str(error)
-
-    starts = deque(range(0, len(items), BATCH))
-    ahead: deque[tuple[Sequence[Item], list[Future[RGB | str]]]] = deque()
-    done = 0
+    remaining = iter(things)
+    ahead: deque[tuple[list[Thing], list[Future[RGB | str]]]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
-        while starts or ahead:
-            while starts and len(ahead) < _BATCHES_AHEAD:
-                start = starts.popleft()
-                batch = items[start : start + BATCH]
-                ahead.append((batch, [pool.submit(read, item) for item in batch]))
+        while True:
+            while len(ahead) < _BATCHES_AHEAD and (batch := list(islice(remaining, BATCH))):
+                ahead.append((batch, [pool.submit(read, thing) for thing in batch]))
+            if not ahead:
+                return
             batch, futures = ahead.popleft()
-            done += len(batch)
-            yield done, [(i, f.result()) for i, f in zip(batch, futures, strict=True)]
+            yield [(t, f.result()) for t, f in zip(batch, futures, strict=True)]
+
+
+def _record(
+    catalogue: Catalogue,
+    good: Sequence[tuple[Item, RGB]],
+    embeddings: NDArray[np.float32],
+    digest: str,
+    stored: dict[str, int],
+) -> None:
+    """Store new pictures; give those that are stored a new embedding, and leave their fields."""
+    hashes = [pixels_hash(picture) for _, picture in good]
+    new = [row for row, (item, _) in enumerate(good) if item.source not in stored]
+    old = [row for row, (item, _) in enumerate(good) if item.source in stored]
+    if new:
+        items = [good[row][0] for row in new]
+        records = [
+            Record(item.source, item.split, item.label, content_hash=hashes[row])
+            for row, item in zip(new, items, strict=True)
+        ]
+        ids = catalogue.upsert(records, embeddings[new], digest)
+        stored |= {item.source: id_ for item, id_ in zip(items, ids, strict=True)}
+    if old:
+        ids = [stored[good[row][0].source] for row in old]
+        catalogue.embed(ids, embeddings[old], digest, [hashes[row] for row in old])
 
 
 def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
@@ -136,6 +231,8 @@ def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
     wanted = {item.source: (item.split, item.label) for item in items}
     changed: dict[tuple[str | None, str | None], list[int]] = {}
     for entry in _entries(catalogue):
+        if entry.edited or entry.origin != "corpus":
+            continue
         now = wanted.get(entry.source)
         if now is not None and now != (entry.split, entry.label):
             changed.setdefault(now, []).append(entry.id)

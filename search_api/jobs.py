@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from search_api.ingest import CancelledError
 from search_api.logs import event
 
 log = logging.getLogger(__name__)
 
-State = Literal["queued", "running", "succeeded", "failed"]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Job:
     Attributes:
         id: names the job.
         kind: what it does, for example ``rebuild``.
-        state: ``queued``, ``running``, ``succeeded`` or ``failed``.
+        state: ``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``.
         stage: what it is doing, in a word.
         done: units of the stage done.
         total: units of the stage in all.
         started: seconds since 1970, UTC.
         finished: likewise, or None while it runs.
-        error: why it failed, in a sentence, or None.
+        error: why it failed or where it stopped, in a sentence, or None.
         result: what it says about itself once it has succeeded, or None.
     """
 
@@ -57,6 +58,10 @@ class JobRunningError(RuntimeError):
         self.job = job
 
 
+class JobFinishedError(RuntimeError):
+    """The job is over and cannot be cancelled."""
+
+
 Report = Callable[[str, int, int], None]
 Work = Callable[[Report, Callable[[], bool]], dict[str, int]]
 """Does the job: told how to report (stage, done, total) and whether to stop; returns its result."""
@@ -73,10 +78,11 @@ class JobRunner:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._cancelled: set[str] = set()
         self._thread: threading.Thread | None = None
 
-    def start(self, kind: str, work: Work) -> Job:
-        """Start a job and return at once.
+    def start(self, kind: str, work: Work, job_id: str | None = None) -> Job:
+        """Start a job, called ``job_id`` if given, and return at once.
 
         Raises:
             JobRunningError: one is running.
@@ -85,7 +91,7 @@ class JobRunner:
             for job in self._jobs.values():
                 if job.finished is None:
                     raise JobRunningError(job)
-            job = Job(uuid.uuid4().hex, kind, started=time.time())
+            job = Job(job_id or uuid.uuid4().hex, kind, started=time.time())
             self._jobs[job.id] = job
             while len(self._jobs) > self.KEPT:
                 del self._jobs[next(iter(self._jobs))]
@@ -97,6 +103,26 @@ class JobRunner:
         """The job as it is now, or None if there is none of that id."""
         return self._jobs.get(job_id)
 
+    def cancel(self, job_id: str) -> Job | None:
+        """Ask the job to stop at its next opportunity; None if there is none of that id.
+
+        Raises:
+            JobFinishedError: it is over.
+        """
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is not None and job.finished is not None:
+                raise JobFinishedError(f"job {job.id} ({job.kind}) has {job.state} already")
+            if job is not None:
+                self._cancelled.add(job_id)
+        return job
+
+    @property
+    def running(self) -> Job | None:
+        """The job that runs now, or None."""
+        with self._lock:
+            return next((job for job in self._jobs.values() if job.finished is None), None)
+
     def stop(self) -> None:
         """Ask the running job to stop, and wait for it."""
         self._stopping.set()
@@ -107,11 +133,16 @@ class JobRunner:
         def report(stage: str, done: int, total: int) -> None:
             self._change(job_id, stage=stage, done=done, total=total)
 
+        def stopped() -> bool:
+            return self._stopping.is_set() or job_id in self._cancelled
+
         job = self._change(job_id, state="running")
         self._observe(job)
         event(log, "job started", job=job_id, kind=job.kind)
         try:
-            result = work(report, self._stopping.is_set)
+            result = work(report, stopped)
+        except CancelledError as error:
+            self._change(job_id, state="cancelled", error=str(error), finished=time.time())
         except Exception as error:
             log.exception("job %s failed", job_id)
             job = self._change(job_id, state="failed", error=str(error), finished=time.time())

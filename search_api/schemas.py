@@ -152,6 +152,14 @@ class IndexInfo(Schema):
     model: str
     generation: int
     built: str = Field(description="When this generation was built, ISO 8601, UTC.")
+    sequence: int = Field(description="Number of the last write that searches find.")
+    pending: Pending
+    parameters: dict[str, Any] = Field(description="How this kind of index was set up.")
+    recall: dict[str, float] | None = Field(
+        description="Share of the `k` true nearest neighbours that it found over held-out"
+        " `queries` when it was built; None for an exact index.",
+        examples=[{"k": 10, "value": 0.9992, "queries": 256}],
+    )
     corpus: str = Field(examples=["CIFAR-10"])
     sample: bool = Field(description="True where the corpus is only the rendered sample.")
     notice: str | None = Field(description="A warning to show to people, or None.")
@@ -159,6 +167,13 @@ class IndexInfo(Schema):
     labels: dict[str, int] = Field(description="Pictures by label.")
     splits: dict[str, int] = Field(description="Pictures by split.")
     limits: LimitsInfo
+
+
+class Pending(Schema):
+    """What the next generation will hold, and searches find already."""
+
+    added: int = Field(description="Pictures added, or embedded anew, since this generation.")
+    deleted: int = Field(description="Pictures of this generation that are no longer valid.")
 
 
 class Progress(Schema):
@@ -174,7 +189,7 @@ class Job(Schema):
 
     id: str
     kind: str = Field(examples=["rebuild"])
-    state: Literal["queued", "running", "succeeded", "failed"]
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     progress: Progress
     started: float = Field(description="Seconds since 1970, UTC.")
     finished: float | None

@@ -37,6 +37,8 @@ class Limits:
     max_offset: int = _limit(10_000, "Largest `offset` of a search.")
     max_batch: int = _limit(64, "Most pictures in one forward pass.")
     max_waiting: int = _limit(256, "Pictures that may wait for theirs; more are answered 429.")
+    fold_least: int = _limit(2_000, "Changes below which the index is never rebuilt by itself.")
+    fold_share: float = _limit(0.05, "Changes, as a share of the index, at which it is rebuilt.")
     max_requests: int = _limit(1000, "Most requests at a time; more are answered 503.")
     header_seconds: float = _limit(10.0, "Longest time for the head of a request, seconds.")
     body_seconds: float = _limit(60.0, "Longest time for the body of a request, seconds.")

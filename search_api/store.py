@@ -3,27 +3,56 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 class StoreBusyError(RuntimeError):
-    """Another process, or another thread of this one, is building in the store."""
+    """Another process, or another thread of this one, is building in the store.
+
+    ``job`` is the id of the job that does, where a server runs it.
+    """
+
+    def __init__(self, message: str, job: str | None = None) -> None:
+        super().__init__(message)
+        self.job = job
 
 
 @contextmanager
-def store_lock(var: Path) -> Iterator[None]:
+def store_lock(var: Path, job: str = "") -> Iterator[None]:
     """Hold the right to build in ``var``; the system gives it back if the process dies.
+
+    Args:
+        var: the store's folder.
+        job: names what is being done, for those who are refused meanwhile.
 
     Raises:
         StoreBusyError: somebody holds it.
     """
-    with (var / "build.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreBusyError(
-                f"another process is building the index in {var}; wait until it is done"
-            ) from None
+    with (var / "build.lock").open("a+") as file:
+        _take(file.fileno(), var)
+        file.truncate(0)
+        file.write(f"{os.getpid()} {job}")
+        file.flush()
         yield
+        file.truncate(0)
+
+
+def check_free(var: Path) -> None:
+    """Raise StoreBusyError if somebody is building in ``var`` now."""
+    with (var / "build.lock").open("a+") as file:
+        _take(file.fileno(), var)
+
+
+def _take(handle: int, var: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, _, job = os.pread(handle, 200, 0).decode("ascii", "replace").partition(" ")
+        who = f"another process ({process})" if process else "another process"
+        doing = f", job {job}" if job else ""
+        raise StoreBusyError(
+            f"{who} is building the index in {var}{doing}; wait until it is done", job or None
+        ) from None

@@ -1,4 +1,4 @@
-"""`lookalike index build|status|verify`."""
+"""`lookalike index build|status|verify`, and the group that the other index commands join."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from index import snapshots
-from index.catalogue import Catalogue
+from index import archives, snapshots
+from index.manifest import SnapshotError
 from search_api.commands import remote
 from search_api.commands.options import (
     bundle_option,
@@ -20,16 +20,30 @@ from search_api.commands.options import (
     var_option,
 )
 from search_api.commands.remote import server_options
+from search_api.commands.stores import (
+    catalogue_in,
+    compact,
+    diff,
+    kind_option,
+    model,
+    restore,
+    snapshot,
+)
 
 
 @click.group()
 def index() -> None:
-    """Build, look at and verify the index."""
+    """Build, look at, verify and keep the index."""
+
+
+for _command in (snapshot, restore, compact, model, diff):
+    index.add_command(_command)
 
 
 @index.command()
 @together(data_option, var_option, bundle_option, server_options)
 @click.option("--reembed", is_flag=True, help="Embed everything again, also what is known.")
+@kind_option
 @json_option
 def build(
     data: Path | None,
@@ -38,6 +52,7 @@ def build(
     server: str | None,
     api_key: str | None,
     reembed: bool,
+    kind: str | None,
     as_json: bool,
 ) -> None:
     """Bring the store up to date with the corpus.
@@ -62,6 +77,8 @@ def build(
     from search_api.commands.open import open_engine
 
     with open_engine(data, var, bundle) as engine:
+        if kind is not None:
+            engine.builder.set_kind(kind)
         counts = build_engine(engine, reembed)
         if as_json:
             print_json(
@@ -104,7 +121,7 @@ def status(var: Path, server: str | None, api_key: str | None, as_json: bool) ->
 
 def _status_here(var: Path) -> dict[str, Any]:
     manifest = snapshots.read_manifest(var)
-    with _catalogue(var) as catalogue:
+    with catalogue_in(var) as catalogue:
         return {
             "store": str(var),
             "corpus": catalogue.get_meta("corpus"),
@@ -125,7 +142,7 @@ def _status_here(var: Path) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def verify(context: click.Context, var: Path, as_json: bool) -> None:
-    """Check the checksums of all generations and the catalogue's integrity.
+    """Check the checksums of all generations, all snapshots and every record of the catalogue.
 
     Exit code 1 if anything is damaged.
 
@@ -141,7 +158,14 @@ def verify(context: click.Context, var: Path, as_json: bool) -> None:
         }
         for finding in snapshots.verify(var)
     ]
-    with _catalogue(var) as catalogue:
+    for name in archives.names(var):
+        try:
+            archives.verify(var, name)
+            problem = None
+        except SnapshotError as error:
+            problem = str(error)
+        findings.append({"part": f"snapshot {name}", "ok": problem is None, "problem": problem})
+    with catalogue_in(var) as catalogue:
         problem = catalogue.check()
     findings.append({"part": "catalogue", "ok": problem is None, "problem": problem})
     if as_json:
@@ -151,14 +175,3 @@ def verify(context: click.Context, var: Path, as_json: bool) -> None:
             click.echo(f"{finding['part']:<14} {'ok' if finding['ok'] else finding['problem']}")
     if not all(finding["ok"] for finding in findings):
         context.exit(1)
-
-
-def _catalogue(var: Path) -> Catalogue:
-    from search_api.engine import catalogue_path
-
-    path = catalogue_path(var)
-    if not path.exists():
-        raise click.ClickException(
-            f"no store in {var}; build one with `lookalike index build` or name another with --var"
-        )
-    return Catalogue(path)

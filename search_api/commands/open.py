@@ -10,15 +10,22 @@ from embed.bundle import MANIFEST, PRETRAINED, Bundle
 from embed.corpus import Corpus, find_corpus
 from embed.encoder import Encoder
 from embed.pictures import PictureLimits
+from index.catalogue import Catalogue
 from search_api.commands.options import Bars, say
-from search_api.engine import SearchEngine
+from search_api.engine import SearchEngine, catalogue_path
 from search_api.ingest import Counts
+from search_api.shelf import model_folder
 
 
 def find_bundle(bundle: Path | None, var: Path) -> Path:
-    """The folder of the model: the one asked for, the one that ships, or one trained here."""
+    """The folder of the model: the one asked for, the store's, the shipped, or one trained here."""
     if bundle is not None:
         return bundle
+    if (var / "models").is_dir() and catalogue_path(var).is_file():
+        with Catalogue(catalogue_path(var)) as catalogue:
+            kept = model_folder(var, catalogue.model() or "")
+        if kept is not None:
+            return kept
     trained = var / "bundle"
     return trained if not has_bundle(PRETRAINED) and has_bundle(trained) else PRETRAINED
 
@@ -28,8 +35,8 @@ def has_bundle(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def load_encoder(folder: Path) -> Encoder:
-    """The encoder of the model in ``folder``; what its runtime exports is kept beside the model."""
+def open_model(folder: Path) -> Encoder:
+    """The encoder of a trained model; what its runtime exports is kept beside the model."""
     return Encoder(Bundle.load(folder), cache=folder)
 
 
@@ -38,7 +45,7 @@ def open_engine(
     data: Path | None, var: Path, bundle: Path | None, limits: PictureLimits = PictureLimits()
 ) -> Iterator[SearchEngine]:
     """The engine over a store that is not built yet, or not loaded yet."""
-    encoder = load_encoder(find_bundle(bundle, var))
+    encoder = open_model(find_bundle(bundle, var))
     with engine_over(find_corpus(data, say, limits), var, encoder, limits) as engine:
         yield engine
 
@@ -48,7 +55,7 @@ def engine_over(
     corpus: Corpus, var: Path, encoder: Encoder, limits: PictureLimits = PictureLimits()
 ) -> Iterator[SearchEngine]:
     """The engine over parts that are there already; closed at the end."""
-    engine = SearchEngine(encoder, corpus, var, limits)
+    engine = SearchEngine(encoder, corpus, var, limits, open_model)
     try:
         yield engine
     finally:

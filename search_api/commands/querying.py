@@ -148,9 +148,9 @@ def _classify_there(files: Sequence[Path], server: str, api_key: str | None, as_
 
 
 def _classify_here(files: Sequence[Path], var: Path, bundle: Path | None, as_json: bool) -> int:
-    from search_api.commands.open import find_bundle, load_encoder
+    from search_api.commands.open import find_bundle, open_model
 
-    encoder = load_encoder(find_bundle(bundle, var))
+    encoder = open_model(find_bundle(bundle, var))
     failed = 0
     long = len(files) > _BATCH
     with progress_bar(len(files), "classifying", "picture", leave=False, show=long) as bar:

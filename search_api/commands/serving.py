@@ -21,8 +21,8 @@ from search_api.commands.open import (
     engine_over,
     find_bundle,
     has_bundle,
-    load_encoder,
     open_engine,
+    open_model,
 )
 from search_api.commands.options import say
 from search_api.engine import SearchEngine
@@ -52,7 +52,7 @@ def up(settings: Settings) -> None:
             from search_api.commands.training import train_default
 
             folder = train_default(corpus, settings.var)
-        with engine_over(corpus, settings.var, load_encoder(folder), picture) as engine:
+        with engine_over(corpus, settings.var, open_model(folder), picture) as engine:
             _make_ready(engine)
             _serve(engine, listener, settings)
 
@@ -76,6 +76,7 @@ def serve(settings: Settings) -> None:
     ):
         engine.check_corpus()
         engine.load()
+        say(engine.loaded)
         _serve(engine, listener, settings)
 
 
@@ -90,8 +91,8 @@ def _make_ready(engine: SearchEngine) -> None:
         say("The store holds the rendered sample; replacing it.")
         build(engine)
     try:
-        manifest = engine.load()
-        say(f"Index: generation {manifest.generation} with {manifest.count:,} pictures.")
+        engine.load()
+        say(engine.loaded)
     except NoGenerationError:
         say(f"Building the index of {engine.corpus.name} in {engine.var}.")
         build(engine)

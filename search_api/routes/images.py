@@ -13,6 +13,7 @@ from PIL import ImageOps
 
 from embed.corpus import CorpusError
 from embed.pictures import PictureError, encode_jpeg, encode_png
+from index.blobs import BlobError
 from index.catalogue import Entry
 from index.filters import parse_filter
 from search_api import schemas
@@ -118,8 +119,8 @@ def get_image_file(
     """
     entry = context.engine.catalogue.get([image_id])[0]
     try:
-        rgb = context.engine.corpus.read(entry.source, at_least=size)
-    except (CorpusError, PictureError) as error:
+        rgb = context.engine.picture(entry, at_least=size)
+    except (CorpusError, PictureError, BlobError) as error:
         raise Problem(
             404,
             "file-gone",

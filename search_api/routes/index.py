@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from search_api import schemas
 from search_api.context import Ctx, problems
 from search_api.errors import Problem
 from search_api.jobs import Report
+from search_api.store import check_free
+from search_api.writing import start_compaction
 
 router = APIRouter(prefix="/v1", tags=["index"])
 
@@ -61,7 +64,9 @@ def rebuild_index(
     """
 
     def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
-        manifest, counts = context.engine.rebuild(report, reembed=reembed, cancelled=stop)
+        manifest, counts = context.engine.rebuild(
+            report, reembed=reembed, cancelled=stop, job=job_id
+        )
         return {
             "generation": manifest.generation,
             "total": counts.total,
@@ -70,8 +75,61 @@ def rebuild_index(
             "skipped": len(counts.skipped),
         }
 
-    job = context.jobs.start("rebuild", work)
+    job_id = uuid.uuid4().hex
+    if context.jobs.running is None:
+        check_free(context.engine.var)
+    job = context.jobs.start("rebuild", work, job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return schemas.Job.of(job)
+
+
+@router.post(
+    "/index/compact",
+    operation_id="compact_index",
+    status_code=202,
+    summary="Fold what was added and deleted into a new index",
+    responses=problems(409, 422),
+)
+def compact_index(
+    context: Ctx,
+    response: Response,
+    kind: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Kind of index from now on: `auto`, `exact`, `ivf`, `hnsw`, `rabitq`, or a"
+            " FAISS factory string.",
+        ),
+    ] = None,
+) -> schemas.Job:
+    """Starts a job that makes a new index from the record alone, without looking at the corpus.
+
+    The service does this by itself once enough has changed.
+
+    Example: `curl -X POST http://127.0.0.1:8000/v1/index/compact`
+    """
+    if kind is not None:
+        context.engine.builder.set_kind(kind)
+    job = start_compaction(context)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return schemas.Job.of(job)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="cancel_job",
+    status_code=202,
+    summary="Cancel a job",
+    responses=problems(404, 409),
+)
+def cancel_job(context: Ctx, job_id: str) -> schemas.Job:
+    """Asks the job to stop; its state becomes `cancelled` once it has, and what it did stays.
+
+    Example: `curl -X DELETE http://127.0.0.1:8000/v1/jobs/5f0c`
+    """
+    job = context.jobs.cancel(job_id)
+    if job is None:
+        raise Problem(404, "unknown-job", f"there is no job {job_id[:64]!r} in this server")
     return schemas.Job.of(job)
 
 

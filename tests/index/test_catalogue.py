@@ -53,17 +53,16 @@ def test_what_is_stored_comes_back(catalogue: Catalogue) -> None:
 def test_a_source_keeps_its_id_and_gets_the_new_fields(catalogue: Catalogue) -> None:
     animals(catalogue)
     ids = catalogue.upsert(
-        [Record("z.png"), Record("b.png", "train", "frog", {"n": 1})], XB[5:7], "m2"
+        [Record("z.png"), Record("b.png", "train", "frog", {"n": 1})], XB[5:7], "m1"
     )
     assert ids[1] == 2
     assert ids[0] > 3
     assert catalogue.get([2]) == [Entry("b.png", "train", "frog", {"n": 1}, id=2)]
-    assert catalogue.model_digests() == {"m1": 2, "m2": 2}
-    assert catalogue.known_sources("m1") == {"a.png": 1, "c.png": 3}
-    assert catalogue.known_sources("m2") == {"b.png": 2, "z.png": ids[0]}
-    found, xb = catalogue.embeddings("m2")
-    assert found.tolist() == [2, ids[0]]
-    np.testing.assert_array_equal(xb, XB[[6, 5]])
+    assert catalogue.model_digests() == {"m1": 4}
+    assert catalogue.known_sources("m1") == {"a.png": 1, "b.png": 2, "c.png": 3, "z.png": ids[0]}
+    found, xb = catalogue.embeddings("m1")
+    assert found.tolist() == [1, 2, 3, ids[0]]
+    np.testing.assert_array_equal(xb, XB[[0, 6, 2, 5]])
 
 
 def test_ids_are_never_used_again(tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_meta(catalogue: Catalogue) -> None:
     catalogue.set_meta("corpus", "cifar10")
     catalogue.set_meta("corpus", "photos")
     assert catalogue.get_meta("corpus") == "photos"
-    assert catalogue.get_meta("format_version") == "1"
+    assert catalogue.get_meta("format_version") == "2"
     with pytest.raises(IndexInputError, match="'format_version', which the catalogue keeps"):
         catalogue.set_meta("format_version", "7")
 
@@ -170,7 +169,7 @@ def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = '12' WHERE key = 'format_version'")
     connection.close()
-    with pytest.raises(CatalogueError, match=r"has format version 12, .* reads up to 1; upgrade"):
+    with pytest.raises(CatalogueError, match=r"has format version 12, .* reads up to 2; upgrade"):
         Catalogue(path)
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM meta")

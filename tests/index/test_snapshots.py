@@ -156,9 +156,9 @@ def rewritten(root: Path, **changes: object) -> None:
         (
             {"format_version": 9},
             SnapshotFormatError,
-            "format version 9, and this Lookalike reads 1",
+            "format version 9, and this Lookalike reads 2",
         ),
-        ({"kind": "hnsw"}, SnapshotFormatError, "has kind 'hnsw'; expected 'exact'"),
+        ({"kind": "hnsw"}, SnapshotFormatError, "has kind 'hnsw' without its parameters"),
         ({"metric": "l2"}, SnapshotFormatError, "has metric 'l2'"),
         ({"files": {"../x": "0"}}, SnapshotFormatError, r"files \['../x'\]"),
         (

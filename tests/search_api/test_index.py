@@ -35,6 +35,10 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
         "metric": "cosine",
         "model": encoder.digest,
         "generation": 1,
+        "sequence": 1,
+        "pending": {"added": 0, "deleted": 0},
+        "parameters": {},
+        "recall": None,
         "corpus": engine.corpus.name,
         "sample": False,
         "notice": None,
@@ -202,7 +206,7 @@ def test_openapi_documents_every_operation(client: TestClient) -> None:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == 15
+    assert len(operations) == 29
     ids = [operation["operationId"] for _, _, operation in operations]
     assert len(set(ids)) == len(ids)
     for path, method, operation in operations:

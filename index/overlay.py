@@ -1,0 +1,142 @@
+"""An index that never changes, what was added since, and what was deleted, searched as one."""
+
+import numpy as np
+
+from index.local import ExactIndex
+from index.neighbours import (
+    MAX_K,
+    NO_ID,
+    Ids,
+    IdsLike,
+    Neighbours,
+    Scores,
+    Searchable,
+    UnknownIdError,
+    Vectors,
+    as_ids,
+    check_k,
+)
+
+_SPARE = 16
+
+
+class Overlay:
+    """``base`` without the ids in ``masked``, together with ``delta``; immutable.
+
+    ``delta`` is small and searched exactly. An id that got another vector since the base was built
+    is masked there and stands in the delta.
+    """
+
+    def __init__(self, base: Searchable, delta: ExactIndex, masked: Ids) -> None:
+        self._base = base
+        self._delta = delta
+        # Ascending; of no use are ids that the base does not have.
+        self._masked = np.intersect1d(masked, base.ids())
+
+    @staticmethod
+    def over(base: Searchable) -> "Overlay":
+        """The base as it is."""
+        return Overlay(base, ExactIndex(base.dimension), np.empty(0, np.int64))
+
+    def changed(self, ids: Ids, xb: Vectors, deleted: Ids) -> "Overlay":
+        """A new overlay where ``ids`` have the vectors ``xb`` and ``deleted`` are gone."""
+        if not len(ids) and not len(deleted):
+            return self
+        known = self._delta.ids()
+        kept = np.setdiff1d(known, np.concatenate((ids, deleted)), assume_unique=False)
+        delta = ExactIndex(self.dimension)
+        if len(kept):
+            delta.add(kept, self._delta.vectors(kept))
+        if len(ids):
+            delta.add(ids, xb)
+        return Overlay(self._base, delta, np.concatenate((self._masked, ids, deleted)))
+
+    @property
+    def dimension(self) -> int:
+        """The length d of every vector."""
+        return self._base.dimension
+
+    @property
+    def kind(self) -> str:
+        """How the base searches."""
+        return self._base.kind
+
+    @property
+    def base(self) -> Searchable:
+        """What lies below."""
+        return self._base
+
+    @property
+    def added(self) -> int:
+        """How many vectors the delta holds."""
+        return self._delta.count()
+
+    @property
+    def masked(self) -> int:
+        """How many vectors of the base are no longer valid."""
+        return len(self._masked)
+
+    def count(self) -> int:
+        """The number of vectors that a search may find."""
+        return self._base.count() - len(self._masked) + self._delta.count()
+
+    def ids(self) -> Ids:
+        """All ids that a search may find, int64 (n,), ascending."""
+        kept = np.setdiff1d(self._base.ids(), self._masked, assume_unique=True)
+        return np.sort(np.concatenate((kept, self._delta.ids())))
+
+    def vectors(self, ids: IdsLike) -> Vectors:
+        """Return a copy of the vectors, float32 (n, d), in the order given.
+
+        Raises UnknownIdError that names the ids which are not stored.
+        """
+        wanted = as_ids(ids)
+        in_delta = np.isin(wanted, self._delta.ids())
+        gone = ~in_delta & np.isin(wanted, self._masked)
+        xb = np.empty((len(wanted), self.dimension), np.float32)
+        try:
+            xb[~in_delta & ~gone] = self._base.vectors(wanted[~in_delta & ~gone])
+        except UnknownIdError as error:
+            gone |= np.isin(wanted, np.asarray(error.ids, np.int64)) & ~in_delta
+        if gone.any():
+            raise UnknownIdError(wanted[gone].tolist(), "the index")
+        xb[in_delta] = self._delta.vectors(wanted[in_delta])
+        return xb
+
+    def search(self, xq: Vectors, k: int, allowed: IdsLike | None = None) -> Neighbours:
+        """Find the ``k`` nearest to each query; see `NeighbourIndex.search`."""
+        k = check_k(k)
+        base = self._base_answer(xq, k, allowed)
+        if not self._delta.count():
+            return base
+        delta = self._delta.search(xq, k, allowed)
+        return _best(np.hstack((base.scores, delta.scores)), np.hstack((base.ids, delta.ids)), k)
+
+    def _base_answer(self, xq: Vectors, k: int, allowed: IdsLike | None) -> Neighbours:
+        if not len(self._masked):
+            return self._base.search(xq, k, allowed)
+        if allowed is not None:
+            valid = np.setdiff1d(as_ids(allowed, "allowed"), self._masked)
+            return self._base.search(xq, k, valid)
+        # Few of the best are masked as a rule; ask for more until enough are left.
+        many = 2 * len(self._masked) > self._base.count()
+        fetch = MAX_K + 1 if many else k + min(len(self._masked), _SPARE)
+        while fetch <= MAX_K:
+            scores, ids = self._base.search(xq, fetch)
+            masked = np.isin(ids, self._masked)
+            left = ((ids != NO_ID) & ~masked).sum(axis=1)
+            whole = (ids == NO_ID).any(axis=1) if ids.size else np.ones(len(ids), bool)
+            if fetch >= k + len(self._masked) or ((left >= k) | whole).all():
+                return _best(np.where(masked, -np.inf, scores), np.where(masked, NO_ID, ids), k)
+            fetch = min(4 * fetch, k + len(self._masked))
+        valid = np.setdiff1d(self._base.ids(), self._masked, assume_unique=True)
+        return self._base.search(xq, k, valid)
+
+
+def _best(scores: Scores, ids: Ids, k: int) -> Neighbours:
+    """The best ``k`` of each row: descending scores, the smaller id first among equals."""
+    # -1 stands with a score of -inf, so it comes last whatever its place by id.
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    found = np.take_along_axis(ids, order, axis=1).astype(np.int64)
+    best = np.take_along_axis(scores, order, axis=1).astype(np.float32)
+    return Neighbours(best, found)

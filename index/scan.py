@@ -1,0 +1,93 @@
+"""Brute force in pieces, and the exact ranking of candidates."""
+
+from collections.abc import Iterator
+
+import faiss
+import numpy as np
+
+from index.neighbours import NO_ID, Ids, Neighbours, Scores, Vectors, cosine
+
+# FAISS is asked for more than the caller wants, and again for more yet while the last one it
+# returns ties with the last one wanted: so rounding costs no neighbour its place, and equal scores
+# come out by id, which keeps pages of a ranking apart.
+SPARE = 16
+TIE = 1e-6
+_ROWS_AT_ONCE = 65_536
+
+
+def exact_rows(xb: Vectors, xq: Vectors, k: int, rows: Ids | None = None) -> Ids:
+    """Rows (nq, m) of ``xb`` (n, d) that hold the best ``k`` of each query.
+
+    Among ``rows`` if given, which ascend. m is less than ``k`` only if there are fewer. Memory
+    stays within some pieces of ``xb``, which may be mapped from the disk.
+    """
+    available = len(xb) if rows is None else len(rows)
+    if not available or not len(xq):
+        return np.empty((len(xq), 0), np.int64)
+    fetch = k + SPARE
+    while True:
+        fetch = min(fetch, available)
+        scores, found = _scan(xb, xq, fetch, rows)
+        if fetch == available or (scores[:, k - 1] - scores[:, -1] > TIE).all():
+            return found
+        fetch *= 4
+
+
+def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours:
+    """The best ``k`` among candidate ``rows`` (nq, m) of each query, -1 where there is none.
+
+    Scores are those of `index.neighbours.cosine`; at equal scores the smaller id comes first.
+    """
+    scores = np.full((len(xq), k), -np.inf, np.float32)
+    found = np.full((len(xq), k), NO_ID, np.int64)
+    for i, candidates in enumerate(rows):
+        valid = np.sort(candidates[candidates >= 0])
+        exact = cosine(xb[valid], xq[i])
+        # Rows ascend by id, so a stable sort leaves the smaller id first among equals.
+        best = np.argsort(-exact, kind="stable")[:k]
+        scores[i, : len(best)] = exact[best]
+        found[i, : len(best)] = ids[valid[best]]
+    return Neighbours(scores, found)
+
+
+def _scan(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
+    """The best ``k`` in float32, descending: scores and rows, each (nq, k)."""
+    scores = np.full((len(xq), 0), -np.inf, np.float32)
+    found = np.full((len(xq), 0), -1, np.int64)
+    for near, where in _pieces(xb, xq, k, rows):
+        scores, found = np.hstack((scores, near)), np.hstack((found, where))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores = np.take_along_axis(scores, order, axis=1)
+        found = np.take_along_axis(found, order, axis=1)
+    return scores, found
+
+
+def _pieces(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> Iterator[tuple[Scores, Ids]]:
+    """The best of each piece, at most ``k``: scores and rows, each (nq, m)."""
+    dense = rows is not None and 4 * len(rows) > len(xb)
+    total = len(xb) if rows is None or dense else len(rows)
+    for start in range(0, total, _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, total)
+        if rows is None:
+            near, where = _knn(xq, xb[start:stop], k)
+            yield near, where + start
+        elif not dense:
+            near, where = _knn(xq, xb[rows[start:stop]], k)
+            yield near, rows[start + where]
+        else:
+            # Copying most of a piece costs more than scoring all of it.
+            inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
+            products = (xq @ xb[start:stop].T)[:, inside]
+            keep = min(k, len(inside))
+            part = (
+                np.argpartition(-products, keep - 1, axis=1)[:, :keep] if keep else products[:, :0]
+            )
+            where = part.astype(np.int64)
+            yield np.take_along_axis(products, where, axis=1), inside[where] + start
+
+
+def _knn(xq: Vectors, piece: Vectors, k: int) -> tuple[Scores, Ids]:
+    near, where = faiss.knn(
+        xq, np.ascontiguousarray(piece), min(k, len(piece)), metric=faiss.METRIC_INNER_PRODUCT
+    )
+    return near, where

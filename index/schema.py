@@ -1,0 +1,108 @@
+"""The catalogue's tables, and the way from each older format to the present one.
+
+``images`` holds what is indexed. ``sequence`` is the number of the write that last changed a row,
+``embedded_at`` that of the write that gave it its present embedding. ``deletions`` remembers every
+id that was deleted, for whoever follows the changes; with ``tombstone`` the corpus shall not bring
+the source back. ``staged`` holds embeddings of a model that is not served yet.
+"""
+
+import sqlite3
+
+FORMAT_VERSION = 2
+FIELDS = (
+    "id, source, split, label, payload, content_hash, origin, edited, sequence, embedded_at, "
+    "model_digest"
+)
+FIELDS_CRC = f"crc({FIELDS})"
+EMBEDDING_CRC = "crc(id, model_digest, embedding)"
+DELETION_CRC = "crc(id, source, sequence, tombstone)"
+
+# Over all other rows of meta; written with every change of the catalogue.
+META_CRC = (
+    "(SELECT crc(group_concat(key || '=' || value, char(10))) "
+    "FROM (SELECT key, value FROM meta WHERE key <> 'checksum' ORDER BY key))"
+)
+SEAL_META = f"INSERT OR REPLACE INTO meta VALUES ('checksum', {META_CRC})"  # noqa: S608 - fixed words
+
+_META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
+# The embedding stands after the fields that filters read, so that reading those does not walk
+# through its overflow pages.
+_IMAGES = """CREATE TABLE IF NOT EXISTS {name} (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        source TEXT NOT NULL UNIQUE,
+        split TEXT,
+        label TEXT,
+        payload TEXT NOT NULL,
+        content_hash TEXT,
+        origin TEXT NOT NULL,
+        edited INTEGER NOT NULL DEFAULT 0,
+        sequence INTEGER NOT NULL,
+        embedded_at INTEGER NOT NULL,
+        model_digest TEXT NOT NULL,
+        fields_crc INTEGER NOT NULL DEFAULT 0,
+        embedding_crc INTEGER NOT NULL DEFAULT 0,
+        embedding BLOB NOT NULL
+    )"""
+_REST = (
+    """CREATE TABLE IF NOT EXISTS deletions (
+        id INTEGER PRIMARY KEY,
+        source TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        tombstone INTEGER NOT NULL,
+        crc INTEGER NOT NULL DEFAULT 0
+    )""",
+    """CREATE TABLE IF NOT EXISTS staged (
+        id INTEGER PRIMARY KEY,
+        model_digest TEXT NOT NULL,
+        embedding_crc INTEGER NOT NULL DEFAULT 0,
+        embedding BLOB NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS images_label ON images (label)",
+    "CREATE INDEX IF NOT EXISTS images_split ON images (split)",
+    "CREATE INDEX IF NOT EXISTS images_model_digest ON images (model_digest)",
+    "CREATE INDEX IF NOT EXISTS images_sequence ON images (sequence)",
+    "CREATE INDEX IF NOT EXISTS images_embedded_at ON images (embedded_at)",
+    "CREATE INDEX IF NOT EXISTS deletions_sequence ON deletions (sequence)",
+    "CREATE INDEX IF NOT EXISTS deletions_source ON deletions (source) WHERE tombstone",
+    "INSERT OR IGNORE INTO meta VALUES ('sequence', '0')",
+)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables of the present format; inside the caller's transaction."""
+    for statement in (_META, _IMAGES.format(name="images"), *_REST):
+        connection.execute(statement)
+    connection.execute(
+        "INSERT OR IGNORE INTO meta VALUES ('format_version', ?)", (str(FORMAT_VERSION),)
+    )
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring format 1 to format 2; inside the caller's transaction, so wholly or not at all."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
+    if int(row[0]) >= FORMAT_VERSION:
+        return  # another process was first
+    old = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
+    connection.execute(_IMAGES.format(name="images_2"))
+    connection.execute(
+        "INSERT INTO images_2 (id, source, split, label, payload, content_hash, origin, edited, "
+        "sequence, embedded_at, model_digest, embedding) SELECT id, source, split, label, "
+        "payload, NULL, 'corpus', 0, 0, 0, model_digest, embedding FROM images ORDER BY id"
+    )
+    connection.execute(
+        f"UPDATE images_2 SET fields_crc = {FIELDS_CRC}, embedding_crc = {EMBEDDING_CRC}"  # noqa: S608 - fixed words
+    )
+    connection.execute("DROP TABLE images")
+    connection.execute("ALTER TABLE images_2 RENAME TO images")
+    if old is not None:
+        # Ids that were given once are never given again, also not those deleted before.
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'images'")
+        connection.execute("INSERT INTO sqlite_sequence VALUES ('images', ?)", old)
+    for statement in _REST:
+        connection.execute(statement)
+    models = connection.execute("SELECT DISTINCT model_digest FROM images").fetchall()
+    if len(models) == 1:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('model', ?)", models[0])
+    connection.execute(
+        "UPDATE meta SET value = ? WHERE key = 'format_version'", (str(FORMAT_VERSION),)
+    )

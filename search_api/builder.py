@@ -1,0 +1,139 @@
+"""Making generations: from the corpus, from the catalogue alone, or with another model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from embed.corpus import Corpus
+from embed.encoder import PictureEncoder
+from embed.pictures import RGB
+from index import archives, kinds, snapshots
+from index.blobs import Blobs
+from index.catalogue import Catalogue, Entry
+from index.served import ServedIndex
+from index.snapshots import Manifest, SnapshotError
+from search_api.ingest import Counts, Progress, ingest, no_progress, stage
+from search_api.store import store_lock
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds in one store; every method holds the store's lock and raises StoreBusyError.
+
+    Attributes:
+        var: the store's folder.
+        catalogue: its record.
+        served: what is told of a new generation.
+        blobs: the bytes of added pictures.
+        read: gives an entry's picture, its shorter side at least so many pixels.
+    """
+
+    var: Path
+    catalogue: Catalogue
+    served: ServedIndex[PictureEncoder]
+    blobs: Blobs
+    read: Callable[[Entry, int], RGB]
+
+    def kind(self) -> str:
+        """The kind of index that this store wants; ``auto`` unless `set_kind` was called."""
+        return self.catalogue.get_meta("kind") or "auto"
+
+    def set_kind(self, kind: str) -> None:
+        """Build this kind from now on; see `index.kinds`. Raises IndexInputError."""
+        kinds.check(kind, self.served.dimension or 64)
+        self.catalogue.set_meta("kind", kind)
+
+    def rebuild(
+        self,
+        encoder: PictureEncoder,
+        corpus: Corpus,
+        progress: Progress = no_progress,
+        *,
+        reembed: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+        job: str = "",
+    ) -> tuple[Manifest, Counts]:
+        """Bring the store up to date with the corpus and this model; see `SearchEngine.rebuild`."""
+        with store_lock(self.var, job):
+            staged = None
+            if self.catalogue.model() not in (None, encoder.digest):
+                staged = stage(encoder, self.catalogue, self.read, progress, cancelled)
+                self.catalogue.staging.promote(encoder.digest)
+            counts = ingest(encoder, corpus, self.catalogue, progress, reembed, cancelled)
+            if staged is not None:
+                embedded = counts.embedded + staged.embedded
+                counts = Counts(
+                    counts.total,
+                    embedded,
+                    counts.total - embedded,
+                    counts.removed,
+                    {**staged.skipped, **counts.skipped},
+                )
+            self.catalogue.set_meta("corpus", corpus.name)
+            self.catalogue.set_meta("corpus_is_sample", "yes" if corpus.notice else "no")
+            manifest = self._publish(encoder, progress)
+            (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
+        return manifest, counts
+
+    def compact(
+        self, encoder: PictureEncoder, progress: Progress = no_progress, job: str = ""
+    ) -> Manifest:
+        """Fold what was added and deleted into a new generation, from the catalogue alone.
+
+        Also removes the bytes of added pictures that neither the catalogue nor a snapshot names.
+        """
+        with store_lock(self.var, job):
+            manifest = self._publish(encoder, progress)
+            self._sweep()
+        return manifest
+
+    def stage(
+        self,
+        encoder: PictureEncoder,
+        progress: Progress = no_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+        job: str = "",
+    ) -> Counts:
+        """Embed everything with another model, beside what serves; resumable."""
+        with store_lock(self.var, job):
+            return stage(encoder, self.catalogue, self.read, progress, cancelled)
+
+    def switch(
+        self,
+        encoder: PictureEncoder,
+        progress: Progress = no_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+        job: str = "",
+    ) -> tuple[Manifest, Counts]:
+        """Embed what is missing still, and go over to the model."""
+        with store_lock(self.var, job):
+            counts = stage(encoder, self.catalogue, self.read, progress, cancelled)
+            self.catalogue.staging.promote(encoder.digest)
+            return self._publish(encoder, progress), counts
+
+    def _publish(self, encoder: PictureEncoder, progress: Progress) -> Manifest:
+        sequence, ids, xb = self.catalogue.snapshot_embeddings(encoder.digest)
+        progress("indexing", 0, len(ids))
+        index = kinds.build(ids, xb, encoder.dimension, self.kind())
+        manifest = snapshots.publish(self.var, index, encoder.digest, sequence)
+        self.served.take_up(index, manifest)
+        progress("indexing", len(ids), len(ids))
+        return manifest
+
+    def _sweep(self) -> None:
+        def needed() -> set[str]:
+            return self.catalogue.content_hashes("added") | archives.content_hashes(self.var)
+
+        try:
+            removed = self.blobs.sweep(needed)
+        except (SnapshotError, OSError) as error:
+            log.warning("the bytes of deleted pictures stay for now: %s", error)
+        else:
+            if removed:
+                log.info("removed the bytes of %d deleted pictures", removed)

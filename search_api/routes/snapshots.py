@@ -1,0 +1,106 @@
+"""Snapshots: make, list, go back to one, delete. All but the list write."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from index import archives
+from index.manifest import SnapshotError
+from search_api.context import Ctx, problems
+from search_api.schemas_writes import Restored, SnapshotInfo, SnapshotRequest, Snapshots
+from search_api.writing import fold_if_due
+
+router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
+
+Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
+
+
+@router.post(
+    "",
+    operation_id="create_snapshot",
+    status_code=201,
+    summary="Keep what is indexed now, to go back to",
+    responses=problems(409, 422, 503),
+)
+def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotInfo:
+    """Copies the record of everything, durably, while searches and writes go on.
+
+    Example: `curl -H 'content-type: application/json' -d '{"name": "monday"}'
+    http://127.0.0.1:8000/v1/snapshots`
+    """
+    engine = context.engine
+    return _info(archives.create(engine.var, engine.catalogue, request.name if request else None))
+
+
+@router.get("", operation_id="list_snapshots", summary="All snapshots", responses=problems(503))
+def list_snapshots(context: Ctx) -> Snapshots:
+    """Lists snapshots by name; one that is damaged says so in `problem`.
+
+    Example: `curl http://127.0.0.1:8000/v1/snapshots`
+    """
+    names = archives.names(context.engine.var)
+    return Snapshots(snapshots=[_described(context, name) for name in names])
+
+
+@router.post(
+    "/{name}/restore",
+    operation_id="restore_snapshot",
+    summary="Go back to a snapshot",
+    responses=problems(404, 409, 422, 503),
+)
+def restore_snapshot(context: Ctx, name: Name) -> Restored:
+    """Puts what the snapshot holds in the place of what is indexed, in one write.
+
+    Searches go on and find the snapshot's pictures from then on. Refused with 409 where the
+    snapshot belongs to another model. Example: `curl -X POST
+    http://127.0.0.1:8000/v1/snapshots/monday/restore`
+    """
+    engine = context.engine
+    snapshot, changed, deleted = archives.restore(engine.var, engine.catalogue, name)
+    fold_if_due(context)
+    state = engine.served.current()
+    return Restored(
+        snapshot=snapshot.name,
+        changed=changed,
+        deleted=deleted,
+        model=state.manifest.model_digest,
+        generation=state.manifest.generation,
+        sequence=state.sequence,
+    )
+
+
+@router.delete(
+    "/{name}",
+    operation_id="delete_snapshot",
+    status_code=204,
+    summary="Delete a snapshot",
+    responses=problems(404, 422),
+)
+def delete_snapshot(context: Ctx, name: Name) -> None:
+    """Deletes the copy; what is indexed stays as it is.
+
+    Example: `curl -X DELETE http://127.0.0.1:8000/v1/snapshots/monday`
+    """
+    archives.remove(context.engine.var, name)
+
+
+def _described(context: Ctx, name: str) -> SnapshotInfo:
+    try:
+        return _info(archives.read(context.engine.var, name))
+    except SnapshotError as error:
+        return SnapshotInfo(
+            name=name, count=0, model=None, sequence=0, created="", size=0, problem=str(error)
+        )
+
+
+def _info(snapshot: archives.Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        name=snapshot.name,
+        count=snapshot.count,
+        model=snapshot.model_digest,
+        sequence=snapshot.sequence,
+        created=snapshot.created,
+        size=snapshot.size,
+    )

@@ -1,0 +1,176 @@
+"""Going over to another model while the present one serves."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from embed.corpus import FolderCorpus
+from embed.encoder import Encoding
+from search_api import changeover
+from search_api.app import create_app
+from search_api.engine import SearchEngine
+from search_api.ingest import CancelledError
+from search_api.results import Page
+from search_api.shelf import model_folder, shelve
+from tests.search_api.conftest import MeanColour, colour, png, source_of
+from tests.search_api.test_index import wait
+from tests.search_api.test_writes import NEW, add, first, search
+
+OLD = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+
+
+class Wider(MeanColour):
+    """Another model: four dimensions, colours turned round."""
+
+    dimension = 4
+
+    def __init__(self, digest: str = OTHER) -> None:
+        super().__init__(digest)
+        self.wait = 0.0
+
+    def encode(self, pictures):
+        time.sleep(self.wait)
+        probabilities, embeddings = super().encode(pictures)
+        turned = np.hstack((embeddings[:, ::-1], np.zeros((len(embeddings), 1), np.float32)))
+        return Encoding(probabilities, np.ascontiguousarray(turned))
+
+
+def opened(folder: Path, var: Path, encoder: MeanColour | None = None) -> SearchEngine:
+    models = {"a" * 64: MeanColour(OLD), "b" * 64: Wider()}
+    return SearchEngine(
+        encoder or models["a" * 64],
+        FolderCorpus(folder),
+        var,
+        open_model=lambda path: models[path.name],
+    )
+
+
+@pytest.fixture
+def store(folder: Path, tmp_path: Path) -> SearchEngine:
+    engine = opened(folder, tmp_path / "var")
+    engine.rebuild()
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{}")
+    assert shelve(engine.var, bundle, OTHER) == model_folder(engine.var, OTHER)
+    return engine
+
+
+def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
+    second = opened(folder, store.var)
+    second.load()
+    with TestClient(create_app(store)) as client, TestClient(create_app(second)) as other:
+        added = add(client, png(NEW), key="k").json()["results"][0]["id"]
+        models = client.get("/v1/models").json()
+        assert models == {
+            "serving": OLD,
+            "models": [
+                {"model": OLD, "embedded": 25, "total": 25},
+                {"model": OTHER, "embedded": 0, "total": 25},
+            ],
+        }
+        assert client.get(f"/v1/models/{OTHER}/diff").status_code == 422
+        job = wait(client, client.post(f"/v1/models/{OTHER}/embed").json()["id"])
+        assert job["result"] == {"embedded": 25, "skipped": 0}
+        assert search(client, NEW)["model"] == OLD
+        report = client.get(f"/v1/models/{OTHER}/diff", params={"k": 3}).json()
+        assert (report["model"], report["queries"], report["k"]) == (OTHER, 25, 3)
+        # The same colours in another order: no neighbour changes.
+        assert (report["overlap"], report["first_kept"]) == (1.0, 1.0)
+
+        late = add(other, png((9, 99, 9))).json()["results"][0]["id"]
+        job = wait(client, client.post(f"/v1/models/{OTHER}/switch").json()["id"])
+        assert job["result"] == {"generation": 2, "embedded": 1, "skipped": 0}
+        for server in (client, other):
+            answer = search(server, NEW)
+            assert (answer["model"], answer["generation"]) == (OTHER, 2)
+            assert answer["points"][0]["id"] == added
+            assert first(server, (9, 99, 9))["id"] == late
+            assert server.get("/v1/index").json()["dimension"] == 4
+            assert add(server, png(NEW)).status_code == 201
+        assert client.get(f"/v1/models/{OTHER}/diff").status_code == 409
+        assert client.post(f"/v1/models/{OTHER}/switch").status_code == 409
+        unknown = client.post(f"/v1/models/sha256:{'c' * 64}/embed")
+        assert unknown.status_code == 404
+        assert "index model BUNDLE" in unknown.json()["detail"]
+    again = opened(folder, store.var, Wider())
+    assert again.load().generation == 2
+    assert again.served.current().index.count() == 28
+    again.close()
+
+
+def test_cancelled_over_http_and_resumed(
+    store: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.ingest.BATCH", 2)
+    model = store.model(OTHER)
+    assert isinstance(model, Wider)
+    model.wait = 0.05
+    with TestClient(create_app(store)) as client:
+        job = client.post(f"/v1/models/{OTHER}/embed").json()["id"]
+        assert client.post("/v1/index/rebuild").json()["job"] == job
+        while client.get(f"/v1/jobs/{job}").json()["progress"]["done"] < 4:
+            time.sleep(0.01)
+        assert client.delete(f"/v1/jobs/{job}").status_code == 202
+        done = wait(client, job)
+        assert done["state"] == "cancelled"
+        assert "goes on from there" in done["error"]
+        assert client.delete(f"/v1/jobs/{job}").status_code == 409
+        assert client.delete("/v1/jobs/unknown").status_code == 404
+        before = store.catalogue.staging.counts()[OTHER]
+        assert 4 <= before < 24
+        model.wait = 0
+        model.encoded = 0
+        wait(client, client.post(f"/v1/models/{OTHER}/embed").json()["id"])
+        assert model.encoded == 24 - before
+        assert search(client, NEW)["model"] == OLD
+
+
+def test_interrupted_between_the_record_and_the_index(store: SearchEngine, folder: Path) -> None:
+    changeover.embed(store, OTHER)
+    store.catalogue.staging.promote(OTHER)
+    # The old model still answers here; a new process makes the index from the record.
+    assert store.search(png(colour("red", 1))).model == OLD
+    fresh = opened(folder, store.var, Wider())
+    assert fresh.load().model_digest == OTHER
+    assert "Rebuilt from the catalogue" in fresh.loaded
+    result = store.search(png(colour("red", 1)), Page(1))
+    assert (result.model, result.points[0].entry.source) == (OTHER, source_of("red", 1))
+    fresh.close()
+
+
+def test_what_cannot_be_read_is_kept_and_named(store: SearchEngine, folder: Path) -> None:
+    with TestClient(create_app(store)) as client:
+        one = add(client, png(NEW), key="k").json()["results"][0]["id"]
+    store = opened(folder, store.var)
+    store.load()
+    (path,) = store.var.glob("pictures/??/*")
+    path.unlink()
+    manifest, counts = changeover.switch(store, OTHER)
+    assert list(counts.skipped) == ["key:k"]
+    assert manifest.count == 24
+    assert store.catalogue.get([one])[0].source == "key:k"
+    assert store.catalogue.model_digests() == {OLD: 1, OTHER: 24}
+    store.close()
+
+
+def test_rebuilding_with_another_model_serves_the_old_until_the_end(
+    store: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.ingest.BATCH", 10)
+    encoder = Wider("sha256:" + "d" * 64)
+    other = opened(folder, store.var, encoder)
+    with pytest.raises(CancelledError):
+        other.rebuild(cancelled=lambda: encoder.encoded >= 20)
+    assert store.search(png(colour("red", 1)), Page(24)).model == OLD
+    assert store.catalogue.model_digests() == {OLD: 24}
+    _, counts = other.rebuild()
+    assert (counts.embedded, counts.total) == (4, 24)
+    assert encoder.encoded == 24
+    other.close()

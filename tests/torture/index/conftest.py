@@ -1,0 +1,46 @@
+"""Attacks on the store: small in the suite, in full by `make torture-index`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of each attack."""
+
+    kills: int = 6
+    flips: int = 150
+    switches: int = 5
+    queries: int = 200
+    filters: int = 30
+
+
+FULL = Counts(kills=100, flips=1000, switches=100, queries=1000, filters=200)
+COUNTS = FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
+_figures: list[tuple[str, str]] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.torture)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("torture of the index")
+        width = max(len(name) for name, _ in _figures)
+        for name, value in _figures:
+            terminalreporter.write_line(f"{name:<{width}}  {value}")
+
+
+@pytest.fixture(scope="session")
+def counted() -> Callable[[str, str], None]:
+    """Puts a line into the table at the end."""
+    return lambda name, value: _figures.append((name, value))

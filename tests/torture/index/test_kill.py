@@ -1,0 +1,116 @@
+"""kill -9 at random points of adding, deleting, rebuilding and keeping snapshots."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from index import archives, snapshots
+from index.blobs import Blobs
+from index.catalogue import Catalogue
+from index.served import ServedIndex
+from tests.torture.index.conftest import COUNTS
+from tests.torture.index.worker import DIMENSION, MODEL, content, vector
+
+ROOT = Path(__file__).parents[3]
+State = dict[int, int]
+"""Key to the version that was acknowledged last."""
+
+
+def run_and_kill(root: Path, seed: int, after: float) -> list[list[str]]:
+    """Start a worker, kill it some seconds after it began; return what it printed."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "tests.torture.index.worker", str(root), str(seed)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "ready\n"
+    timer = threading.Timer(after, worker.send_signal, [signal.SIGKILL])
+    timer.start()
+    lines = worker.stdout.readlines()
+    timer.join()
+    worker.stdout.close()
+    assert worker.wait() == -signal.SIGKILL
+    return [line.split() for line in lines if line.endswith("\n")]
+
+
+def apply(state: State, lines: list[list[str]]) -> tuple[int, list[str] | None]:
+    """Put the acknowledged writes into ``state``; return their number and what was under way."""
+    done, open_ = 0, None
+    for word, action, key, version in lines:
+        open_ = [action, key, version] if word == "begin" else None
+        if word == "done":
+            done += 1
+            if action == "add":
+                state[int(key)] = int(version)
+            elif action == "delete":
+                state.pop(int(key), None)
+    return done, open_
+
+
+def stored(catalogue: Catalogue) -> State:
+    entries = catalogue.get(catalogue.ids())
+    return {int(e.source.removeprefix("key:")): int(str(e.payload["version"])) for e in entries}
+
+
+def check(root: Path, state: State, open_: list[str] | None) -> None:
+    """Everything acknowledged is there, whole, found, and nothing else is."""
+    with Catalogue(root / "catalogue.sqlite") as catalogue:
+        assert catalogue.check() is None
+        found = stored(catalogue)
+        if open_ is not None and found != state:
+            action, key, version = open_
+            if action == "add":
+                state[int(key)] = int(version)
+            elif action == "delete":
+                state.pop(int(key), None)
+        assert found == state
+        blobs = Blobs(root / "pictures")
+        sources = catalogue.all_sources()
+        for entry in catalogue.get(catalogue.ids()):
+            version = int(str(entry.payload["version"]))
+            assert blobs.get(str(entry.content_hash)) == content(version)
+        for name in archives.names(root):
+            archives.verify(root, name)
+        if snapshots.stamp(root) is None:
+            return
+        served = ServedIndex(root, catalogue, lambda digest: digest)
+        _, problem = served.load(MODEL)
+        assert problem is None
+        assert all(finding.ok for finding in snapshots.verify(root))
+        index = served.current().index
+        assert index.ids().tolist() == sorted(sources.values())
+        for key, version in state.items():
+            np.testing.assert_array_equal(index.vectors([sources[f"key:{key}"]]), vector(version))
+            if key % 10 == 0:
+                assert index.search(vector(version), 1).ids[0, 0] == sources[f"key:{key}"]
+        assert index.dimension == DIMENSION
+
+
+def test_nothing_acknowledged_is_lost(tmp_path: Path, counted: Callable[[str, str], None]) -> None:
+    state: State = {}
+    random_delay = random.Random(0)
+    writes, under_way = 0, {"add": 0, "delete": 0, "build": 0, "keep": 0}
+    for number in range(COUNTS.kills):
+        lines = run_and_kill(tmp_path, number, random_delay.uniform(0.0, 0.3))
+        done, open_ = apply(state, lines)
+        check(tmp_path, state, open_)
+        writes += done
+        if open_ is not None:
+            under_way[open_[0]] += 1
+    assert writes > COUNTS.kills
+    counted(
+        f"kill -9 at {COUNTS.kills} random points",
+        f"{writes} acknowledged writes, none lost; killed in the middle of {under_way}",
+    )

@@ -1,0 +1,76 @@
+"""Adds, changes, deletes and rebuilds in a store until it is killed; run as a program.
+
+Prints ``begin`` before and ``done`` after each write: what is done must be there for ever.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from index import archives, snapshots
+from index.blobs import Blobs
+from index.catalogue import Catalogue, Record
+from index.local import ExactIndex
+from index.neighbours import Vectors
+
+DIMENSION = 8
+KEYS = 60
+MODEL = "m"
+
+
+def vector(version: int) -> Vectors:
+    """The embedding of one version of a picture, float32 (1, d)."""
+    x = np.random.default_rng(version).standard_normal((1, DIMENSION))
+    return (x / np.linalg.norm(x)).astype(np.float32)
+
+
+def content(version: int) -> bytes:
+    """The bytes of one version of a picture."""
+    return f"picture {version}".encode() * 40
+
+
+def build(root: Path, catalogue: Catalogue) -> None:
+    """Publish what the catalogue holds as a new generation."""
+    sequence, ids, xb = catalogue.snapshot_embeddings(MODEL)
+    index = ExactIndex(DIMENSION)
+    if len(ids):
+        index.add(ids, xb)
+    snapshots.publish(root, index, MODEL, sequence)
+
+
+def main() -> None:
+    """Work for ever."""
+    root, seed = Path(sys.argv[1]), int(sys.argv[2])
+    choose = random.Random(seed)
+    catalogue = Catalogue(root / "catalogue.sqlite")
+    blobs = Blobs(root / "pictures")
+    print("ready", flush=True)
+    for number in range(10**9):
+        key, version = choose.randrange(KEYS), 1 + seed * 10**6 + number
+        action = choose.choices(["add", "delete", "build", "keep"], [60, 25, 12, 3])[0]
+        print("begin", action, key, version, flush=True)
+        if action == "add":
+            with blobs.adding():
+                name = blobs.put(content(version))
+                record = Record(f"key:{key}", None, None, {"version": version}, name, "added")
+                catalogue.upsert([record], vector(version), MODEL)
+        elif action == "delete":
+            stored = catalogue.all_sources().get(f"key:{key}")
+            if stored is not None:
+                catalogue.delete([stored], remember=True)
+        elif action == "build":
+            build(root, catalogue)
+            blobs.sweep(lambda: catalogue.content_hashes("added") | archives.content_hashes(root))
+        else:
+            for old in archives.names(root):
+                archives.remove(root, old)
+            archives.create(root, catalogue)
+        print("done", action, key, version, flush=True)
+
+
+if __name__ == "__main__":
+    main()
