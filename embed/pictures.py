@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,13 @@ RGB = NDArray[np.uint8]
 """One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-LARGE = 4_000_000
+LARGE = 2_000_000
 """Pixels; pictures of more are decoded a few at a time."""
 
 # Their own threads bound how many there are at once, and also what the C allocator keeps: it holds
 # on to freed memory thread by thread, which for the forty threads of a server would be gigabytes.
+# What these threads freed is given back at once (glibc's function, absent from other C libraries).
+_give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 _large_ones = ThreadPoolExecutor(2, thread_name_prefix="large-picture")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -160,6 +163,7 @@ def _large_pixels(image: Image.Image, shrink_to: int | None) -> RGB:
         return _pixels(image, shrink_to)
     finally:
         image.close()  # frees the pixels before the next one gets its turn
+        _give_back(0)
 
 
 def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:

@@ -66,6 +66,7 @@ class RequestRecord:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
+                headers.setdefault("X-Content-Type-Options", "nosniff")
                 if self.draining.is_set():
                     # The client opens its next connection elsewhere, and loses no request.
                     headers["Connection"] = "close"

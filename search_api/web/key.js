@@ -27,6 +27,8 @@ function ask(why) {
   byId("key-why").textContent = why;
   input.value = "";
   dialog.returnValue = ""; // what closing by Escape leaves
+  // Not a submit button: the first of those is what Enter presses.
+  byId("key-cancel").onclick = () => dialog.close("");
   dialog.showModal();
   return new Promise((resolve) => {
     const close = () => {

@@ -65,6 +65,11 @@ def test_one_line_a_request(client: TestClient, lines: Any) -> None:
     assert "secret-name" not in json.dumps(line)
 
 
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/v1/index", "/nothing", "/docs"])
+def test_no_answer_may_be_taken_for_another_type(client: TestClient, path: str) -> None:
+    assert client.get(path).headers["x-content-type-options"] == "nosniff"
+
+
 def test_ids_make_no_route_of_their_own(client: TestClient, lines: Any) -> None:
     client.get("/v1/images/1")
     client.get("/v1/nothing")
@@ -154,11 +159,11 @@ def test_configure_takes_all_logs(capsys: pytest.CaptureFixture[str]) -> None:
     before = root.handlers[:], root.level
     try:
         logs.configure("json")
-        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        logging.getLogger("a.library").warning("something odd")
     finally:
         root.handlers[:], root.level = before
     line = json.loads(capsys.readouterr().err)
-    assert line["logger"] == "uvicorn.error"
+    assert line["logger"] == "a.library"
     assert line["level"] == "warning"
 
 
