@@ -28,6 +28,7 @@ from index.snapshots import (
 from search_api.builder import Builder
 from search_api.ingest import Counts, Progress, no_progress
 from search_api.results import Page, Point, Prediction, SearchResult
+from search_api.sampling import RecallSampler
 from search_api.shelf import model_folder
 from search_api.stages import Stages
 from search_api.writer import Writer
@@ -80,6 +81,7 @@ class SearchEngine:
         self.var = var
         self.limits = limits
         self.loaded = "nothing is loaded"
+        self.sampler = RecallSampler()
         self._first = encoder
         self._open_model = open_model
         self._opened: PictureEncoder | None = None
@@ -268,6 +270,7 @@ class SearchEngine:
                 allowed: NDArray[np.int64] | None,
                 xq: NDArray[np.float32] = embeddings,
             ) -> Neighbours:
+                self.sampler.offer(index, xq)
                 return index.search(xq, k, allowed)
 
             try:
