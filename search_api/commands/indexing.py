@@ -18,6 +18,7 @@ from search_api.commands.options import (
     together,
     var_option,
 )
+from search_api.commands.shards import embed, import_
 from search_api.commands.stores import (
     catalogue_in,
     compact,
@@ -34,7 +35,7 @@ def index() -> None:
     """Build, look at, verify and keep the index."""
 
 
-for _command in (snapshot, restore, compact, model, diff):
+for _command in (snapshot, restore, compact, model, diff, embed, import_):
     index.add_command(_command)
 
 

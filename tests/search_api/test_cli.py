@@ -290,7 +290,18 @@ def test_up_with_another_model_embeds_again(fresh: Env, trained: Path, pictures:
 def test_help_of_every_command_has_an_example() -> None:
     names = [[name] for name in _COMMANDS] + [
         ["index", x]
-        for x in ("build", "status", "verify", "snapshot", "restore", "compact", "model", "diff")
+        for x in (
+            "build",
+            "status",
+            "verify",
+            "snapshot",
+            "restore",
+            "compact",
+            "model",
+            "diff",
+            "embed",
+            "import",
+        )
     ]
     names.remove(["index"])
     for name in names:
