@@ -21,6 +21,7 @@ from index.neighbours import (
     Neighbours,
     UnknownIdError,
     Vectors,
+    as_allowed,
     as_ids,
     as_new_ids,
     as_vectors,
@@ -110,7 +111,7 @@ class ApproximateIndex:
         xq = as_vectors(xq, self.dimension, "xq")
         k = check_k(k)
         if allowed is not None:
-            rows, stored = rows_of(self._parts.ids, np.unique(as_ids(allowed, "allowed")))
+            rows, stored = rows_of(self._parts.ids, as_allowed(allowed))
             return self._exact(xq, k, rows[stored])
         fetch = max(self.parameters["rescored"] * k, k + SPARE)
         if fetch > _MOST or fetch >= self.count() or not len(xq):

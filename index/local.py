@@ -22,6 +22,7 @@ from index.neighbours import (
     Scores,
     UnknownIdError,
     Vectors,
+    as_allowed,
     as_ids,
     as_new_ids,
     as_vectors,
@@ -29,11 +30,8 @@ from index.neighbours import (
     check_k,
     rows_of,
 )
-from index.scan import SPARE, TIE, best_of
+from index.scan import BATCH, SPARE, TIE, best_of, scan
 
-# FAISS 1.15 takes its slow path, one product at a time, below 128,000 queries; batches are many
-# times faster through BLAS. A single query is not.
-faiss.cvar.distance_compute_blas_threshold = 2
 # magic, dimension, count, two unused numbers, trained, metric
 _HEADER = struct.Struct("<4siqqq?i")
 _SIZE = struct.Struct("<q")
@@ -141,7 +139,7 @@ class ExactIndex:
         """Rows (nq, m) that hold the best ``k``; m is less than k only if there are fewer."""
         rows: Ids | None = None
         if allowed is not None:
-            rows, stored = rows_of(state.ids, np.unique(as_ids(allowed, "allowed")))
+            rows, stored = rows_of(state.ids, as_allowed(allowed))
             rows = rows[stored]
         available = len(state.ids) if rows is None else len(rows)
         if not available or not len(xq):
@@ -191,6 +189,8 @@ class ExactIndex:
 
 def _scan(state: _State, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
     """FAISS's best ``k`` rows for each query, among ``rows`` (ascending) if given."""
+    if len(xq) >= BATCH:
+        return scan(state.xb, xq, k, rows)
     if rows is None:
         scores, found = state.flat.search(xq, k)
         return scores, found

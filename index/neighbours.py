@@ -174,6 +174,12 @@ def as_ids(ids: IdsLike, name: str = "ids") -> Ids:
     return array.astype(np.int64)
 
 
+def as_allowed(ids: IdsLike) -> Ids:
+    """Return ids as int64 (n,) ascending, each once. Ids in that order already are not sorted."""
+    array = as_ids(ids, "allowed")
+    return array if (np.diff(array) > 0).all() else np.unique(array)
+
+
 def as_new_ids(ids: IdsLike, count: int) -> Ids:
     """Return ``ids`` for ``count`` new vectors: int64 (count,), not negative, none twice."""
     array = as_ids(ids)

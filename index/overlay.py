@@ -13,6 +13,7 @@ from index.neighbours import (
     Searchable,
     UnknownIdError,
     Vectors,
+    as_allowed,
     as_ids,
     check_k,
 )
@@ -116,7 +117,7 @@ class Overlay:
         if not len(self._masked):
             return self._base.search(xq, k, allowed)
         if allowed is not None:
-            valid = np.setdiff1d(as_ids(allowed, "allowed"), self._masked)
+            valid = np.setdiff1d(as_allowed(allowed), self._masked, assume_unique=True)
             return self._base.search(xq, k, valid)
         # Few of the best are masked as a rule; ask for more until enough are left.
         many = 2 * len(self._masked) > self._base.count()

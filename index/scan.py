@@ -13,6 +13,10 @@ from index.neighbours import NO_ID, Ids, Neighbours, Scores, Vectors, cosine
 SPARE = 16
 TIE = 1e-6
 _ROWS_AT_ONCE = 65_536
+BATCH = 4
+"""From so many queries on a matrix product is faster than FAISS as it comes, which multiplies one
+pair of vectors after the other. (Its own threshold for matrix products counts other things than
+queries, and a low one slows single queries down.)"""
 
 
 def exact_rows(xb: Vectors, xq: Vectors, k: int, rows: Ids | None = None) -> Ids:
@@ -27,7 +31,7 @@ def exact_rows(xb: Vectors, xq: Vectors, k: int, rows: Ids | None = None) -> Ids
     fetch = k + SPARE
     while True:
         fetch = min(fetch, available)
-        scores, found = _scan(xb, xq, fetch, rows)
+        scores, found = scan(xb, xq, fetch, rows)
         if fetch == available or (scores[:, k - 1] - scores[:, -1] > TIE).all():
             return found
         fetch *= 4
@@ -50,7 +54,7 @@ def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours
     return Neighbours(scores, found)
 
 
-def _scan(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
+def scan(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
     """The best ``k`` in float32, descending: scores and rows, each (nq, k)."""
     scores = np.full((len(xq), 0), -np.inf, np.float32)
     found = np.full((len(xq), 0), -1, np.int64)
@@ -77,17 +81,23 @@ def _pieces(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> Iterator[tupl
         else:
             # Copying most of a piece costs more than scoring all of it.
             inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
-            products = (xq @ xb[start:stop].T)[:, inside]
-            keep = min(k, len(inside))
-            part = (
-                np.argpartition(-products, keep - 1, axis=1)[:, :keep] if keep else products[:, :0]
-            )
-            where = part.astype(np.int64)
-            yield np.take_along_axis(products, where, axis=1), inside[where] + start
+            near, where = _largest((xq @ xb[start:stop].T)[:, inside], k)
+            yield near, inside[where] + start
 
 
 def _knn(xq: Vectors, piece: Vectors, k: int) -> tuple[Scores, Ids]:
+    if len(xq) >= BATCH:
+        return _largest(xq @ piece.T, k)
     near, where = faiss.knn(
         xq, np.ascontiguousarray(piece), min(k, len(piece)), metric=faiss.METRIC_INNER_PRODUCT
     )
     return near, where
+
+
+def _largest(products: Scores, k: int) -> tuple[Scores, Ids]:
+    """The ``k`` largest of each row, or all, in no order: values and columns."""
+    if k >= products.shape[1]:
+        columns = np.broadcast_to(np.arange(products.shape[1]), products.shape)
+    else:
+        columns = np.argpartition(products, -k, axis=1)[:, -k:]
+    return np.take_along_axis(products, columns, axis=1), columns.astype(np.int64)

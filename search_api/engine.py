@@ -32,6 +32,7 @@ from index.snapshots import (
 from search_api.builder import Builder
 from search_api.ingest import Counts, Progress, no_progress
 from search_api.results import Page, Point, Prediction, SearchResult
+from search_api.sampling import RecallSampler
 from search_api.shelf import model_folder
 from search_api.stages import Stages, together
 from search_api.writer import Writer
@@ -99,6 +100,7 @@ class SearchEngine:
         self.var = var
         self.limits = limits
         self.loaded = "nothing is loaded"
+        self.sampler = RecallSampler()
         self._first = encoder
         self._open_model = open_model
         self._opened: PictureEncoder | None = None
@@ -374,7 +376,7 @@ class SearchEngine:
                 groups.setdefault((query.page.filter, deep), []).append(row)
         for rows in groups.values():
             found = self._answer(
-                partial(_nearest, xq[rows]),
+                partial(self._nearest, xq[rows]),
                 [page for row in rows if (page := queries[row].page) is not None],
                 [queries[row].stages for row in rows],
                 encoder.digest,
@@ -427,6 +429,12 @@ class SearchEngine:
             )
         ]
 
+    def _nearest(
+        self, xq: NDArray[np.float32], index: Searchable, k: int, allowed: NDArray[np.int64] | None
+    ) -> Neighbours:
+        self.sampler.offer(index, xq)
+        return index.search(xq, k, allowed)
+
     def _unsearched(self, model: str, stages: Stages) -> SearchResult:
         generation = self.served.current().manifest.generation
         return SearchResult((), None, generation, model, stages.milliseconds())
@@ -435,12 +443,6 @@ class SearchEngine:
         unique = np.unique(ids)
         found = self.catalogue.get(unique[unique >= 0])
         return {entry.id: entry for entry in found}
-
-
-def _nearest(
-    xq: NDArray[np.float32], index: Searchable, k: int, allowed: NDArray[np.int64] | None
-) -> Neighbours:
-    return index.search(xq, k, allowed)
 
 
 def _result(

@@ -49,6 +49,18 @@ class Metrics:
         self.generation = Gauge(
             "lookalike_index_generation", "Number of the index that answers", registry=self.registry
         )
+        self.pending = Gauge(
+            "lookalike_index_pending",
+            "Changes that the generation which answers does not hold itself",
+            registry=self.registry,
+        )
+        self.recall = Gauge(
+            "lookalike_index_recall",
+            "Share of the true 10 nearest that were found: built, on held-out queries; live, on a"
+            " sample of searches",
+            ("measured",),
+            registry=self.registry,
+        )
         self.model = Info("lookalike_model", "The model that answers", registry=self.registry)
 
         self.batch_size = Histogram(

@@ -20,6 +20,7 @@ from search_api.commands.options import (
     var_option,
 )
 from search_api.commands.remote import server_options
+from search_api.commands.shards import embed, import_
 from search_api.commands.stores import (
     catalogue_in,
     compact,
@@ -36,7 +37,7 @@ def index() -> None:
     """Build, look at, verify and keep the index."""
 
 
-for _command in (snapshot, restore, compact, model, diff):
+for _command in (snapshot, restore, compact, model, diff, embed, import_):
     index.add_command(_command)
 
 

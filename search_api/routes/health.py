@@ -60,8 +60,15 @@ def metrics(context: Ctx) -> Response:
     Example: `curl http://127.0.0.1:8000/metrics`
     """
     if context.engine.ready:
-        manifest = context.engine.manifest
-        context.metrics.pictures.set(manifest.count)
+        state = context.engine.served.current()
+        manifest = state.manifest
+        context.metrics.pictures.set(state.index.count())
+        context.metrics.pending.set(state.index.added + state.index.masked)
+        if manifest.recall is not None:
+            context.metrics.recall.labels("built").set(manifest.recall["value"])
+        live = context.engine.sampler.recall
+        if live is not None:
+            context.metrics.recall.labels("live").set(live)
         context.metrics.generation.set(manifest.generation)
         context.metrics.model.info({"digest": manifest.model_digest})
     return Response(context.metrics.render(), media_type="text/plain; version=0.0.4")

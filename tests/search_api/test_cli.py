@@ -163,9 +163,24 @@ def test_verify_finds_a_flipped_byte(store: Env, tmp_path: Path) -> None:
     findings = json.loads(done.stdout)["findings"]
     assert [finding["ok"] for finding in findings] == [False, True]
     assert "index.faiss" in findings[0]["problem"]
+    server = Server("serve", env)
+    assert server.get("/v1/index")["generation"] == 2
+    _, stderr = server.stop()
+    assert "index.faiss: has SHA-256" in stderr
+    assert "Rebuilt from the catalogue: generation 2 with 24 pictures." in stderr
+
+
+def test_a_damaged_catalogue_is_refused_at_the_start(store: Env, tmp_path: Path) -> None:
+    env = {**store, "LOOKALIKE_VAR": str(tmp_path / "var")}
+    assert run("index", "build", env=env).returncode == 0
+    path = tmp_path / "var" / "catalogue.sqlite"
+    data = path.read_bytes()
+    at = data.rindex(b"boat/3.png")
+    path.write_bytes(data[:at] + b"B" + data[at + 1 :])
     serve = run("serve", "--port", 0, env=env)
     assert serve.returncode == 1
     assert serve.stderr.count("\n") == 1
+    assert "catalogue.sqlite" in serve.stderr
 
 
 def test_search(store: Env, pictures: Path) -> None:
@@ -280,7 +295,18 @@ def test_up_with_another_model_embeds_again(fresh: Env, trained: Path, pictures:
 def test_help_of_every_command_has_an_example() -> None:
     names = [[name] for name in _COMMANDS] + [
         ["index", x]
-        for x in ("build", "status", "verify", "snapshot", "restore", "compact", "model", "diff")
+        for x in (
+            "build",
+            "status",
+            "verify",
+            "snapshot",
+            "restore",
+            "compact",
+            "model",
+            "diff",
+            "embed",
+            "import",
+        )
     ]
     names.remove(["index"])
     for name in names:

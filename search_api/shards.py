@@ -1,0 +1,215 @@
+"""Embedding a corpus on many machines: each makes one shard, and one imports all of them.
+
+A shard is a folder of parts, each one batch with a checksum in its name, so that an interrupted
+shard goes on where it stopped, and any scheduler can run the shards in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embed.corpus import Corpus, CorpusError, Item
+from embed.encoder import PictureEncoder
+from embed.pictures import RGB, PictureError
+from index.catalogue import Catalogue, Record
+from index.files import fsync_folder, write_atomically
+from search_api.ingest import BATCH, Progress, batches, no_progress, pixels_hash
+
+_PART = re.compile(r"part-([0-9]{6})-([0-9a-f]{64})\.npz")
+_ABOUT = "shard.json"
+
+
+class ShardError(ValueError):
+    """A shard is damaged, unfinished, or of another model or corpus."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every ``of``-th picture of the corpus, from the ``number``-th on; both count from 1."""
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of <= 100_000:
+            raise ShardError(f"shard is {self.number}/{self.of}; expected for example 3/8")
+
+    @staticmethod
+    def parse(text: str) -> Shard:
+        """From ``3/8``. Raises ShardError."""
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal()):
+            raise ShardError(f"shard is {text!r}; expected for example 3/8")
+        return Shard(int(number), int(of))
+
+    def folder(self, root: Path) -> Path:
+        """Where it lies."""
+        return root / f"shard-{self.number:05d}-of-{self.of:05d}"
+
+
+def embed_shard(
+    encoder: PictureEncoder,
+    corpus: Corpus,
+    shard: Shard,
+    root: Path,
+    progress: Progress = no_progress,
+) -> dict[str, str]:
+    """Embed the shard's pictures into files under ``root``; return why some cannot be read.
+
+    Raises:
+        ShardError: what lies there already is of another model or corpus.
+    """
+    items = corpus.items[shard.number - 1 :: shard.of]
+    folder = shard.folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = hashlib.sha256("\n".join(item.source for item in items).encode()).hexdigest()
+    parts = -(-len(items) // BATCH)
+    about = {"model": encoder.digest, "corpus": corpus.name, "items": names, "parts": parts}
+    path = folder / _ABOUT
+    if path.exists():
+        _check_about(path, about)
+    else:
+        text = json.dumps(about, indent=1) + "\n"
+        write_atomically(path, lambda temporary: _write(temporary, text.encode()))
+        fsync_folder(root)
+    done = {int(match[1]) for match in map(_PART.fullmatch, _names(folder)) if match}
+    missing = [n for n in range(parts) if n not in done]
+    skipped: dict[str, str] = {}
+
+    def read(item: Item) -> RGB | str:
+        try:
+            return corpus.read(item.source, at_least=encoder.input_size)
+        except (PictureError, CorpusError) as error:
+            return str(error)
+
+    progress("embedding", len(done) * BATCH, parts * BATCH)
+    wanted = (item for n in missing for item in items[n * BATCH : (n + 1) * BATCH])
+    # Only the last part is shorter, and it comes last, so batches and parts are the same.
+    for n, batch in zip(missing, batches(wanted, read), strict=True):
+        good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
+        skipped |= {item.source: why for item, why in batch if isinstance(why, str)}
+        _write_part(folder, n, encoder, good)
+        progress("embedding", (n + 1) * BATCH, parts * BATCH)
+    return skipped
+
+
+def import_shards(
+    catalogue: Catalogue,
+    folders: Sequence[Path],
+    model_digest: str,
+    corpus: str,
+    progress: Callable[[str, int, int], None] = no_progress,
+) -> int:
+    """Record every embedding of these shards; return how many. All files are checked first.
+
+    Pictures that were deleted by hand stay deleted. Importing again changes nothing.
+
+    Raises:
+        ShardError: a shard is damaged, unfinished, or of another model or corpus.
+    """
+    parts = [part for folder in folders for part in _checked(folder, model_digest, corpus)]
+    forgotten = catalogue.forgotten_sources()
+    stored = catalogue.all_sources("corpus")
+    known = catalogue.known_sources(model_digest)
+    imported = 0
+    for number, part in enumerate(parts):
+        progress("importing", number, len(parts))
+        records, embeddings = _read_part(part)
+        rows = [i for i, r in enumerate(records) if r.source not in forgotten]
+        new = [i for i in rows if records[i].source not in stored]
+        old = [i for i in rows if records[i].source in stored and records[i].source not in known]
+        if new:
+            catalogue.upsert([records[i] for i in new], embeddings[new], model_digest)
+        if old:
+            ids = [stored[records[i].source] for i in old]
+            hashes = [records[i].content_hash for i in old]
+            catalogue.embed(ids, embeddings[old], model_digest, hashes)
+        imported += len(new) + len(old)
+    progress("importing", len(parts), len(parts))
+    return imported
+
+
+def shard_folders(root: Path) -> list[Path]:
+    """The shards under ``root``; raises ShardError unless each of them is there."""
+    folders = sorted(root.glob("shard-*-of-*")) if root.is_dir() else []
+    if not folders:
+        raise ShardError(f"no shards in {root}; make them with `lookalike index embed`")
+    of = int(folders[0].name.rpartition("-")[2])
+    expected = [Shard(n, of).folder(root) for n in range(1, of + 1)]
+    missing = [path.name for path in expected if path not in folders]
+    if missing or len(folders) != of:
+        raise ShardError(
+            f"{root} has {len(folders)} shards of {of}, without {missing[:5]}; make what is missing"
+        )
+    return folders
+
+
+def _checked(folder: Path, model_digest: str, corpus: str) -> Iterator[Path]:
+    about = _check_about(folder / _ABOUT, {"model": model_digest, "corpus": corpus})
+    found = {int(m[1]): (folder / m[0], m[2]) for m in map(_PART.fullmatch, _names(folder)) if m}
+    for n in range(int(str(about["parts"]))):
+        if n not in found:
+            raise ShardError(f"{folder} lacks part {n} of {about['parts']}; run its shard again")
+        path, expected = found[n]
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != expected:
+            raise ShardError(f"{path} is damaged: delete it and run its shard again")
+        yield path
+
+
+def _check_about(path: Path, expected: dict[str, object]) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_bytes())
+        different = [name for name in expected if found[name] != expected[name]]
+        int(found["parts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path} cannot be read ({error}); delete the shard, run it again") from (
+            error
+        )
+    if different:
+        name = different[0]
+        raise ShardError(
+            f"{path.parent} was made with {name} {found[name]!r}, asked for is {expected[name]!r};"
+            " use another folder"
+        )
+    return dict(found)
+
+
+def _write_part(
+    folder: Path, n: int, encoder: PictureEncoder, good: Sequence[tuple[Item, RGB]]
+) -> None:
+    embeddings: NDArray[np.float32] = np.empty((0, encoder.dimension), np.float32)
+    if good:
+        embeddings = encoder.encode([picture for _, picture in good]).embeddings
+    about = [[i.source, i.split, i.label, pixels_hash(picture)] for i, picture in good]
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(about, ensure_ascii=False).encode(), np.uint8)
+    np.savez(buffer, records=text, embeddings=embeddings)
+    data = buffer.getvalue()
+    name = f"part-{n:06d}-{hashlib.sha256(data).hexdigest()}.npz"
+    write_atomically(folder / name, lambda temporary: _write(temporary, data))
+
+
+def _read_part(path: Path) -> tuple[list[Record], NDArray[np.float32]]:
+    # No pickles: a stranger's shard cannot run code.
+    with np.load(path, allow_pickle=False) as part:
+        about = json.loads(part["records"].tobytes())
+        embeddings: NDArray[np.float32] = part["embeddings"]
+    return [Record(s, split, label, {}, hash_) for s, split, label, hash_ in about], embeddings
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
