@@ -60,8 +60,8 @@ def _keep(splits: Splits, folder: Path) -> None:
         sums = {}
         for split, arrays in splits.items():
             paths = [made / f"{split}-{part}.npy" for part in ("pictures", "labels")]
-            for path, array in zip(paths, arrays, strict=True):
-                np.save(path, array, allow_pickle=False)
+            np.save(paths[0], arrays[0], allow_pickle=False)
+            np.save(paths[1], arrays[1], allow_pickle=False)
             sums[split] = [_sha256(path) for path in paths]
         (made / _SUMS).write_text(json.dumps(sums))
         if folder.exists():  # damaged
