@@ -58,10 +58,10 @@ def _keep(splits: Splits, folder: Path) -> None:
         made = Path(name) / "made"
         made.mkdir()
         sums = {}
-        for split, arrays in splits.items():
+        for split, (pictures, labels) in splits.items():
             paths = [made / f"{split}-{part}.npy" for part in ("pictures", "labels")]
-            for path, array in zip(paths, arrays, strict=True):
-                np.save(path, array, allow_pickle=False)
+            np.save(paths[0], pictures, allow_pickle=False)
+            np.save(paths[1], labels, allow_pickle=False)
             sums[split] = [_sha256(path) for path in paths]
         (made / _SUMS).write_text(json.dumps(sums))
         if folder.exists():  # damaged

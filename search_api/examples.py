@@ -67,7 +67,7 @@ SCHEMAS: dict[str, Any] = {
         "built": "2026-01-31T12:00:00+00:00",
         "sequence": 60_001,
         "pending": {"added": 3, "deleted": 1},
-        "parameters": {"factory": "IVF1024,Flat", "nprobe": 64},
+        "parameters": {"factory": "IVF489,SQ8", "effort": 64, "rescored": 2, "mapped": False},
         "recall": {"k": 10, "value": 0.9992, "queries": 256},
         "corpus": "CIFAR-10",
         "sample": False,
