@@ -151,7 +151,7 @@ def test_one_forward_pass_at_a_time(
         inside += 1
         most = max(most, inside)
         time.sleep(0.002)  # room for another thread to come in
-        found = run(batch)
+        found = run(batch, spare)
         inside -= 1
         return found
 
