@@ -1,7 +1,7 @@
 """Requests a second and latency under load, beside a plain service and the model alone.
 
     lookalike index build            # once
-    python benchmarks/serving.py --data ../shared --var var
+    python -m benchmarks.serving --data ../shared --var var
 
 Needs wrk (`apt-get install wrk`). It starts `lookalike serve` and `peers/tutorial.py` one after
 the other on 127.0.0.1, and loads each with 1, 8 and 64 connections that upload test pictures
@@ -63,7 +63,7 @@ def multipart(data: bytes) -> bytes:
 
 @contextmanager
 def server(command: list[str]):
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = time.monotonic()
     try:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _MODEL = "sha256:8c4e1f0a"
+_OTHER_MODEL = "sha256:1b77d2c9"
 _IMAGE = {
     "id": 123,
     "payload": {"label": "cat", "split": "train", "source": "train/00123"},
@@ -27,6 +28,23 @@ _POINTS = {
     "generation": 1,
     "sequence": 60_000,
     "time": {"decode": 0.3, "search": 2.1, "payload": 0.4, "total": 2.8},
+}
+_NOT_A_PICTURE = {
+    "type": "urn:lookalike:problem:not-a-picture",
+    "title": "not-a-picture",
+    "status": 415,
+    "detail": "the 12 bytes are not a picture in a known format; expected one of JPEG, PNG, WEBP,"
+    " GIF, BMP, TIFF",
+}
+_STAMP = {"model": _MODEL, "generation": 1, "sequence": 60_002}
+_SNAPSHOT = {
+    "name": "monday",
+    "count": 60_001,
+    "model": _MODEL,
+    "sequence": 60_002,
+    "created": "2026-02-02T08:00:00+00:00",
+    "size": 93_323_264,
+    "problem": None,
 }
 
 SCHEMAS: dict[str, Any] = {
@@ -61,12 +79,16 @@ SCHEMAS: dict[str, Any] = {
     "RecommendRequest": {"positive": [1, 2], "negative": [3], "limit": 5},
     "IndexInfo": {
         "count": 60_000,
-        "kind": "exact",
+        "kind": "ivf",
         "dimension": 256,
         "metric": "cosine",
         "model": _MODEL,
         "generation": 1,
         "built": "2026-01-31T12:00:00+00:00",
+        "sequence": 60_001,
+        "pending": {"added": 3, "deleted": 1},
+        "parameters": {"factory": "IVF489,SQ8", "effort": 64, "rescored": 2, "mapped": False},
+        "recall": {"k": 10, "value": 0.9992, "queries": 256},
         "corpus": "CIFAR-10",
         "sample": False,
         "notice": None,
@@ -93,6 +115,38 @@ SCHEMAS: dict[str, Any] = {
         "error": None,
         "result": None,
     },
+    "AddResponse": {
+        "results": [
+            {"filename": "cat.jpg", "key": "cat-1", "id": 60_001, "error": None},
+            {"filename": "notes.txt", "key": "notes", "id": None, "error": _NOT_A_PICTURE},
+        ],
+        **_STAMP,
+    },
+    "ChangeRequest": {"payload": {"label": "cat", "price": 9.5}, "replace": False},
+    "DeleteRequest": {"ids": [1, 2]},
+    "DeletedResponse": {"deleted": 2, **_STAMP},
+    "SnapshotRequest": {"name": "monday"},
+    "SnapshotInfo": _SNAPSHOT,
+    "Snapshots": {"snapshots": [_SNAPSHOT]},
+    "Restored": {"snapshot": "monday", "changed": 3, "deleted": 1, **_STAMP},
+    "Models": {
+        "serving": _MODEL,
+        "models": [
+            {"model": _OTHER_MODEL, "embedded": 45_000, "total": 60_000},
+            {"model": _MODEL, "embedded": 60_000, "total": 60_000},
+        ],
+    },
+    "ModelDifference": {
+        "model": _OTHER_MODEL,
+        "queries": 500,
+        "k": 10,
+        "overlap": 0.81,
+        "unchanged": 0.12,
+        "first_kept": 0.7,
+        "worst": [123, 4567],
+        "label_before": 0.93,
+        "label_after": 0.95,
+    },
 }
 """By the name of the schema."""
 
@@ -111,6 +165,11 @@ PARAMETERS: dict[str, Any] = {
     "cursor": "eyJ2IjoxLCJzY29yZSI6MC45ODd9",
     "size": 128,
     "reembed": False,
+    "kind": "auto",
+    "name": "monday",
+    "digest": _OTHER_MODEL,
+    "queries": 500,
+    "k": 10,
     "filter": '{"must":[{"key":"label","match":{"value":"cat"}}]}',
 }
 """By the name of the parameter."""

@@ -62,7 +62,6 @@ class Metrics:
             registry=self.registry,
         )
         self.model = Info("lookalike_model", "The model that answers", registry=self.registry)
-
         self.batch_size = Histogram(
             "lookalike_batch_size",
             "Pictures in one forward pass",
@@ -75,13 +74,6 @@ class Metrics:
         self.queue_refused = Counter(
             "lookalike_queue_refused", "Requests refused, the queue full", registry=self.registry
         )
-        self.sampled_recall = Gauge(
-            "lookalike_sampled_recall",
-            "Share of the true nearest neighbours that the index finds, on a sample of queries",
-            registry=self.registry,
-        )
-        # Until it is measured there is no recall, and 0 would be a false alarm.
-        self.sampled_recall.set(float("nan"))
         self.jobs = Counter(
             "lookalike_jobs",
             "Jobs by what became of them",

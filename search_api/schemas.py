@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search_api.jobs import Job as EngineJob
-from search_api.results import Point as EnginePoint
-from search_api.results import Prediction as EnginePrediction
-from search_api.results import SearchResult
+if TYPE_CHECKING:
+    # Only for annotations: the client uses these schemas and needs neither model nor index.
+    from search_api.jobs import Job as EngineJob
+    from search_api.results import Point as EnginePoint
+    from search_api.results import Prediction as EnginePrediction
+    from search_api.results import SearchResult
 
 ImageId = Annotated[int, Field(ge=0, le=2**63 - 1, examples=[123])]
 

@@ -81,7 +81,7 @@ def search(
 
 def classify(images: Sequence[Picture]) -> Call[schemas.ClassifyResponse]:
     """`POST /v1/classify`."""
-    options = {"files": [("images", _file(image)) for image in images]}
+    options = {"files": picture_files("images", images)}
     return Call("POST", "/v1/classify", _reads(schemas.ClassifyResponse), options)
 
 
@@ -153,9 +153,7 @@ def rebuild_index(reembed: bool) -> Call[schemas.Job]:
 
 def get_job(job_id: str) -> Call[schemas.Job]:
     """`GET /v1/jobs/{id}`."""
-    if not job_id.isalnum():
-        raise ValueError(f"{job_id!r} is not the id of a job; expected letters and digits")
-    return Call("GET", f"/v1/jobs/{job_id}", _reads(schemas.Job))
+    return Call("GET", job_path(job_id), _reads(schemas.Job))
 
 
 def health(path: Literal["/livez", "/readyz", "/healthz"]) -> Call[schemas.Health]:
@@ -166,6 +164,23 @@ def health(path: Literal["/livez", "/readyz", "/healthz"]) -> Call[schemas.Healt
 def metrics() -> Call[str]:
     """`GET /metrics`."""
     return Call("GET", "/metrics", lambda response: response.text)
+
+
+def answered(model: type[Model], method: str, path: str, **options: Any) -> Call[Model]:
+    """A request that is answered with JSON of this model."""
+    return Call(method, path, _reads(model), options)
+
+
+def job_path(job_id: str) -> str:
+    """The path of a job. Raises ValueError for what is no id: it could lead elsewhere."""
+    if not (job_id.isascii() and job_id.isalnum()):
+        raise ValueError(f"{job_id!r} is not the id of a job; expected letters and digits")
+    return f"/v1/jobs/{job_id}"
+
+
+def picture_files(name: str, images: Sequence[Picture]) -> list[tuple[str, tuple[str, bytes]]]:
+    """Pictures as files of a form, all in fields of this name."""
+    return [(name, _file(image)) for image in images]
 
 
 def _reads(model: type[Model]) -> Callable[[httpx2.Response], Model]:

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import httpx2
 
-from search_api import schemas
-from search_api.client import calls
+from search_api import schemas, schemas_writes
+from search_api.client import calls, writes
 from search_api.client.calls import Call, Filter, Picture, Retry, Strategy
 from search_api.client.errors import ProblemError, UnreachableError
+from search_api.client.writes import Payload
 
 T = TypeVar("T")
 
@@ -130,6 +131,80 @@ class Client:
     def get_job(self, job_id: str) -> schemas.Job:
         """How far a job is."""
         return self._send(calls.get_job(job_id))
+
+    def add_images(
+        self,
+        images: Sequence[Picture],
+        *,
+        keys: Sequence[str] = (),
+        payloads: Sequence[Payload] = (),
+    ) -> schemas_writes.AddResponse:
+        """Store and embed pictures; a bad one has its own ``error``.
+
+        Args:
+            images: the pictures.
+            keys: your own name for each, or none; adding a key again replaces its picture.
+            payloads: what to store with each, or one for all, or none.
+        """
+        return self._send(writes.add_images(images, keys, payloads))
+
+    def change_image(
+        self, image_id: int, payload: Payload, *, replace: bool = False
+    ) -> schemas.Image:
+        """Merge ``payload`` into what is stored with a picture, or put it in its place."""
+        return self._send(writes.change_image(image_id, payload, replace))
+
+    def delete_image(self, image_id: int) -> schemas_writes.DeletedResponse:
+        """Delete a picture, at once and for good."""
+        return self._send(writes.delete_image(image_id))
+
+    def delete_images(
+        self, ids: Sequence[int] | None = None, *, filter: Filter | None = None
+    ) -> schemas_writes.DeletedResponse:
+        """Delete the pictures of these ids, or all that match ``filter``; either of the two."""
+        return self._send(writes.delete_images(ids, filter))
+
+    def compact_index(self, *, kind: str | None = None) -> schemas.Job:
+        """Start to fold what was added and deleted into a new index; ``kind`` from now on."""
+        return self._send(writes.compact_index(kind))
+
+    def cancel_job(self, job_id: str) -> schemas.Job:
+        """Ask a job to stop; follow it with ``get_job``."""
+        return self._send(writes.cancel_job(job_id))
+
+    def create_snapshot(self, name: str | None = None) -> schemas_writes.SnapshotInfo:
+        """Keep what is indexed now; without a name it is called after the time."""
+        return self._send(writes.create_snapshot(name))
+
+    def list_snapshots(self) -> schemas_writes.Snapshots:
+        """All snapshots, by name."""
+        return self._send(writes.list_snapshots())
+
+    def restore_snapshot(self, name: str) -> schemas_writes.Restored:
+        """Put what a snapshot holds in the place of what is indexed."""
+        return self._send(writes.restore_snapshot(name))
+
+    def delete_snapshot(self, name: str) -> None:
+        """Delete a snapshot; what is indexed stays."""
+        self._send(writes.delete_snapshot(name))
+
+    def list_models(self) -> schemas_writes.Models:
+        """The model that serves and those beside it."""
+        return self._send(writes.list_models())
+
+    def embed_with_model(self, digest: str) -> schemas.Job:
+        """Start to embed everything with another model, beside the present one."""
+        return self._send(writes.embed_with_model(digest))
+
+    def model_difference(
+        self, digest: str, *, queries: int = 500, k: int = 10
+    ) -> schemas_writes.ModelDifference:
+        """How much the neighbours of stored pictures would change with another model."""
+        return self._send(writes.model_difference(digest, queries, k))
+
+    def switch_model(self, digest: str) -> schemas.Job:
+        """Start to go over to another model."""
+        return self._send(writes.switch_model(digest))
 
     def livez(self) -> schemas.Health:
         """Whether the server's process is alive."""

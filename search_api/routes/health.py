@@ -64,6 +64,7 @@ def metrics(context: Ctx) -> Response:
         manifest = state.manifest
         context.metrics.pictures.set(state.index.count())
         context.metrics.pending.set(state.index.added + state.index.masked)
+        context.metrics.recall.clear()  # an exact index has none
         if manifest.recall is not None:
             context.metrics.recall.labels("built").set(manifest.recall["value"])
         live = context.engine.sampler.recall

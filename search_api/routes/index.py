@@ -17,6 +17,8 @@ from search_api.writing import start_compaction
 
 router = APIRouter(prefix="/v1", tags=["index"])
 
+JobId = Annotated[str, Path(description="The job's id.")]
+
 
 @router.get(
     "/index",
@@ -124,7 +126,7 @@ def compact_index(
     summary="Cancel a job",
     responses=problems(404, 409),
 )
-def cancel_job(context: Ctx, job_id: str) -> schemas.Job:
+def cancel_job(context: Ctx, job_id: JobId) -> schemas.Job:
     """Asks the job to stop; its state becomes `cancelled` once it has, and what it did stays.
 
     Example: `curl -X DELETE http://127.0.0.1:8000/v1/jobs/5f0c`
@@ -141,7 +143,7 @@ def cancel_job(context: Ctx, job_id: str) -> schemas.Job:
     summary="How far a job is",
     responses=problems(404),
 )
-def get_job(context: Ctx, job_id: Annotated[str, Path(description="The job's id.")]) -> schemas.Job:
+def get_job(context: Ctx, job_id: JobId) -> schemas.Job:
     """State, progress, and the error where it failed.
 
     Example: `curl http://127.0.0.1:8000/v1/jobs/5f0c` with the `id` that the rebuild answered.

@@ -28,6 +28,8 @@ from tests.search_api.test_bad_input import assert_problem
 
 READ, WRITE = "reader-0123456789", "writer-0123456789"
 KEYS = Keys.of([READ], [WRITE])
+VALUES = {"image_id": "1", "job_id": "x", "name": "monday", "digest": "sha256:0"}
+"""For the parameters in paths."""
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def operations(app: FastAPI) -> list[tuple[str, str]]:
     """(method, path) of everything that the app routes, with ids filled in."""
     found = []
     for path, methods in app.openapi()["paths"].items():
-        filled = path.replace("{image_id}", "1").replace("{job_id}", "x")
+        filled = path
+        for name, value in VALUES.items():
+            filled = filled.replace(f"{{{name}}}", value)
         assert "{" not in filled, f"{path}: give this test a value for its parameter"
         found += [(method.upper(), filled) for method in methods]
     return found

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from search_api import schemas
+from search_api import examples, schemas, schemas_writes
 from search_api.app import bare_app
 from search_api.client import AsyncClient, Client, ProblemError, UnreachableError
 from search_api.client.calls import Retry
@@ -42,7 +42,8 @@ def test_it_needs_neither_model_nor_index_nor_server() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())
     assert "search_api.client" in modules
-    assert not {"torch", "faiss", "fastapi", "starlette", "PIL"} & modules
+    heavy = {"torch", "faiss", "numpy", "fastapi", "starlette", "PIL", "embed", "index"}
+    assert not heavy & modules
 
 
 def test_sync(live_server: str, tmp_path: Path) -> None:
@@ -73,12 +74,88 @@ def test_sync(live_server: str, tmp_path: Path) -> None:
         assert client.index_info().count == 24
         assert client.livez() == client.readyz() == client.healthz()
         assert "lookalike_requests_total" in client.metrics()
-        job = client.rebuild_index(reembed=True)
-        while job.finished is None:
-            time.sleep(0.01)
-            job = client.get_job(job.id)
+        job = finished(client, client.rebuild_index(reembed=True))
         assert job.state == "succeeded"
         assert job.result is not None and job.result["embedded"] == 24
+
+
+def finished(client: Client, job: schemas.Job) -> schemas.Job:
+    while job.finished is None:
+        time.sleep(0.01)
+        job = client.get_job(job.id)
+    return job
+
+
+def test_writes(live_server: str, tmp_path: Path) -> None:
+    file = tmp_path / "new.png"
+    file.write_bytes(png((200, 100, 220)))
+    with Client(live_server) as client:
+        added = client.add_images(
+            [file, RED, b"rubbish"], keys=["a", "b", "c"], payloads=[{"label": "pink", "price": 3}]
+        )
+        assert isinstance(added, schemas_writes.AddResponse)
+        assert [result.filename for result in added.results] == ["new.png", "picture", "picture"]
+        assert added.results[2].error is not None and added.results[2].error.status == 415
+        pink, red = added.results[0].id, added.results[1].id
+        assert pink is not None and red is not None
+        assert client.search(file, limit=1).points[0].id == pink
+        assert client.index_info().pending.added == 2
+
+        changed = client.change_image(pink, {"price": None, "seen": True, "split": "test"})
+        assert (changed.payload["split"], changed.payload["seen"]) == ("test", True)
+        replaced = client.change_image(pink, {"x": 1}, replace=True).payload
+        assert replaced == {"x": 1, "label": "pink", "split": "test", "source": "key:a"}
+
+        kept = client.create_snapshot("monday")
+        assert (kept.name, kept.count, kept.problem) == ("monday", 26, None)
+        assert len(client.create_snapshot().name) > 6
+        assert client.delete_image(red).deleted == 1
+        assert client.delete_images([pink, 999_999]).deleted == 1
+        blue = {"must": [{"key": "label", "match": {"value": "blue"}}]}
+        assert client.delete_images(filter=blue).deleted == 8
+        assert client.index_info().count == 16
+        back = client.restore_snapshot("monday")
+        assert (back.snapshot, back.changed, back.deleted) == ("monday", 10, 0)
+        assert client.index_info().count == 26
+        assert "monday" in [snapshot.name for snapshot in client.list_snapshots().snapshots]
+        client.delete_snapshot("monday")
+        assert "monday" not in [snapshot.name for snapshot in client.list_snapshots().snapshots]
+
+        job = finished(client, client.compact_index(kind="exact"))
+        assert (job.kind, job.state) == ("compact", "succeeded")
+        assert client.index_info().pending.added == 0
+        with pytest.raises(ProblemError) as caught:
+            client.cancel_job(job.id)
+        assert caught.value.type == "urn:lookalike:problem:job-finished"
+
+
+def test_models(live_server: str) -> None:
+    with Client(live_server) as client:
+        models = client.list_models()
+        assert models.serving == "sha256:mean-colour"
+        (serving,) = models.models
+        assert (serving.embedded, serving.total) == (24, 24)
+        for ask in (client.embed_with_model, client.switch_model):
+            with pytest.raises(ProblemError) as caught:
+                ask("sha256:none")
+            assert caught.value.type == "urn:lookalike:problem:unknown-model"
+            with pytest.raises(ProblemError) as caught:
+                ask(models.serving)
+            assert caught.value.type == "urn:lookalike:problem:model-serves"
+
+
+def test_a_difference_is_typed() -> None:
+    asked: list[httpx2.URL] = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url)
+        return httpx2.Response(200, json=examples.SCHEMAS["ModelDifference"])
+
+    with Client("http://x", transport=transport(handle)) as client:
+        difference = client.model_difference("sha256:8c4e", queries=7, k=3)
+    assert difference.overlap == 0.81
+    assert asked[0].path == "/v1/models/sha256:8c4e/diff"
+    assert dict(asked[0].params) == {"queries": "7", "k": "3"}
 
 
 def test_async(live_server: str) -> None:
@@ -89,6 +166,18 @@ def test_async(live_server: str) -> None:
             with pytest.raises(ProblemError) as caught:
                 await client.get_image(999_999)
             assert caught.value.status == 404
+            added = (await client.add_images([png((200, 100, 220))])).results[0].id
+            assert added is not None
+            assert (await client.change_image(added, {"label": "pink"})).payload["label"] == "pink"
+            await client.create_snapshot("async")
+            assert (await client.delete_images([added])).deleted == 1
+            assert (await client.restore_snapshot("async")).changed == 1
+            assert (await client.delete_image(added)).deleted == 1
+            await client.delete_snapshot("async")
+            assert (await client.list_snapshots()).snapshots == []
+            assert (await client.list_models()).serving == "sha256:mean-colour"
+            job = await client.compact_index()
+            assert job.kind == "compact"
 
     asyncio.run(ask())
 
@@ -202,6 +291,17 @@ def test_the_key_is_sent() -> None:
     assert seen == ["Bearer secret-0123456789", None]
 
 
-def test_a_job_id_cannot_lead_elsewhere() -> None:
-    with Client("http://x") as client, pytest.raises(ValueError, match="not the id of a job"):
-        client.get_job("../index/rebuild")
+@pytest.mark.parametrize("name", ["../index", "..", "", "a/b", "a?b", "a%2e", "é"])
+def test_a_name_cannot_lead_elsewhere(name: str) -> None:
+    with Client("http://x") as client:
+        for ask, words in (
+            (client.get_job, "not the id of a job"),
+            (client.cancel_job, "not the id of a job"),
+            (client.restore_snapshot, "not the name of a snapshot"),
+            (client.delete_snapshot, "not the name of a snapshot"),
+            (client.embed_with_model, "not the digest of a model"),
+            (client.model_difference, "not the digest of a model"),
+            (client.switch_model, "not the digest of a model"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                ask(name)

@@ -69,7 +69,8 @@ def test_what_is_drawn_is_served(client: TestClient) -> None:
         "lookalike_queue_depth 0.0",
         "lookalike_queue_refused_total 0.0",
         "lookalike_batch_size_count ",
-        "lookalike_sampled_recall NaN",
+        "lookalike_index_pictures 24.0",
+        "lookalike_index_pending 0.0",
         "process_resident_memory_bytes ",
     ):
         assert f"\n{name}" in text

@@ -12,6 +12,7 @@ from embed.corpus import FolderCorpus
 from search_api.app import create_app
 from search_api.engine import SearchEngine
 from search_api.settings import Limits
+from search_api.store import store_lock
 from tests.search_api.conftest import MeanColour, colour, id_of, png, source_of
 from tests.search_api.test_index import wait
 
@@ -257,3 +258,27 @@ def test_payload_for_each_picture(client: TestClient) -> None:
     for n, result in enumerate(results):
         payload = client.get(f"/v1/images/{result['id']}").json()["payload"]
         assert (payload["label"], payload["n"]) == ("xy"[n], n)
+
+
+def test_a_rebuild_in_another_process_is_named(client: TestClient, engine: SearchEngine) -> None:
+    with store_lock(engine.var, "job-of-another"):
+        for path in ("/v1/index/rebuild", "/v1/index/compact"):
+            response = client.post(path)
+            assert response.status_code == 409
+            assert response.json()["type"] == "urn:lookalike:problem:store-busy"
+            assert response.json()["job"] == "job-of-another"
+        assert add(client, png(NEW)).status_code == 201
+    assert client.post("/v1/index/compact").status_code == 202
+
+
+def test_the_kind_of_index_is_kept(client: TestClient, engine: SearchEngine) -> None:
+    assert client.post("/v1/index/compact", params={"kind": "nonsense"}).status_code == 422
+    job = client.post("/v1/index/compact", params={"kind": "hnsw"}).json()["id"]
+    assert wait(client, job)["state"] == "succeeded"
+    wait(client, client.post("/v1/index/rebuild").json()["id"])
+    info = client.get("/v1/index").json()
+    assert (info["kind"], info["generation"], info["count"]) == ("hnsw", 3, 24)
+    assert info["parameters"]["factory"] == "HNSW32_SQ8"
+    points = search(client, colour("green", 2), 24)["points"]
+    assert len(points) == 24
+    assert points[0]["payload"]["source"] == source_of("green", 2)
