@@ -154,7 +154,11 @@ class RecommendRequest(Schema):
         default=None, examples=[{"must": [{"key": "split", "match": {"value": "test"}}]}]
     )
     diversity: float | None = Field(
-        default=None, ge=0, le=1, description="Reorder by maximal marginal relevance."
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Reorder by maximal marginal relevance.",
     )
     candidates: int | None = Field(
         default=None, description="How many of the best `diversity` chooses from; 200."
