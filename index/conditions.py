@@ -25,7 +25,7 @@ class Match:
 
     def matches(self, entry: Mapping[str, Any]) -> bool:
         """Whether the entry's field, or one element of it, equals one of the values."""
-        return any(_same(found, v) for found in _found(entry, self.key) for v in self.values)
+        return any(_same(found, v) for found in scalars_of(entry, self.key) for v in self.values)
 
     def to_sql(self) -> Sql:
         """The condition in SQL; see `Filter.to_sql`."""
@@ -68,7 +68,7 @@ class Range:
 
     def matches(self, entry: Mapping[str, Any]) -> bool:
         """Whether the entry's field, or one element of it, is a number within the bounds."""
-        return any(self._within(found) for found in _found(entry, self.key))
+        return any(self._within(found) for found in scalars_of(entry, self.key))
 
     def _within(self, value: Scalar) -> bool:
         if isinstance(value, bool | str):
@@ -154,8 +154,8 @@ def _same(a: Scalar, b: Scalar) -> bool:
     return a == b
 
 
-def _found(entry: Mapping[str, Any], key: str) -> Sequence[Scalar]:
-    """The scalars that a condition on ``key`` is tried on."""
+def scalars_of(entry: Mapping[str, Any], key: str) -> Sequence[Scalar]:
+    """The scalars that a condition on ``key`` is tried on: the value, or the elements of a list."""
     value: Any = entry[key] if key in COLUMNS else entry["payload"]
     if key not in COLUMNS:
         for part in key.split("."):

@@ -24,7 +24,7 @@ from index.conditions import Condition, Filter, HasId, Match, Range
 from index.neighbours import IndexInputError
 from index.payload import Scalar, check_number, check_text
 
-__all__ = ["Filter", "FilterError", "parse_filter"]
+__all__ = ["Filter", "FilterError", "check_key", "parse_filter"]
 
 MAX_FILTER_DEPTH = 5
 MAX_CONDITIONS = 256
@@ -85,7 +85,7 @@ class _Parser:
                 f"{here} has {sorted(fields)}; expected key with either match or range, or "
                 f"has_id, or a nested filter of {', '.join(_CLAUSES)}"
             )
-        key = _key(fields["key"], f"{here}.key")
+        key = check_key(fields["key"], f"{here}.key")
         if "match" in fields:
             return Match(key, self._match(fields["match"], f"{here}.match"))
         return Range(key, **_bounds(fields["range"], f"{here}.range"))
@@ -125,7 +125,11 @@ def _object(obj: object, here: str, words: tuple[str, ...]) -> Mapping[str, Any]
     return obj
 
 
-def _key(obj: object, here: str) -> str:
+def check_key(obj: object, here: str) -> str:
+    """Return ``obj`` if it names a field: names with dots between them.
+
+    Raises FilterError, which names the place ``here``.
+    """
     if not isinstance(obj, str) or not all(obj.split(".")):
         raise FilterError(f"{here} is {obj!r}; expected names with dots between them")
     if obj.count(".") >= MAX_KEY_PARTS:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from index.conditions import COLUMNS
 from index.database import CatalogueError, Database
-from index.filters import Filter
+from index.filters import Filter, check_key
+from index.grouping import Members, members
 from index.neighbours import Ids, IdsLike, IndexInputError, UnknownIdError, Vectors, as_ids
 from index.payload import check_number
 from index.records import Entry, Origin, entry_from_row
@@ -93,6 +95,23 @@ class CatalogueReader:
                 params,
             ).fetchall()
         return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+
+    def members(self, key: str, where: Filter | None = None) -> Members:
+        """What matches, grouped by the field ``key`` as in filters; see `index.grouping`.
+
+        Raises FilterError if ``key`` cannot name a field.
+        """
+        check_key(key, "group_by")
+        column = key if key in COLUMNS else "payload"
+        condition, params = _where(where)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id, {column} FROM images WHERE {condition}",  # noqa: S608 - one of the columns, and values are bound
+                params,
+            ).fetchall()
+        if column == "payload":
+            return members({row[0]: {"payload": json.loads(row[1])} for row in rows}, key)
+        return members({row[0]: {key: row[1]} for row in rows}, key)
 
     def embeddings(self, model_digest: str) -> tuple[Ids, Vectors]:
         """All that this model made: ids int64 (n,) ascending, and float32 (n, d).

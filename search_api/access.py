@@ -13,7 +13,9 @@ from pathlib import Path
 SHORTEST_KEY = 16
 """Characters; what is shorter can be guessed."""
 
-READ_ONLY_POSTS = frozenset({"/v1/search", "/v1/classify", "/v1/recommend"})
+READ_ONLY_POSTS = frozenset(
+    {"/v1/search", "/v1/search/batch", "/v1/classify", "/v1/recommend", "/v1/recommend/images"}
+)
 """The only POST paths that change nothing and so need no write key. Every other request that is
 not GET, HEAD or OPTIONS needs one, also on routes that do not exist yet."""
 

@@ -23,7 +23,16 @@ from search_api.engine import SearchEngine
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
 from search_api.middleware import BodyLimit, Gate, RequestRecord
-from search_api.routes import health, images, index, models, search, snapshots, writes
+from search_api.routes import (
+    health,
+    images,
+    index,
+    models,
+    search,
+    search_several,
+    snapshots,
+    writes,
+)
 from search_api.settings import Limits
 
 WEB = Path(__file__).parent / "web"
@@ -108,7 +117,7 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
     errors.install(app)
     openapi.install(app)
     # search before images: both have paths under /v1/images.
-    for module in (search, writes, images, index, snapshots, models, health):
+    for module in (search, search_several, writes, images, index, snapshots, models, health):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

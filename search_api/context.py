@@ -10,12 +10,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 
 from index.filters import Filter, parse_filter
+from search_api.answering import PictureQuery
 from search_api.batching import Batcher
-from search_api.engine import PictureQuery, SearchEngine
+from search_api.engine import SearchEngine
 from search_api.errors import Problem
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
-from search_api.results import Page, SearchResult
+from search_api.results import SearchResult
 from search_api.settings import Limits
 
 
@@ -43,43 +44,26 @@ async def get_context(request: Request) -> Context:
 Ctx = Annotated[Context, Depends(get_context)]
 
 
-def make_page(
-    limits: Limits,
-    limit: int,
-    offset: int = 0,
-    score_threshold: float | None = None,
-    where: Filter | None = None,
-) -> Page:
-    """A page within the limits.
-
-    Raises:
-        Problem: 422 naming the value, its bound and what to do.
-    """
-    if not 1 <= limit <= limits.max_limit:
-        raise Problem(
-            422, "limit", f"limit is {limit}; expected 1 to {limits.max_limit}, page with offset"
-        )
-    if not 0 <= offset <= limits.max_offset:
-        raise Problem(
-            422,
-            "offset",
-            f"offset is {offset}; expected 0 to {limits.max_offset}, narrow the search by a filter",
-        )
-    return Page(limit, offset, score_threshold, where)
-
-
 async def filter_param(
+    context: Ctx,
     text: Annotated[
         str | None,
         Query(
             alias="filter",
-            max_length=16_384,
             description="Which pictures may be answers, as JSON: `must`, `should`, `must_not`.",
             examples=['{"must":[{"key":"label","match":{"value":"cat"}}]}'],
         ),
     ] = None,
 ) -> Filter | None:
     """The `filter` query parameter, parsed."""
+    longest = context.limits.max_filter_chars
+    if text is not None and len(text) > longest:
+        raise Problem(
+            422,
+            "filter",
+            f"filter has {len(text):,} characters; expected at most {longest:,}. A body in JSON"
+            " can hold a longer one",
+        )
     if text is None or not text.strip():
         return None
     try:
@@ -95,23 +79,6 @@ async def filter_param(
 
 
 FilterParam = Annotated[Filter | None, Depends(filter_param)]
-
-
-async def page_params(
-    context: Ctx,
-    where: FilterParam,
-    limit: Annotated[int, Query(description="Most points to return, 1 to 1000.")] = 12,
-    offset: Annotated[int, Query(description="Points to leave out first, for paging.")] = 0,
-    score_threshold: Annotated[
-        float | None,
-        Query(description="Least cosine similarity, -1..1.", ge=-1, le=1, allow_inf_nan=False),
-    ] = None,
-) -> Page:
-    """The query parameters that all searches share."""
-    return make_page(context.limits, limit, offset, score_threshold, where)
-
-
-PageParams = Annotated[Page, Depends(page_params)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

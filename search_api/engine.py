@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode
 from index.blobs import BlobError, Blobs
 from index.catalogue import Catalogue, CatalogueError, Entry, ModelChangedError
-from index.filters import Filter
-from index.neighbours import MAX_K, Neighbours, Searchable, UnknownIdError
-from index.ranking import Strategy, recommend, vote
-from index.served import ServedIndex, Serving
+from index.ranking import Strategy
+from index.served import ServedIndex
 from index.snapshots import (
     Manifest,
     ModelMismatchError,
@@ -29,37 +21,21 @@ from index.snapshots import (
     SnapshotCorruptError,
     SnapshotFormatError,
 )
+from search_api.answering import Answering, PictureQuery
 from search_api.builder import Builder
 from search_api.ingest import Counts, Progress, no_progress
-from search_api.results import Page, Point, Prediction, SearchResult
+from search_api.recommending import Examples, recommendation
+from search_api.results import Page, Prediction, SearchResult
 from search_api.sampling import RecallSampler
 from search_api.shelf import model_folder
-from search_api.stages import Stages, together
+from search_api.stages import Stages
 from search_api.writer import Writer
 
 log = logging.getLogger(__name__)
 
-VOTERS = 10
-"""How many of the nearest neighbours vote on the class."""
-
 
 class CorpusMismatchError(ValueError):
     """The store holds another corpus than the one asked for."""
-
-
-@dataclass(frozen=True)
-class PictureQuery:
-    """A picture to search by.
-
-    Attributes:
-        picture: what ``SearchEngine.read`` made of the upload.
-        page: which part of the ranking is wanted; None to classify only.
-        stages: the time spent on it so far.
-    """
-
-    picture: RGB
-    page: Page | None = Page()
-    stages: Stages = field(default_factory=Stages)
 
 
 def catalogue_path(var: Path) -> Path:
@@ -104,11 +80,11 @@ class SearchEngine:
         self._first = encoder
         self._open_model = open_model
         self._opened: PictureEncoder | None = None
-        self._searching = threading.Lock()
         var.mkdir(parents=True, exist_ok=True)
         self.catalogue = Catalogue(catalogue_path(var))
         self.blobs = Blobs(var / "pictures")
         self.served: ServedIndex[PictureEncoder] = ServedIndex(var, self.catalogue, self.model)
+        self.answering = Answering(self.served, self.catalogue, self.sampler)
         self.builder = Builder(var, self.catalogue, self.served, self.blobs, self.picture)
         self.writer = Writer(self.catalogue, self.blobs, limits, lambda: self.encoder)
 
@@ -295,14 +271,13 @@ class SearchEngine:
     def answer(self, queries: Sequence[PictureQuery]) -> list[SearchResult]:
         """Classify several pictures and find their neighbours.
 
-        One forward pass for all, and one scan of the index for those that share a filter and ask
-        for about as much.
+        One forward pass for all; see `Answering.pictures`.
         """
         for query in queries:
             query.stages.end("queue")
         while True:
             try:
-                return self._answer_pictures(queries)
+                return self.answering.pictures(self.encoder, queries)
             except ModelChangedError:
                 continue  # the service went over to another model meanwhile
 
@@ -312,30 +287,27 @@ class SearchEngine:
         Raises:
             UnknownIdError: no such picture.
         """
-        return self.recommend([image_id], [], "average_vector", page)
+        return self.recommend(Examples((image_id,)), Examples(), "average_vector", page)
 
     def recommend(
-        self, positive: Sequence[int], negative: Sequence[int], strategy: Strategy, page: Page
+        self,
+        positive: Examples,
+        negative: Examples,
+        strategy: Strategy,
+        page: Page,
+        stages: Stages | None = None,
     ) -> SearchResult:
         """Pictures like the positive and unlike the negative examples, those left out.
 
         Raises:
             UnknownIdError: an example is not indexed.
             IndexInputError: no positive example.
+            ModelChangedError: another model than that of the uploaded examples answers now.
+            CursorError, CursorModelError: the page's cursor does not fit.
         """
-
-        def find(index: Searchable, k: int, allowed: NDArray[np.int64] | None) -> Neighbours:
-            return recommend(
-                index,
-                index.vectors(positive),
-                index.vectors(negative),
-                strategy,
-                k,
-                exclude=[*positive, *negative],
-                allowed=allowed,
-            )
-
-        return self._answer(find, [page], [Stages()])[0]
+        return recommendation(
+            self.answering, positive, negative, strategy, page, stages or Stages()
+        )
 
     def summary(self) -> dict[str, Any]:
         """What is indexed, for the page and for ``lookalike index status``."""
@@ -360,107 +332,3 @@ class SearchEngine:
             "labels": self.catalogue.label_counts(),
             "splits": self.catalogue.split_counts(),
         }
-
-    def _answer_pictures(self, queries: Sequence[PictureQuery]) -> list[SearchResult]:
-        encoder = self.encoder
-        everyone = together([query.stages for query in queries])
-        with everyone("forward"):
-            # In company there are more requests to read and to answer at the same time.
-            spare = len(queries) > 1
-            probabilities, xq = encoder.encode([query.picture for query in queries], spare=spare)
-        results: dict[int, SearchResult] = {}
-        groups: dict[tuple[Filter | None, int], list[int]] = {}
-        for row, query in enumerate(queries):
-            if query.page is None:
-                results[row] = self._unsearched(encoder.digest, query.stages)
-            else:
-                deep = (query.page.offset + query.page.limit).bit_length()
-                groups.setdefault((query.page.filter, deep), []).append(row)
-        for rows in groups.values():
-            found = self._answer(
-                partial(self._nearest, xq[rows]),
-                [page for row in rows if (page := queries[row].page) is not None],
-                [queries[row].stages for row in rows],
-                encoder.digest,
-            )
-            results.update(zip(rows, found, strict=True))
-        return [
-            replace(results[row], prediction=Prediction.of(encoder.classes, probabilities[row]))
-            for row in range(len(queries))
-        ]
-
-    def _answer(
-        self,
-        find: Callable[[Searchable, int, NDArray[np.int64] | None], Neighbours],
-        pages: Sequence[Page],
-        stages: Sequence[Stages],
-        model: str | None = None,
-    ) -> list[SearchResult]:
-        """One answer for each page; all of them have the same filter.
-
-        Raises:
-            ModelChangedError: another model than ``model`` answers now.
-        """
-        wanted = max(page.offset + page.limit for page in pages)
-        k = min(max(wanted, VOTERS), MAX_K)
-        where = pages[0].filter
-        everyone = together(stages)
-        before: Serving[PictureEncoder] | None = None
-        while True:
-            state = self.served.current()
-            if model not in (None, state.manifest.model_digest):
-                raise ModelChangedError(f"{state.manifest.model_digest} answers now, not {model}")
-            # One scan at a time, on all threads: scans that compete are slower for everybody.
-            with everyone("search"), self._searching:
-                allowed = None if where is None else self.catalogue.ids(where)
-                scores, ids = find(state.index, k, allowed)
-            try:
-                with everyone("payload"):
-                    entries = self._entries(ids)
-            except UnknownIdError:
-                # Pictures were deleted between the two steps; the next state does not have them.
-                if before is state:
-                    raise
-                before = state
-                continue
-            break
-        return [
-            _result(row_scores, [entries[i] for i in row if i >= 0], page, state.manifest, times)
-            for row_scores, row, page, times in zip(
-                scores.tolist(), ids.tolist(), pages, stages, strict=True
-            )
-        ]
-
-    def _nearest(
-        self, xq: NDArray[np.float32], index: Searchable, k: int, allowed: NDArray[np.int64] | None
-    ) -> Neighbours:
-        self.sampler.offer(index, xq)
-        return index.search(xq, k, allowed)
-
-    def _unsearched(self, model: str, stages: Stages) -> SearchResult:
-        generation = self.served.current().manifest.generation
-        return SearchResult((), None, generation, model, stages.milliseconds())
-
-    def _entries(self, ids: NDArray[np.int64]) -> dict[int, Entry]:
-        unique = np.unique(ids)
-        found = self.catalogue.get(unique[unique >= 0])
-        return {entry.id: entry for entry in found}
-
-
-def _result(
-    scores: Sequence[float],
-    entries: Sequence[Entry],
-    page: Page,
-    manifest: Manifest,
-    stages: Stages,
-) -> SearchResult:
-    points = [Point(score, entry) for score, entry in zip(scores, entries, strict=False)]
-    threshold = page.score_threshold
-    wanted = [p for p in points if threshold is None or p.score >= threshold]
-    return SearchResult(
-        points=tuple(wanted[page.offset : page.offset + page.limit]),
-        vote=vote([point.entry.label for point in points[:VOTERS]]),
-        generation=manifest.generation,
-        model=manifest.model_digest,
-        time=stages.milliseconds(),
-    )

@@ -21,6 +21,7 @@ from index.catalogue import CatalogueError, ModelChangedError
 from index.neighbours import IndexInputError, UnknownIdError
 from index.snapshots import SnapshotError
 from search_api.batching import QueueFullError
+from search_api.cursors import CursorError, CursorModelError
 from search_api.jobs import JobFinishedError, JobRunningError
 from search_api.store import StoreBusyError
 
@@ -93,6 +94,8 @@ def as_problem(error: Exception) -> Problem:
             return Problem(PICTURE_STATUS[error.reason], error.reason, str(error))
         case UnknownIdError():
             return Problem(404, "unknown-id", str(error), ids=list(error.ids[:100]))
+        case CursorError():
+            return Problem(422, "cursor", str(error))
         case IndexInputError():
             return Problem(422, "invalid-input", str(error))
         case JobRunningError():
@@ -111,7 +114,7 @@ def as_problem(error: Exception) -> Problem:
             return Problem(409, "snapshot-exists", str(error))
         case SnapshotModelError():
             return Problem(409, "snapshot-of-another-model", str(error))
-        case ModelChangedError():
+        case ModelChangedError() | CursorModelError():
             return Problem(409, "model-changed", str(error))
         case CatalogueError() | SnapshotError():
             log.error("the store cannot be used: %s", error)
@@ -131,6 +134,7 @@ _EXPECTED = (
     StoreBusyError,
     QueueFullError,
     CatalogueError,
+    CursorModelError,
     SnapshotError,
 )
 

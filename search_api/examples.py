@@ -12,11 +12,21 @@ _IMAGE = {
     "image_url": "/v1/images/123/file",
 }
 _PREDICTION = {"class": "cat", "confidence": 0.97, "probabilities": {"cat": 0.97, "dog": 0.03}}
+_NOT_A_PICTURE = {
+    "type": "urn:lookalike:problem:not-a-picture",
+    "title": "not-a-picture",
+    "status": 415,
+    "detail": "the 12 bytes are not a picture in a known format; expected one of"
+    " JPEG, PNG, WEBP, GIF, BMP, TIFF",
+}
 _POINTS = {
     "points": [{**_IMAGE, "score": 0.987}],
+    "groups": None,
+    "next_cursor": "eyJ2IjoxLCJzY29yZSI6MC45ODd9",
     "vote": {"class": "cat", "share": 1.0},
     "model": _MODEL,
     "generation": 1,
+    "sequence": 60_000,
     "time": {"decode": 0.3, "search": 2.1, "payload": 0.4, "total": 2.8},
 }
 _NOT_A_PICTURE = {
@@ -56,6 +66,16 @@ SCHEMAS: dict[str, Any] = {
         "model": _MODEL,
         "time": {"decode": 0.4, "total": 5.2},
     },
+    "BatchResponse": {
+        "results": [
+            {
+                "filename": "cat.jpg",
+                "result": {**_POINTS, "prediction": _PREDICTION},
+                "error": None,
+            },
+            {"filename": "notes.txt", "result": None, "error": _NOT_A_PICTURE},
+        ]
+    },
     "RecommendRequest": {"positive": [1, 2], "negative": [3], "limit": 5},
     "IndexInfo": {
         "count": 60_000,
@@ -81,6 +101,8 @@ SCHEMAS: dict[str, Any] = {
             "max_images": 256,
             "max_limit": 1000,
             "max_offset": 10_000,
+            "max_examples": 100,
+            "max_candidates": 2000,
         },
     },
     "Job": {
@@ -136,6 +158,11 @@ PARAMETERS: dict[str, Any] = {
     "after": 123,
     "per_class": 2,
     "score_threshold": 0.8,
+    "diversity": 0.5,
+    "candidates": 200,
+    "group_by": "label",
+    "group_size": 3,
+    "cursor": "eyJ2IjoxLCJzY29yZSI6MC45ODd9",
     "size": 128,
     "reembed": False,
     "kind": "auto",

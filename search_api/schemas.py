@@ -63,13 +63,34 @@ class Point(Image):
     score: float = Field(description="Cosine similarity to the query, -1..1.", examples=[0.987])
 
 
+class Group(Schema):
+    """Neighbours with the same value in the field that was grouped by."""
+
+    value: bool | int | float | str = Field(
+        description="The value that they share.", examples=["cat"], union_mode="left_to_right"
+    )
+    points: list[Point] = Field(description="The nearest of them, best first.")
+
+
 class Points(Schema):
     """Neighbours, best first."""
 
-    points: list[Point]
+    points: list[Point] = Field(description="Empty where `groups` were asked for.")
+    groups: list[Group] | None = Field(
+        description="The nearest groups, each by its nearest point; None without `group_by`."
+    )
+    next_cursor: str | None = Field(
+        description="`cursor` of the next page; None on the last, under `diversity`, and where it"
+        " would be longer than the limit.",
+        examples=["eyJ2IjoxLCJzY29yZSI6MC45ODd9"],
+    )
     vote: Vote | None = Field(description="None where no neighbour has a label.")
     model: str = Field(description="Digest of the model that answered.", examples=["sha256:8c4e…"])
     generation: int = Field(description="Number of the index that answered.")
+    sequence: int = Field(
+        description="Number of the last write that the answer knows of: pages by `offset` fit"
+        " together while it stays the same."
+    )
     time: dict[str, float] = Field(
         description="Milliseconds by stage.", examples=[{"search": 2.1, "payload": 0.4}]
     )
@@ -106,11 +127,25 @@ class ClassifyResponse(Schema):
     time: dict[str, float]
 
 
+class Found(Schema):
+    """One picture of several: its class and neighbours, or why there are none."""
+
+    filename: str | None
+    result: SearchResponse | None = None
+    error: ItemError | None = None
+
+
+class BatchResponse(Schema):
+    """One result for each picture, in the order sent."""
+
+    results: list[Found]
+
+
 class RecommendRequest(Schema):
     """Examples by id."""
 
-    positive: list[ImageId] = Field(min_length=1, max_length=100, examples=[[1, 2]])
-    negative: list[ImageId] = Field(default=[], max_length=100, examples=[[3]])
+    positive: list[ImageId] = Field(min_length=1, examples=[[1, 2]])
+    negative: list[ImageId] = Field(default=[], examples=[[3]])
     strategy: Literal["average_vector", "best_score"] = "average_vector"
     limit: int = Field(default=12, ge=1)
     offset: int = Field(default=0, ge=0)
@@ -118,6 +153,19 @@ class RecommendRequest(Schema):
     filter: dict[str, Any] | None = Field(
         default=None, examples=[{"must": [{"key": "split", "match": {"value": "test"}}]}]
     )
+    diversity: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Reorder by maximal marginal relevance.",
+    )
+    candidates: int | None = Field(
+        default=None, description="How many of the best `diversity` chooses from; 200."
+    )
+    group_by: str | None = Field(default=None, description="Payload field to group by.")
+    group_size: int | None = Field(default=None, description="Most points in a group; 3.")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
 
 
 class Images(Schema):
@@ -142,6 +190,8 @@ class LimitsInfo(Schema):
     max_images: int
     max_limit: int
     max_offset: int
+    max_examples: int
+    max_candidates: int
 
 
 class IndexInfo(Schema):
@@ -245,13 +295,25 @@ def image_url(entry_id: int) -> str:
     return f"/v1/images/{entry_id}/file"
 
 
-def points(result: SearchResult) -> dict[str, Any]:
-    """The members that every answer with neighbours has."""
+def points(result: SearchResult, longest_cursor: int | None = None) -> dict[str, Any]:
+    """The members that every answer with neighbours has; a cursor up to that many characters."""
+    cursor = None if result.cursor is None else result.cursor.text()
+    if cursor is not None and longest_cursor is not None and len(cursor) > longest_cursor:
+        cursor = None
+    groups = None
+    if result.groups is not None:
+        groups = [
+            Group(value=group.value, points=[_point(point) for point in group.points])
+            for group in result.groups
+        ]
     return {
         "points": [_point(point) for point in result.points],
+        "groups": groups,
+        "next_cursor": cursor,
         "vote": Vote(label=result.vote[0], share=result.vote[1]) if result.vote else None,
         "model": result.model,
         "generation": result.generation,
+        "sequence": result.sequence,
         "time": result.time,
     }
 

@@ -47,7 +47,7 @@ class ChangeRequest(Schema):
 class DeleteRequest(Schema):
     """Which pictures to delete: either of the two."""
 
-    ids: list[ImageId] | None = Field(default=None, max_length=100_000, examples=[[1, 2]])
+    ids: list[ImageId] | None = Field(default=None, examples=[[1, 2]])
     filter: dict[str, Any] | None = None
 
 

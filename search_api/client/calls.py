@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -64,19 +64,30 @@ def headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def search(
-    image: Picture,
-    limit: int,
-    offset: int,
-    score_threshold: float | None,
-    where: Filter | None,
-) -> Call[schemas.SearchResponse]:
+class PageOptions(TypedDict, total=False):
+    """Which part of which ranking is wanted; what all searches take."""
+
+    limit: int
+    offset: int
+    score_threshold: float | None
+    filter: Filter | None
+    diversity: float | None
+    candidates: int | None
+    group_by: str | None
+    group_size: int | None
+    cursor: str | None
+
+
+def search(image: Picture, page: PageOptions) -> Call[schemas.SearchResponse]:
     """`POST /v1/search`."""
-    options = {
-        "params": _page(limit, offset, score_threshold, where),
-        "files": {"image": _file(image)},
-    }
+    options = {"params": _page(page), "files": {"image": _file(image)}}
     return Call("POST", "/v1/search", _reads(schemas.SearchResponse), options)
+
+
+def search_batch(images: Sequence[Picture], page: PageOptions) -> Call[schemas.BatchResponse]:
+    """`POST /v1/search/batch`."""
+    options = {"params": _page(page), "files": picture_files("images", images)}
+    return Call("POST", "/v1/search/batch", _reads(schemas.BatchResponse), options)
 
 
 def classify(images: Sequence[Picture]) -> Call[schemas.ClassifyResponse]:
@@ -86,34 +97,40 @@ def classify(images: Sequence[Picture]) -> Call[schemas.ClassifyResponse]:
 
 
 def recommend(
+    positive: Sequence[int], negative: Sequence[int], strategy: Strategy, page: PageOptions
+) -> Call[schemas.Points]:
+    """`POST /v1/recommend`."""
+    asked = _some(positive=list(positive), negative=list(negative), strategy=strategy, **page)
+    return Call("POST", "/v1/recommend", _reads(schemas.Points), {"json": asked})
+
+
+def recommend_images(
+    positive_images: Sequence[Picture],
+    negative_images: Sequence[Picture],
     positive: Sequence[int],
     negative: Sequence[int],
     strategy: Strategy,
-    limit: int,
-    offset: int,
-    score_threshold: float | None,
-    where: Filter | None,
+    page: PageOptions,
 ) -> Call[schemas.Points]:
-    """`POST /v1/recommend`."""
-    asked = schemas.RecommendRequest.model_construct(
-        positive=list(positive),
-        negative=list(negative),
-        strategy=strategy,
-        limit=limit,
-        offset=offset,
-        score_threshold=score_threshold,
-        filter=where,
-    )
-    return Call(
-        "POST", "/v1/recommend", _reads(schemas.Points), {"json": asked.model_dump(by_alias=True)}
-    )
+    """`POST /v1/recommend/images`."""
+    options = {
+        "params": _page(page),
+        "files": [
+            *picture_files("positive_images", positive_images),
+            *picture_files("negative_images", negative_images),
+        ],
+        "data": {
+            "positive": [str(i) for i in positive],
+            "negative": [str(i) for i in negative],
+            "strategy": strategy,
+        },
+    }
+    return Call("POST", "/v1/recommend/images", _reads(schemas.Points), options)
 
 
-def similar(
-    image_id: int, limit: int, offset: int, score_threshold: float | None, where: Filter | None
-) -> Call[schemas.Points]:
+def similar(image_id: int, page: PageOptions) -> Call[schemas.Points]:
     """`GET /v1/images/{id}/similar`."""
-    options = {"params": _page(limit, offset, score_threshold, where)}
+    options = {"params": _page(page)}
     return Call("GET", f"/v1/images/{int(image_id)}/similar", _reads(schemas.Points), options)
 
 
@@ -199,10 +216,8 @@ def _file(image: Picture) -> tuple[str, bytes]:
     return (image.name, image.read_bytes()) if isinstance(image, Path) else ("picture", image)
 
 
-def _page(
-    limit: int, offset: int, score_threshold: float | None, where: Filter | None
-) -> dict[str, Any]:
-    return _some(limit=limit, offset=offset, score_threshold=score_threshold, filter=_filter(where))
+def _page(page: PageOptions) -> dict[str, Any]:
+    return _some(**{**page, "filter": _filter(page.get("filter"))})
 
 
 def _filter(where: Filter | None) -> str | None:

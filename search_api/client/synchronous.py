@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import httpx2
 
 from search_api import schemas, schemas_writes
 from search_api.client import calls, writes
-from search_api.client.calls import Call, Filter, Picture, Retry, Strategy
+from search_api.client.calls import Call, Filter, PageOptions, Picture, Retry, Strategy
 from search_api.client.errors import ProblemError, UnreachableError
 from search_api.client.writes import Payload
 
@@ -58,17 +58,15 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def search(
-        self,
-        image: Picture,
-        *,
-        limit: int = 12,
-        offset: int = 0,
-        score_threshold: float | None = None,
-        filter: Filter | None = None,
-    ) -> schemas.SearchResponse:
+    def search(self, image: Picture, **page: Unpack[PageOptions]) -> schemas.SearchResponse:
         """Class and nearest neighbours of a picture."""
-        return self._send(calls.search(image, limit, offset, score_threshold, filter))
+        return self._send(calls.search(image, page))
+
+    def search_batch(
+        self, images: Sequence[Picture], **page: Unpack[PageOptions]
+    ) -> schemas.BatchResponse:
+        """Class and nearest neighbours of each picture; a bad one has its own ``error``."""
+        return self._send(calls.search_batch(images, page))
 
     def classify(self, images: Sequence[Picture]) -> schemas.ClassifyResponse:
         """Classes of several pictures; a bad one has its own ``error``."""
@@ -80,27 +78,31 @@ class Client:
         negative: Sequence[int] = (),
         *,
         strategy: Strategy = "average_vector",
-        limit: int = 12,
-        offset: int = 0,
-        score_threshold: float | None = None,
-        filter: Filter | None = None,
+        **page: Unpack[PageOptions],
     ) -> schemas.Points:
         """Pictures like some stored ones and unlike others."""
+        return self._send(calls.recommend(positive, negative, strategy, page))
+
+    def recommend_images(
+        self,
+        positive_images: Sequence[Picture] = (),
+        negative_images: Sequence[Picture] = (),
+        *,
+        positive: Sequence[int] = (),
+        negative: Sequence[int] = (),
+        strategy: Strategy = "average_vector",
+        **page: Unpack[PageOptions],
+    ) -> schemas.Points:
+        """Pictures like some uploaded or stored ones and unlike others."""
         return self._send(
-            calls.recommend(positive, negative, strategy, limit, offset, score_threshold, filter)
+            calls.recommend_images(
+                positive_images, negative_images, positive, negative, strategy, page
+            )
         )
 
-    def similar(
-        self,
-        image_id: int,
-        *,
-        limit: int = 12,
-        offset: int = 0,
-        score_threshold: float | None = None,
-        filter: Filter | None = None,
-    ) -> schemas.Points:
+    def similar(self, image_id: int, **page: Unpack[PageOptions]) -> schemas.Points:
         """Nearest neighbours of a stored picture."""
-        return self._send(calls.similar(image_id, limit, offset, score_threshold, filter))
+        return self._send(calls.similar(image_id, page))
 
     def list_images(
         self, *, limit: int = 100, after: int = -1, filter: Filter | None = None

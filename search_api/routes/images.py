@@ -19,11 +19,11 @@ from index.filters import parse_filter
 from search_api import schemas
 from search_api.context import Ctx, FilterParam, problems
 from search_api.errors import Problem
+from search_api.pages import check_limit
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")]
-MAX_EXAMPLES = 48
 
 
 @router.get("/examples", operation_id="examples", summary="Stored pictures to try a search with")
@@ -33,11 +33,12 @@ def examples(
 ) -> schemas.Examples:
     """A few pictures of each label, from the test split where there is one, other ones each time.
 
-    At most 48 in all.
+    At most 48 in all, if the service is not set up otherwise.
 
     Example: `curl 'http://127.0.0.1:8000/v1/images/examples?per_class=2'`
     """
     catalogue = context.engine.catalogue
+    most = context.limits.max_sample
     splits = catalogue.split_counts()
     chosen: list[int] = []
     for label in catalogue.label_counts() or [None]:
@@ -48,9 +49,9 @@ def examples(
             must.append({"key": "split", "match": {"value": "test"}})
         ids = catalogue.ids(parse_filter({"must": must})).tolist()
         chosen += random.sample(ids, min(per_class, len(ids)))
-        if len(chosen) >= MAX_EXAMPLES:
+        if len(chosen) >= most:
             break
-    return schemas.Examples(points=[_image(e) for e in catalogue.get(chosen[:MAX_EXAMPLES])])
+    return schemas.Examples(points=[_image(e) for e in catalogue.get(chosen[:most])])
 
 
 @router.get(
@@ -59,7 +60,7 @@ def examples(
 def list_images(
     context: Ctx,
     where: FilterParam,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Most pictures to return.")] = 100,
+    limit: Annotated[int, Query(ge=1, description="Most pictures to return, 1 to 1000.")] = 100,
     after: Annotated[
         int, Query(ge=-1, le=2**63 - 1, description="Return ids above this one.")
     ] = -1,
@@ -68,6 +69,7 @@ def list_images(
 
     Example: `curl 'http://127.0.0.1:8000/v1/images?limit=10&after=123'`
     """
+    check_limit(context.limits, limit)
     catalogue = context.engine.catalogue
     # One more than asked for tells whether there is a next page.
     entries = catalogue.page(after, limit + 1, where)

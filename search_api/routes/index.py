@@ -40,6 +40,8 @@ def index_info(context: Ctx) -> schemas.IndexInfo:
             max_images=limits.max_images,
             max_limit=limits.max_limit,
             max_offset=limits.max_offset,
+            max_examples=limits.max_examples,
+            max_candidates=limits.max_candidates,
         ),
     )
 

@@ -1,23 +1,21 @@
-"""Search by picture, classify, recommend."""
+"""Search by picture, classify, recommend by stored examples."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, File, Path, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from embed.pictures import PictureError
 from index.filters import parse_filter
 from search_api import schemas
-from search_api.context import Context, Ctx, PageParams, make_page, problems
-from search_api.engine import PictureQuery
-from search_api.errors import PICTURE_STATUS, Problem
-from search_api.results import SearchResult
+from search_api.answering import PictureQuery
+from search_api.asking import answers_to, check_examples, item_error, points_of, read_upload
+from search_api.context import Ctx, problems
+from search_api.errors import Problem
+from search_api.pages import PageParams, make_page
+from search_api.recommending import Examples
 from search_api.stages import Stages
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -44,13 +42,14 @@ async def search(
     The picture is not stored. `vote` is what the ten nearest neighbours (under the filter) say.
     """
     stages = Stages()
-    data = await _read(image, context.limits.picture.max_bytes)
+    data = await read_upload(image, context.limits.picture.max_bytes)
     with stages("decode"):
         picture = await run_in_threadpool(context.engine.read, data)
-    (result,) = await _answers(request, context, [PictureQuery(picture, page, stages)])
+    (result,) = await answers_to(request, context, [PictureQuery(picture, page, stages)])
     assert result.prediction is not None
     return schemas.SearchResponse(
-        prediction=schemas.Prediction.of(result.prediction), **schemas.points(result)
+        prediction=schemas.Prediction.of(result.prediction),
+        **schemas.points(result, context.limits.max_cursor_chars),
     )
 
 
@@ -80,13 +79,13 @@ async def classify(
     good: list[tuple[int, PictureQuery]] = []
     for row, image in enumerate(images):
         try:
-            data = await _read(image, context.limits.picture.max_bytes)
+            data = await read_upload(image, context.limits.picture.max_bytes)
             with stages("decode"):
                 picture = await run_in_threadpool(context.engine.read, data)
             good.append((row, PictureQuery(picture, None)))
         except PictureError as error:
-            results[row].error = _item_error(error)
-    answers = await _answers(request, context, [query for _, query in good])
+            results[row].error = item_error(error)
+    answers = await answers_to(request, context, [query for _, query in good])
     for (row, _), answer in zip(good, answers, strict=True):
         assert answer.prediction is not None
         results[row].prediction = schemas.Prediction.of(answer.prediction)
@@ -115,10 +114,27 @@ def recommend(context: Ctx, request: schemas.RecommendRequest) -> schemas.Points
     Example: `curl -H 'content-type: application/json' -d '{"positive": [1, 2], "negative": [3]}'
     http://127.0.0.1:8000/v1/recommend`
     """
-    where = None if request.filter is None else parse_filter(request.filter)
-    page = make_page(context.limits, request.limit, request.offset, request.score_threshold, where)
-    result = context.engine.recommend(request.positive, request.negative, request.strategy, page)
-    return _points(context, result)
+    for name, ids in (("positive", request.positive), ("negative", request.negative)):
+        check_examples(context.limits, name, len(ids))
+    page = make_page(
+        context.limits,
+        request.limit,
+        request.offset,
+        request.score_threshold,
+        None if request.filter is None else parse_filter(request.filter),
+        request.diversity,
+        request.candidates,
+        request.group_by,
+        request.group_size,
+        request.cursor,
+    )
+    result = context.engine.recommend(
+        Examples(tuple(request.positive)),
+        Examples(tuple(request.negative)),
+        request.strategy,
+        page,
+    )
+    return points_of(context, result)
 
 
 @router.get(
@@ -136,67 +152,4 @@ def similar(
 
     Example: `curl 'http://127.0.0.1:8000/v1/images/123/similar?limit=5'`
     """
-    return _points(context, context.engine.similar(image_id, page))
-
-
-def _points(context: Ctx, result: SearchResult) -> schemas.Points:
-    context.metrics.observe_stages(result.time)
-    return schemas.Points(**schemas.points(result))
-
-
-async def _answers(
-    request: Request, context: Context, queries: Sequence[PictureQuery]
-) -> list[SearchResult]:
-    """The answers of the one thread that owns the model; none if the client has gone.
-
-    Raises:
-        QueueFullError: too much is waiting.
-        ClientDisconnect: nobody waits for the answer any more; what was queued is dropped.
-    """
-    if not queries:
-        return []
-    for query in queries:
-        query.stages.begin("queue")
-    futures = context.batcher.submit(queries)
-    answers = asyncio.gather(*map(asyncio.wrap_future, futures))
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answers.done():
-            answers.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await answers
-            raise ClientDisconnect
-        results = answers.result()
-    finally:
-        gone.cancel()
-    for result in results:
-        context.metrics.observe_stages(result.time)
-    return results
-
-
-async def _disconnected(request: Request) -> None:
-    """Returns when the client closes the connection; the body was read before."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _read(image: UploadFile, max_bytes: int) -> bytes:
-    """An upload's bytes, one more than the limit at most; decoding refuses what is over."""
-    if image.size is not None and image.size > max_bytes:
-        raise PictureError(
-            "too-large",
-            f"{image.filename or 'the picture'} has {image.size:,} bytes, more than the limit of"
-            f" {max_bytes:,}; send a smaller file",
-        )
-    return await image.read(max_bytes + 1)
-
-
-def _item_error(error: PictureError) -> schemas.ItemError:
-    status = PICTURE_STATUS[error.reason]
-    return schemas.ItemError(
-        type=f"urn:lookalike:problem:{error.reason}",
-        title=error.reason,
-        status=status,
-        detail=str(error),
-    )
+    return points_of(context, context.engine.similar(image_id, page))

@@ -130,6 +130,11 @@ def delete_images(context: Ctx, request: DeleteRequest) -> DeletedResponse:
     """
     if (request.ids is None) == (request.filter is None):
         raise Problem(422, "delete", "expected either `ids` or `filter`, and not both")
+    most = context.limits.max_delete_ids
+    if request.ids is not None and len(request.ids) > most:
+        raise Problem(
+            422, "delete", f"{len(request.ids):,} ids in one request; send at most {most:,}"
+        )
     where = None if request.filter is None else parse_filter(request.filter)
     if where is not None and not (where.must or where.should or where.must_not):
         raise Problem(

@@ -19,6 +19,17 @@ from tests.search_api.conftest import (
     unit,
 )
 
+MEMBERS = {
+    "points",
+    "groups",
+    "next_cursor",
+    "vote",
+    "model",
+    "generation",
+    "sequence",
+    "time",
+}
+
 
 def search(client: TestClient, rgb: tuple[int, int, int], **params: object) -> dict:
     response = client.post("/v1/search", files={"image": ("q.png", png(rgb))}, params=params)
@@ -40,7 +51,9 @@ def ranking(rgb: tuple[int, int, int]) -> list[tuple[float, str]]:
 def test_whole_response(client: TestClient, encoder: MeanColour) -> None:
     rgb = colour("red", 3)
     answer = search(client, rgb, limit=3)
-    assert set(answer) == {"prediction", "vote", "points", "model", "generation", "time"}
+    assert set(answer) == {"prediction", *MEMBERS}
+    assert answer["groups"] is None
+    assert answer["sequence"] == 1
     assert answer["model"] == encoder.digest
     assert answer["generation"] == 1
     assert set(answer["time"]) == {"decode", "queue", "forward", "search", "payload", "total"}
@@ -142,7 +155,8 @@ def test_any_size_is_accepted(client: TestClient) -> None:
 def test_similar_leaves_itself_out(client: TestClient) -> None:
     one = id_of(client, "red", 3)
     answer = client.get(f"/v1/images/{one}/similar", params={"limit": 24}).json()
-    assert set(answer) == {"points", "vote", "model", "generation", "time"}
+    assert set(answer) == MEMBERS
+    assert answer["next_cursor"] is None
     expected = [pair for pair in ranking(colour("red", 3)) if pair[1] != "train/red/3.png"]
     assert len(answer["points"]) == 23
     assert [p["score"] for p in answer["points"]] == pytest.approx(

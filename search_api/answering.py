@@ -1,0 +1,227 @@
+"""Answers to queries: a forward pass, a search, and what is known of the pictures found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from embed.encoder import PictureEncoder
+from embed.pictures import RGB
+from index.catalogue import Catalogue, Entry, ModelChangedError
+from index.filters import Filter
+from index.neighbours import IdsLike, Neighbours, Searchable, UnknownIdError, Vectors
+from index.ranking import vote
+from index.served import ServedIndex, Serving
+from search_api.arranging import Arranged, Picked, arrange, plain, wanted
+from search_api.cursors import Cursor, fingerprint
+from search_api.results import Group, Page, Point, Prediction, SearchResult
+from search_api.sampling import RecallSampler
+from search_api.stages import Stages, together
+
+
+@dataclass(frozen=True)
+class PictureQuery:
+    """A picture to search by.
+
+    Attributes:
+        picture: what ``SearchEngine.read`` made of the upload.
+        page: which part of the ranking is wanted; None to classify and embed only.
+        stages: the time spent on it so far.
+    """
+
+    picture: RGB
+    page: Page | None = Page()
+    stages: Stages = field(default_factory=Stages)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query, whatever it asks by.
+
+    Attributes:
+        vectors: embeddings float32 ``(n, d)`` of what was uploaded; n is 0 without any.
+        page: which part of the ranking is wanted.
+        stages: the time spent on it so far.
+        identity: what beside ``vectors`` and ``page`` decides the ranking; of a stable ``repr``.
+    """
+
+    vectors: Vectors
+    page: Page
+    stages: Stages
+    identity: object = "picture"
+
+
+Find = Callable[[Searchable, Vectors, int, IdsLike | None], Neighbours]
+"""``find(index, vectors, k, allowed)``: the neighbours asked for by uploaded ``vectors``."""
+
+
+class Answering:
+    """Answers from the newest state of the store; safe to use from several threads."""
+
+    def __init__(
+        self, served: ServedIndex[PictureEncoder], catalogue: Catalogue, sampler: RecallSampler
+    ) -> None:
+        """``sampler`` is offered the queries of searches by picture."""
+        self._served = served
+        self._catalogue = catalogue
+        self._sampler = sampler
+        self._searching = threading.Lock()
+
+    def pictures(
+        self, encoder: PictureEncoder, queries: Sequence[PictureQuery]
+    ) -> list[SearchResult]:
+        """One answer for each picture.
+
+        One forward pass for all, and one scan of the index for those whose pages are plain, share
+        a filter and ask for about as much.
+
+        Raises:
+            ModelChangedError: another model than the encoder's answers now.
+        """
+        everyone = together([query.stages for query in queries])
+        with everyone("forward"):
+            # In company there are more requests to read and to answer at the same time.
+            spare = len(queries) > 1
+            probabilities, xq = encoder.encode([query.picture for query in queries], spare=spare)
+        results: dict[int, SearchResult] = {}
+        groups: dict[tuple[Filter | None, int], list[int]] = {}
+        for row, query in enumerate(queries):
+            if query.page is None:
+                results[row] = self._unsearched(encoder.digest, query.stages)
+                continue
+            # A page of another kind is searched for by itself.
+            deep = (query.page.offset + query.page.limit).bit_length()
+            key = (query.page.filter, deep if query.page.plain else -1 - row)
+            groups.setdefault(key, []).append(row)
+        for rows in groups.values():
+            questions = [
+                Question(xq[row : row + 1], page, queries[row].stages)
+                for row in rows
+                if (page := queries[row].page) is not None
+            ]
+            found = self.answer(self._nearest, questions, encoder.digest)
+            results.update(zip(rows, found, strict=True))
+        return [
+            replace(
+                results[row],
+                prediction=Prediction.of(encoder.classes, probabilities[row]),
+                vector=xq[row],
+            )
+            for row in range(len(queries))
+        ]
+
+    def answer(
+        self, find: Find, questions: Sequence[Question], model: str | None = None
+    ) -> list[SearchResult]:
+        """One answer for each question; several only of plain pages with the same filter.
+
+        Args:
+            find: asks an index by the questions' vectors, stacked.
+            questions: what is asked.
+            model: the digest of the model that made the vectors, or None where it does not matter.
+
+        Raises:
+            ModelChangedError: another model than ``model`` answers now.
+            CursorError: a page's cursor belongs to another request.
+            CursorModelError: a page's cursor was made under another model.
+        """
+        everyone = together([question.stages for question in questions])
+        before: Serving[PictureEncoder] | None = None
+        while True:
+            state = self._served.current()
+            if model not in (None, state.manifest.model_digest):
+                raise ModelChangedError(f"{state.manifest.model_digest} answers now, not {model}")
+            # One scan at a time, on all threads: scans that compete are slower for everybody.
+            try:
+                with everyone("search"), self._searching:
+                    found = self._search(find, questions, state)
+                with everyone("payload"):
+                    entries = self._entries(found)
+            except UnknownIdError:
+                # Pictures were deleted between the steps; the next state does not have them.
+                if before is state:
+                    raise
+                before = state
+                continue
+            break
+        return [
+            _result(arranged, entries, question, state)
+            for arranged, question in zip(found, questions, strict=True)
+        ]
+
+    def _search(
+        self, find: Find, questions: Sequence[Question], state: Serving[PictureEncoder]
+    ) -> list[Arranged]:
+        pages = [question.page for question in questions]
+        where = pages[0].filter
+        allowed = None if where is None else self._catalogue.ids(where)
+        if all(page.plain for page in pages):
+            xq = np.vstack([question.vectors for question in questions])
+            scores, ids = find(state.index, xq, wanted(pages), allowed)
+            return [plain(*row) for row in zip(scores, ids, pages, strict=True)]
+        ((question, page),) = zip(questions, pages, strict=True)
+        vectors = question.vectors
+        if page.cursor is not None:
+            request = fingerprint(question.identity, page)
+            page.cursor.check(request, state.manifest.model_digest, vectors)
+            vectors = page.cursor.vectors
+        search = partial(find, state.index, vectors)
+        return [arrange(search, state.index, self._catalogue, page, allowed)]
+
+    def _nearest(
+        self, index: Searchable, xq: Vectors, k: int, allowed: IdsLike | None
+    ) -> Neighbours:
+        self._sampler.offer(index, xq)
+        return index.search(xq, k, allowed)
+
+    def _unsearched(self, model: str, stages: Stages) -> SearchResult:
+        state = self._served.current()
+        return SearchResult(
+            (), None, state.manifest.generation, model, stages.milliseconds(), None, state.sequence
+        )
+
+    def _entries(self, found: Sequence[Arranged]) -> dict[int, Entry]:
+        ids = sorted(set().union(*(arranged.ids() for arranged in found)))
+        return {entry.id: entry for entry in self._catalogue.get(ids)}
+
+
+def _result(
+    arranged: Arranged,
+    entries: dict[int, Entry],
+    question: Question,
+    state: Serving[PictureEncoder],
+) -> SearchResult:
+    groups = None
+    if arranged.groups is not None:
+        groups = tuple(Group(value, _points(of, entries)) for value, of in arranged.groups)
+    cursor = None
+    if arranged.end is not None:
+        was = question.page.cursor
+        cursor = Cursor(
+            arranged.end.place,
+            arranged.end.seen,
+            arranged.end.groups,
+            state.manifest.model_digest,
+            fingerprint(question.identity, question.page),
+            question.vectors if was is None else was.vectors,
+        )
+    return SearchResult(
+        points=_points(arranged.points, entries),
+        vote=vote([entries[voter].label for voter in arranged.voters]),
+        generation=state.manifest.generation,
+        model=state.manifest.model_digest,
+        time=question.stages.milliseconds(),
+        sequence=state.sequence,
+        groups=groups,
+        cursor=cursor,
+    )
+
+
+def _points(picked: Picked, entries: dict[int, Entry]) -> tuple[Point, ...]:
+    return tuple(
+        Point(score, entries[i]) for score, i in zip(picked.scores, picked.ids, strict=True)
+    )
