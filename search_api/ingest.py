@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,6 +27,8 @@ _BATCHES_AHEAD = 2
 
 Progress = Callable[[str, int, int], None]
 """Told of (stage, done, total)."""
+Skip = Callable[[Mapping[str, str]], None]
+"""Told of pictures that are left out: source and reason."""
 Thing = TypeVar("Thing")
 
 
@@ -35,6 +37,10 @@ class CancelledError(RuntimeError):
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def no_skip(reasons: Mapping[str, str]) -> None:
     """Tell nobody."""
 
 
@@ -56,6 +62,7 @@ def ingest(
     progress: Progress,
     reembed: bool,
     cancelled: Callable[[], bool],
+    skip: Skip = no_skip,
 ) -> Counts:
     """Bring the catalogue up to date with the corpus: what is new, what is gone, what moved.
 
@@ -69,6 +76,7 @@ def ingest(
         progress: told after each batch.
         reembed: embed also what is known.
         cancelled: asked before each batch.
+        skip: told of what is left out, as it is met.
 
     Raises:
         CancelledError: ``cancelled`` said so.
@@ -81,6 +89,7 @@ def ingest(
         for item in items
         if item.source in foreign
     }
+    skip(skipped)
     known = {} if reembed else catalogue.known_sources(encoder.digest)
     stored = catalogue.all_sources("corpus")
     _relabel(catalogue, items)
@@ -103,7 +112,9 @@ def ingest(
                 " from there"
             )
         good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
-        skipped |= {item.source: why for item, why in batch if isinstance(why, str)}
+        bad = {item.source: why for item, why in batch if isinstance(why, str)}
+        skipped |= bad
+        skip(bad)
         if good:
             _, embeddings = encoder.encode([picture for _, picture in good])
             _record(catalogue, good, embeddings, encoder.digest, stored)
@@ -126,6 +137,7 @@ def stage(
     read: Callable[[Entry, int], RGB],
     progress: Progress,
     cancelled: Callable[[], bool],
+    skip: Skip = no_skip,
 ) -> Counts:
     """Embed everything stored with a model that does not serve yet, beside the present embeddings.
 
@@ -166,6 +178,7 @@ def stage(
             bad = {entry.source: why for entry, why in pairs if isinstance(why, str)}
             unreadable |= {entry.id for entry, _ in pairs if entry.source in bad}
             skipped |= bad
+            skip(bad)
             if good:
                 _, embeddings = encoder.encode([picture for _, picture in good])
                 catalogue.staging.add([id_ for id_, _ in good], embeddings, encoder.digest)
