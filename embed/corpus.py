@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embed import scenes
+from embed.array_cache import Splits, through
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
@@ -75,7 +76,7 @@ class ArrayCorpus:
         self,
         name: str,
         classes: tuple[str, ...],
-        load: Callable[[], dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]],
+        load: Callable[[], Splits],
         notice: str | None = None,
     ) -> None:
         """Describe the corpus; nothing is read before it is needed.
@@ -91,14 +92,19 @@ class ArrayCorpus:
         self.notice = notice
         self._load = load
         self._loading = threading.Lock()
-        self._splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] | None = None
+        self._splits: Splits | None = None
+        self._kept: Path | None = None
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep what is loaded in ``folder``, from which the next process maps it into memory."""
+        self._kept = folder
 
     @property
-    def splits(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    def splits(self) -> Splits:
         """Pictures ``(n, h, w, 3)`` and labels ``(n,)`` of each split, loaded once."""
         with self._loading:
             if self._splits is None:
-                self._splits = self._load()
+                self._splits = through(self._kept, self._load) if self._kept else self._load()
             return self._splits
 
     @cached_property
@@ -213,7 +219,7 @@ def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
             what = "could not be downloaded into" if download else "is missing or damaged in"
             raise CorpusError(f"CIFAR-10 {what} {root} ({' '.join(str(error).split())})") from error
 
-    def load() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    def load() -> Splits:
         return {
             split: (data.data, np.asarray(data.targets, dtype=np.int64))
             for split, data in (("train", fetch(True)), ("test", fetch(False)))
@@ -249,7 +255,7 @@ def sample(per_class: int = 200) -> ArrayCorpus:
     names = tuple(scenes.SCENES)
     held_out = per_class // 5
 
-    def load() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    def load() -> Splits:
         def split(seeds: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             pictures = [scenes.render(name, seed) for seed in seeds for name in names]
             labels = np.tile(np.arange(len(names), dtype=np.int64), len(seeds))

@@ -47,8 +47,11 @@ class PictureEncoder(Protocol):
     def fit(self, picture: RGB) -> RGB:
         """Scale and crop a picture to what ``encode`` uses of it, to keep many in memory."""
 
-    def encode(self, pictures: Sequence[RGB] | RGB) -> Encoding:
-        """RGB pictures of any size to probabilities and embeddings, in the order given."""
+    def encode(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Encoding:
+        """RGB pictures of any size to probabilities and embeddings, in the order given.
+
+        ``spare`` leaves a core to whoever prepares the next pictures meanwhile.
+        """
 
 
 class Encoder:
@@ -122,19 +125,20 @@ class Encoder:
         """Scale and crop to uint8 ``(input_size, input_size, 3)``, as ``encode`` does first."""
         return self.bundle.preprocess.fit(picture)
 
-    def encode(self, pictures: Sequence[RGB] | RGB) -> Encoding:
+    def encode(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Encoding:
         """Classify and embed pictures.
 
         Args:
             pictures: RGB arrays uint8 ``(h, w, 3)`` of any sizes, or one array ``(n, h, w, 3)``.
+            spare: leave a core to whoever prepares the next pictures meanwhile.
 
         Returns:
             probabilities ``(n, classes)`` and embeddings ``(n, dimension)``, float32.
         """
-        logits, features = self.raw(pictures)
+        logits, features = self.raw(pictures, spare=spare)
         return Encoding(_softmax(logits / self.bundle.temperature), _normalise(features))
 
-    def raw(self, pictures: Sequence[RGB] | RGB) -> Raw:
+    def raw(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Raw:
         """Logits before the temperature and features before normalisation."""
         logits = np.empty((len(pictures), len(self.classes)), np.float32)
         features = np.empty((len(pictures), self.dimension), np.float32)
@@ -142,7 +146,7 @@ class Encoder:
             rows = slice(start, start + self.batch_size)
             batch = self.bundle.preprocess.stack(pictures[rows])
             with self._lock:
-                logits[rows], features[rows] = self.runtime.run(batch)
+                logits[rows], features[rows] = self.runtime.run(batch, spare)
         return Raw(logits, features)
 
     def _blank(self) -> NDArray[np.uint8]:

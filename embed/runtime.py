@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -35,8 +36,16 @@ class Runtime(Protocol):
     device: str
     """``cpu`` or ``cuda``."""
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
-        """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``."""
+    def run(self, batch: NDArray[np.uint8], spare: bool = False) -> Raw:
+        """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
+
+        ``spare`` leaves one core free, where the runtime can.
+        """
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_runtime(

@@ -40,8 +40,11 @@ class TorchRuntime:
         self._network = bundle.network().to(self.device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(self, batch: NDArray[np.uint8]) -> Raw:
-        """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``."""
+    def run(self, batch: NDArray[np.uint8], spare: bool = False) -> Raw:
+        """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
+
+        Torch's threads are those of the whole process, so ``spare`` changes nothing.
+        """
         pictures = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
         reduced = self.precision == "bfloat16"
         with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -30,6 +31,10 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, name, _ = _COMMANDS[cmd_name]
+        if cmd_name in ("up", "serve"):
+            # Read when FAISS is loaded: its threads, when they have nothing to do, should sleep
+            # rather than spin on the cores that the network and HTTP need.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 

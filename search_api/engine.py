@@ -373,7 +373,9 @@ class SearchEngine:
         encoder = self.encoder
         everyone = together([query.stages for query in queries])
         with everyone("forward"):
-            probabilities, xq = encoder.encode([query.picture for query in queries])
+            # In company there are more requests to read and to answer at the same time.
+            spare = len(queries) > 1
+            probabilities, xq = encoder.encode([query.picture for query in queries], spare=spare)
         results: dict[int, SearchResult] = {}
         groups: dict[tuple[Filter | None, int], list[int]] = {}
         for row, query in enumerate(queries):

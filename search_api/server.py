@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from search_api.settings import Limits, Shutdown
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 5
+_COLLECT_AFTER = (10_000, 20, 50)
 _LINGER_SECONDS = 2
 
 
@@ -116,6 +118,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer, then say so."""
         await super().startup(sockets)
+        # What is there now stays: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

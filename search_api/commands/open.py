@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embed.bundle import MANIFEST, PRETRAINED, Bundle
-from embed.corpus import Corpus, find_corpus
+from embed.corpus import ArrayCorpus, Corpus, find_corpus
 from embed.encoder import Encoder
 from embed.pictures import PictureLimits
 from index.catalogue import Catalogue
@@ -55,6 +55,8 @@ def engine_over(
     corpus: Corpus, var: Path, encoder: Encoder, limits: PictureLimits = PictureLimits()
 ) -> Iterator[SearchEngine]:
     """The engine over parts that are there already; closed at the end."""
+    if isinstance(corpus, ArrayCorpus):
+        corpus.keep_in(var / "corpus" / "-".join(corpus.name.lower().split()))
     engine = SearchEngine(encoder, corpus, var, limits, open_model)
     try:
         yield engine

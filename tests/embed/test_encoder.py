@@ -146,7 +146,7 @@ def test_one_forward_pass_at_a_time(
     run = encoder.runtime.run
     inside, most = 0, 0
 
-    def counted(batch: NDArray[np.uint8]) -> Raw:
+    def counted(batch: NDArray[np.uint8], spare: bool = False) -> Raw:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)

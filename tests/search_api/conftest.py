@@ -69,7 +69,7 @@ class MeanColour:
     def fit(self, picture: RGB) -> RGB:
         return picture
 
-    def encode(self, pictures: Sequence[RGB] | RGB) -> Encoding:
+    def encode(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Encoding:
         self.encoded += len(pictures)
         mean = np.stack([p.reshape(-1, 3).mean(0) for p in pictures]) + 1  # (n, 3), r g b
         embeddings = mean / np.linalg.norm(mean, axis=1, keepdims=True)

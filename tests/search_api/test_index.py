@@ -118,7 +118,7 @@ class Gate(MeanColour):
         self.opened = threading.Event()
         self.shut = False
 
-    def encode(self, pictures):
+    def encode(self, pictures, *, spare=False):
         if self.shut and len(pictures) > 1:
             self.entered.set()
             assert self.opened.wait(30)

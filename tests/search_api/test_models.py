@@ -34,7 +34,7 @@ class Wider(MeanColour):
         super().__init__(digest)
         self.wait = 0.0
 
-    def encode(self, pictures):
+    def encode(self, pictures, *, spare=False):
         time.sleep(self.wait)
         probabilities, embeddings = super().encode(pictures)
         turned = np.hstack((embeddings[:, ::-1], np.zeros((len(embeddings), 1), np.float32)))

@@ -1,0 +1,75 @@
+"""Arrays of a corpus kept as plain ``.npy`` files and mapped into memory.
+
+Opening them costs no import and no memory but for the pictures that are looked at, so that a
+service which only shows pictures need not unpack the whole data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Splits = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
+"""For each split, pictures uint8 ``(n, h, w, 3)`` and labels int64 ``(n,)``."""
+
+_SUMS = "checksums.json"
+
+
+def through(folder: Path, load: Callable[[], Splits]) -> Splits:
+    """The splits kept in ``folder``; loaded, and kept there, if they are not or are damaged.
+
+    Where they cannot be kept (a full or read-only disk), what was loaded is returned itself.
+    """
+    kept = _read(folder)
+    if kept is not None:
+        return kept
+    splits = load()
+    try:
+        _keep(splits, folder)
+    except OSError:
+        return splits
+    return _read(folder) or splits
+
+
+def _read(folder: Path) -> Splits | None:
+    try:
+        sums = json.loads((folder / _SUMS).read_bytes())
+        splits: Splits = {}
+        for split, expected in sums.items():
+            paths = [folder / f"{split}-{part}.npy" for part in ("pictures", "labels")]
+            if [_sha256(path) for path in paths] != expected:
+                return None
+            pictures, labels = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+            splits[split] = pictures, labels
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return splits or None
+
+
+def _keep(splits: Splits, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        made = Path(name) / "made"
+        made.mkdir()
+        sums = {}
+        for split, arrays in splits.items():
+            paths = [made / f"{split}-{part}.npy" for part in ("pictures", "labels")]
+            np.save(paths[0], arrays[0], allow_pickle=False)
+            np.save(paths[1], arrays[1], allow_pickle=False)
+            sums[split] = [_sha256(path) for path in paths]
+        (made / _SUMS).write_text(json.dumps(sums))
+        if folder.exists():  # damaged
+            folder.rename(Path(name) / "old")
+        made.rename(folder)
+
+
+def _sha256(path: Path) -> str:
+    # Read, not mapped: pages that were only hashed should not count as the process's memory.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
