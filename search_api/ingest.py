@@ -18,10 +18,12 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError
 from index.blobs import BlobError
 from index.catalogue import Catalogue, Entry, Record
+from index.payload import Payload
 
 BATCH = 500
 """Pictures embedded, and acknowledged by the catalogue, at a time."""
 
+_TAGGED = "corpus_tags"
 _READERS = 4
 _BATCHES_AHEAD = 2
 
@@ -229,7 +231,7 @@ def _record(
     if new:
         items = [good[row][0] for row in new]
         records = [
-            Record(item.source, item.split, item.label, content_hash=hashes[row])
+            Record(item.source, item.split, item.label, payload_of(item), hashes[row])
             for row, item in zip(new, items, strict=True)
         ]
         ids = catalogue.upsert(records, embeddings[new], digest)
@@ -239,18 +241,35 @@ def _record(
         catalogue.embed(ids, embeddings[old], digest, [hashes[row] for row in old])
 
 
+def payload_of(item: Item) -> Payload:
+    """What is stored with a new picture of the corpus beside label and split."""
+    return {"tags": list(item.tags)} if item.tags else {}
+
+
 def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
-    """Follow pictures whose label or split changed since they were recorded."""
-    wanted = {item.source: (item.split, item.label) for item in items}
+    """Follow pictures whose label or split changed since they were recorded.
+
+    A store made before the corpus had tags gets them, once: from then on they belong to whoever
+    changes a payload.
+    """
+    wanted = {item.source: item for item in items}
+    tagged = catalogue.get_meta(_TAGGED) is not None
     changed: dict[tuple[str | None, str | None], list[int]] = {}
+    tags: dict[tuple[str, ...], list[int]] = {}
     for entry in _entries(catalogue):
-        if entry.edited or entry.origin != "corpus":
+        item = wanted.get(entry.source)
+        if item is None or entry.origin != "corpus":
             continue
-        now = wanted.get(entry.source)
-        if now is not None and now != (entry.split, entry.label):
-            changed.setdefault(now, []).append(entry.id)
+        if not entry.edited and (item.split, item.label) != (entry.split, entry.label):
+            changed.setdefault((item.split, item.label), []).append(entry.id)
+        if not tagged and item.tags and "tags" not in entry.payload:
+            tags.setdefault(item.tags, []).append(entry.id)
     for (split, label), ids in changed.items():
         catalogue.update(ids, split=split, label=label)
+    for words, ids in tags.items():
+        catalogue.update(ids, payload={"tags": list(words)})
+    if not tagged and any(item.tags for item in items):
+        catalogue.set_meta(_TAGGED, "yes")
 
 
 def _entries(catalogue: Catalogue) -> Iterator[Entry]:
