@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +25,10 @@ BATCH = 500
 """Pictures embedded, and acknowledged by the catalogue, at a time."""
 
 _TAGGED = "corpus_tags"
-_READERS = 4
+_READERS = min(4, os.cpu_count() or 1)
 _BATCHES_AHEAD = 2
+_CHUNK = 25
+"""Pictures that a thread reads in one go: handing over each by itself costs as much as reading."""
 
 Progress = Callable[[str, int, int], None]
 """Told of (stage, done, total)."""
@@ -206,15 +209,21 @@ def batches(
     batches ahead, so that memory stays flat however large the corpus.
     """
     remaining = iter(things)
-    ahead: deque[tuple[list[Thing], list[Future[RGB | str]]]] = deque()
+    ahead: deque[tuple[list[Thing], list[Future[list[RGB | str]]]]] = deque()
+
+    def read_some(some: Sequence[Thing]) -> list[RGB | str]:
+        return [read(thing) for thing in some]
+
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
         while True:
             while len(ahead) < _BATCHES_AHEAD and (batch := list(islice(remaining, BATCH))):
-                ahead.append((batch, [pool.submit(read, thing) for thing in batch]))
+                chunks = [batch[start : start + _CHUNK] for start in range(0, len(batch), _CHUNK)]
+                ahead.append((batch, [pool.submit(read_some, chunk) for chunk in chunks]))
             if not ahead:
                 return
             batch, futures = ahead.popleft()
-            yield [(t, f.result()) for t, f in zip(batch, futures, strict=True)]
+            pictures = [picture for future in futures for picture in future.result()]
+            yield list(zip(batch, pictures, strict=True))
 
 
 def _record(
