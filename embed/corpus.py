@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embed import scenes
+from embed import cifar10_groups, scenes
 from embed.array_cache import Splits, through
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
@@ -34,11 +34,13 @@ class Item:
         source: names the picture inside its corpus, for ever; ``Corpus.read`` takes it.
         split: ``train``, ``val`` or ``test``; None where the corpus has none.
         label: class name; None where the corpus has none.
+        tags: finer words for what it shows, where the corpus has any.
     """
 
     source: str
     split: str | None
     label: str | None
+    tags: tuple[str, ...] = ()
 
 
 class Corpus(Protocol):
@@ -78,6 +80,7 @@ class ArrayCorpus:
         classes: tuple[str, ...],
         load: Callable[[], Splits],
         notice: str | None = None,
+        tags: Callable[[Splits], dict[str, list[str]]] | None = None,
     ) -> None:
         """Describe the corpus; nothing is read before it is needed.
 
@@ -86,7 +89,9 @@ class ArrayCorpus:
             classes: class names by number.
             load: gives, for each split, pictures uint8 ``(n, h, w, 3)`` and labels ``(n,)``.
             notice: a warning to show, or None.
+            tags: gives, for each split of what was loaded, each picture's tag, ``""`` for none.
         """
+        self._tags = tags
         self.name = name
         self.classes = classes
         self.notice = notice
@@ -110,10 +115,13 @@ class ArrayCorpus:
     @cached_property
     def items(self) -> tuple[Item, ...]:
         """All pictures, split by split."""
+        tags = self._tags(self.splits) if self._tags else {}
         return tuple(
-            Item(f"{split}/{number:05d}", split, self.classes[label])
+            Item(f"{split}/{number:05d}", split, self.classes[label], (tag,) if tag else ())
             for split, (_, labels) in self.splits.items()
-            for number, label in enumerate(labels)
+            for number, (label, tag) in enumerate(
+                zip(labels, tags.get(split, [""] * len(labels)), strict=True)
+            )
         )
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
@@ -225,7 +233,11 @@ def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
             for split, data in (("train", fetch(True)), ("test", fetch(False)))
         }
 
-    corpus = ArrayCorpus("CIFAR-10", CIFAR10_CLASSES, load)
+    def tags(splits: Splits) -> dict[str, list[str]]:
+        labels = {split: labels for split, (_, labels) in splits.items()}
+        return cifar10_groups.tags(labels, CIFAR10_CLASSES)
+
+    corpus = ArrayCorpus("CIFAR-10", CIFAR10_CLASSES, load, tags=tags)
     if download:
         _ = corpus.splits
     return corpus

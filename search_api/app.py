@@ -20,6 +20,7 @@ from search_api.access import Access
 from search_api.batching import Batcher
 from search_api.context import Context
 from search_api.engine import SearchEngine
+from search_api.job_store import JobStore
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
 from search_api.middleware import BodyLimit, Gate, RequestRecord
@@ -27,6 +28,7 @@ from search_api.routes import (
     health,
     images,
     index,
+    jobs,
     models,
     search,
     search_several,
@@ -62,16 +64,16 @@ def create_app(
         access: who may ask.
     """
     metrics = Metrics()
-    jobs = JobRunner(metrics.observe_job)
+    runner = JobRunner(metrics.observe_job, JobStore(engine.var / "jobs"))
     batcher = Batcher(
         engine.answer, limits.max_batch, limits.max_waiting, observe=metrics.observe_batch
     )
-    context = Context(engine, batcher, limits, jobs, metrics)
+    context = Context(engine, batcher, limits, runner, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(jobs.stop)
+        await run_in_threadpool(runner.close)
         await run_in_threadpool(batcher.close)
         engine.close()
 
@@ -117,7 +119,7 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
     errors.install(app)
     openapi.install(app)
     # search before images: both have paths under /v1/images.
-    for module in (search, search_several, writes, images, index, snapshots, models, health):
+    for module in (search, search_several, writes, images, index, jobs, snapshots, models, health):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

@@ -16,10 +16,24 @@ from index.blobs import Blobs
 from index.catalogue import Catalogue, Entry
 from index.served import ServedIndex
 from index.snapshots import Manifest, SnapshotError
-from search_api.ingest import Counts, Progress, ingest, no_progress, stage
+from search_api.ingest import (
+    CancelledError,
+    Counts,
+    Progress,
+    Skip,
+    ingest,
+    no_progress,
+    no_skip,
+    stage,
+)
 from search_api.store import store_lock
 
 log = logging.getLogger(__name__)
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -56,16 +70,17 @@ class Builder:
         progress: Progress = no_progress,
         *,
         reembed: bool = False,
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = never,
         job: str = "",
+        skip: Skip = no_skip,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and this model; see `SearchEngine.rebuild`."""
         with store_lock(self.var, job):
             staged = None
             if self.catalogue.model() not in (None, encoder.digest):
-                staged = stage(encoder, self.catalogue, self.read, progress, cancelled)
+                staged = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
                 self.catalogue.staging.promote(encoder.digest)
-            counts = ingest(encoder, corpus, self.catalogue, progress, reembed, cancelled)
+            counts = ingest(encoder, corpus, self.catalogue, progress, reembed, cancelled, skip)
             if staged is not None:
                 embedded = counts.embedded + staged.embedded
                 counts = Counts(
@@ -77,19 +92,25 @@ class Builder:
                 )
             self.catalogue.set_meta("corpus", corpus.name)
             self.catalogue.set_meta("corpus_is_sample", "yes" if corpus.notice else "no")
-            manifest = self._publish(encoder, progress)
+            # Once another model's embeddings are in place, only their index can answer.
+            stop = cancelled if staged is None else never
+            manifest = self._publish(encoder, progress, stop)
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
         return manifest, counts
 
     def compact(
-        self, encoder: PictureEncoder, progress: Progress = no_progress, job: str = ""
+        self,
+        encoder: PictureEncoder,
+        progress: Progress = no_progress,
+        job: str = "",
+        cancelled: Callable[[], bool] = never,
     ) -> Manifest:
         """Fold what was added and deleted into a new generation, from the catalogue alone.
 
         Also removes the bytes of added pictures that neither the catalogue nor a snapshot names.
         """
         with store_lock(self.var, job):
-            manifest = self._publish(encoder, progress)
+            manifest = self._publish(encoder, progress, cancelled)
             self._sweep()
         return manifest
 
@@ -97,30 +118,39 @@ class Builder:
         self,
         encoder: PictureEncoder,
         progress: Progress = no_progress,
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = never,
         job: str = "",
+        skip: Skip = no_skip,
     ) -> Counts:
         """Embed everything with another model, beside what serves; resumable."""
         with store_lock(self.var, job):
-            return stage(encoder, self.catalogue, self.read, progress, cancelled)
+            return stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
 
     def switch(
         self,
         encoder: PictureEncoder,
         progress: Progress = no_progress,
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = never,
         job: str = "",
+        skip: Skip = no_skip,
     ) -> tuple[Manifest, Counts]:
         """Embed what is missing still, and go over to the model."""
         with store_lock(self.var, job):
-            counts = stage(encoder, self.catalogue, self.read, progress, cancelled)
+            counts = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
             self.catalogue.staging.promote(encoder.digest)
             return self._publish(encoder, progress), counts
 
-    def _publish(self, encoder: PictureEncoder, progress: Progress) -> Manifest:
+    def _publish(
+        self,
+        encoder: PictureEncoder,
+        progress: Progress,
+        cancelled: Callable[[], bool] = never,
+    ) -> Manifest:
         sequence, ids, xb = self.catalogue.snapshot_embeddings(encoder.digest)
         progress("indexing", 0, len(ids))
         index = kinds.build(ids, xb, encoder.dimension, self.kind())
+        if cancelled():
+            raise CancelledError("stopped before the new index was taken up; the old one serves on")
         manifest = snapshots.publish(self.var, index, encoder.digest, sequence)
         self.served.take_up(index, manifest)
         progress("indexing", len(ids), len(ids))

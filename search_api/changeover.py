@@ -12,7 +12,7 @@ from index.catalogue import ModelChangedError
 from index.difference import Difference, difference
 from index.snapshots import Manifest
 from search_api.engine import SearchEngine
-from search_api.ingest import Counts, Progress, no_progress
+from search_api.ingest import Counts, Progress, Skip, no_progress, no_skip
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,14 @@ def embed(
     progress: Progress = no_progress,
     cancelled: Callable[[], bool] = lambda: False,
     job: str = "",
+    skip: Skip = no_skip,
 ) -> Counts:
     """Embed everything with the model; the present one serves on. Resumable.
 
     Raises:
         UnknownModelError: the store does not hold the model.
     """
-    return engine.builder.stage(encoder_of(engine, digest), progress, cancelled, job)
+    return engine.builder.stage(encoder_of(engine, digest), progress, cancelled, job, skip)
 
 
 def compare(engine: SearchEngine, digest: str, queries: int = 500, k: int = 10) -> Difference:
@@ -90,13 +91,14 @@ def switch(
     progress: Progress = no_progress,
     cancelled: Callable[[], bool] = lambda: False,
     job: str = "",
+    skip: Skip = no_skip,
 ) -> tuple[Manifest, Counts]:
     """Embed what is missing still, and serve with the model from then on, in every process.
 
     Raises:
         UnknownModelError: the store does not hold the model.
     """
-    return engine.builder.switch(encoder_of(engine, digest), progress, cancelled, job)
+    return engine.builder.switch(encoder_of(engine, digest), progress, cancelled, job, skip)
 
 
 def encoder_of(engine: SearchEngine, digest: str) -> PictureEncoder:

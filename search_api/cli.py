@@ -14,7 +14,7 @@ _COMMANDS = {
     "up": ("search_api.commands.serving", "up", "Make everything ready and serve."),
     "serve": ("search_api.commands.serving", "serve", "Serve an index that is built already."),
     "search": ("search_api.commands.querying", "search", "Class and neighbours of a picture."),
-    "classify": ("search_api.commands.querying", "classify", "Classes of files and folders."),
+    "classify": ("search_api.commands.tagging", "classify", "Classes of files and folders."),
     "index": ("search_api.commands.indexing", "index", "Build, look at and verify the index."),
     "add": ("search_api.commands.writing", "add", "Add pictures to the store."),
     "delete": ("search_api.commands.writing", "delete", "Delete pictures from the store."),

@@ -22,7 +22,11 @@ from search_api.settings import Limits
 
 @dataclass(frozen=True)
 class Context:
-    """One app's parts; ``draining`` is set once the service is about to end."""
+    """One app's parts.
+
+    ``draining`` is set once the service is about to end; ``streams`` holds an object for each
+    client that follows a job.
+    """
 
     engine: SearchEngine
     batcher: Batcher[PictureQuery, SearchResult]
@@ -30,6 +34,7 @@ class Context:
     jobs: JobRunner
     metrics: Metrics
     draining: threading.Event = field(default_factory=threading.Event)
+    streams: set[object] = field(default_factory=set)
 
 
 async def get_context(request: Request) -> Context:

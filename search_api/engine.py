@@ -23,7 +23,7 @@ from index.snapshots import (
 )
 from search_api.answering import Answering, PictureQuery
 from search_api.builder import Builder
-from search_api.ingest import Counts, Progress, no_progress
+from search_api.ingest import Counts, Progress, Skip, no_progress, no_skip
 from search_api.recommending import Examples, recommendation
 from search_api.results import Page, Prediction, SearchResult
 from search_api.sampling import RecallSampler
@@ -179,6 +179,7 @@ class SearchEngine:
         reembed: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
         job: str = "",
+        skip: Skip = no_skip,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and switch to a new index.
 
@@ -191,6 +192,7 @@ class SearchEngine:
             reembed: embed everything again, for pictures that changed under the same name.
             cancelled: asked between batches.
             job: names this rebuild to others who want to build meanwhile.
+            skip: told of the pictures that are left out, with reasons, as they are met.
 
         Returns:
             The new generation's manifest, and what was done.
@@ -207,11 +209,17 @@ class SearchEngine:
             reembed=reembed,
             cancelled=cancelled,
             job=job,
+            skip=skip,
         )
 
-    def compact(self, progress: Progress = no_progress, job: str = "") -> Manifest:
+    def compact(
+        self,
+        progress: Progress = no_progress,
+        job: str = "",
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Manifest:
         """Fold what was added and deleted since into a new generation; see `Builder.compact`."""
-        return self.builder.compact(self.encoder, progress, job)
+        return self.builder.compact(self.encoder, progress, job, cancelled)
 
     def pending(self) -> int:
         """How many changes the generation that answers does not hold itself."""

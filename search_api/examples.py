@@ -47,6 +47,19 @@ _SNAPSHOT = {
     "problem": None,
 }
 
+_JOB = {
+    "id": "5f0c2a",
+    "kind": "rebuild",
+    "state": "running",
+    "progress": {"stage": "embedding", "done": 500, "total": 60_000},
+    "eta_seconds": 41.5,
+    "skipped": 1,
+    "started": 1_769_860_800.0,
+    "finished": None,
+    "error": None,
+    "result": None,
+}
+
 SCHEMAS: dict[str, Any] = {
     "Health": {"status": "ok"},
     "Image": _IMAGE,
@@ -105,15 +118,18 @@ SCHEMAS: dict[str, Any] = {
             "max_candidates": 2000,
         },
     },
-    "Job": {
-        "id": "5f0c2a",
-        "kind": "rebuild",
-        "state": "running",
-        "progress": {"stage": "embedding", "done": 500, "total": 60_000},
-        "started": 1_769_860_800.0,
-        "finished": None,
-        "error": None,
-        "result": None,
+    "Job": _JOB,
+    "Jobs": {"jobs": [_JOB]},
+    "JobLog": {
+        "entries": [
+            {
+                "number": 0,
+                "source": "cats/7.jpg",
+                "reason": "the file is empty (0 bytes); expected a picture",
+            }
+        ],
+        "total": 1,
+        "next_after": None,
     },
     "AddResponse": {
         "results": [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,15 +19,21 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError
 from index.blobs import BlobError
 from index.catalogue import Catalogue, Entry, Record
+from index.payload import Payload
 
 BATCH = 500
 """Pictures embedded, and acknowledged by the catalogue, at a time."""
 
-_READERS = 4
+_TAGGED = "corpus_tags"
+_READERS = min(4, os.cpu_count() or 1)
 _BATCHES_AHEAD = 2
+_CHUNK = 25
+"""Pictures that a thread reads in one go: handing over each by itself costs as much as reading."""
 
 Progress = Callable[[str, int, int], None]
 """Told of (stage, done, total)."""
+Skip = Callable[[Mapping[str, str]], None]
+"""Told of pictures that are left out: source and reason."""
 Thing = TypeVar("Thing")
 
 
@@ -35,6 +42,10 @@ class CancelledError(RuntimeError):
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def no_skip(reasons: Mapping[str, str]) -> None:
     """Tell nobody."""
 
 
@@ -56,6 +67,7 @@ def ingest(
     progress: Progress,
     reembed: bool,
     cancelled: Callable[[], bool],
+    skip: Skip = no_skip,
 ) -> Counts:
     """Bring the catalogue up to date with the corpus: what is new, what is gone, what moved.
 
@@ -69,6 +81,7 @@ def ingest(
         progress: told after each batch.
         reembed: embed also what is known.
         cancelled: asked before each batch.
+        skip: told of what is left out, as it is met.
 
     Raises:
         CancelledError: ``cancelled`` said so.
@@ -81,6 +94,7 @@ def ingest(
         for item in items
         if item.source in foreign
     }
+    skip(skipped)
     known = {} if reembed else catalogue.known_sources(encoder.digest)
     stored = catalogue.all_sources("corpus")
     _relabel(catalogue, items)
@@ -103,7 +117,9 @@ def ingest(
                 " from there"
             )
         good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
-        skipped |= {item.source: why for item, why in batch if isinstance(why, str)}
+        bad = {item.source: why for item, why in batch if isinstance(why, str)}
+        skipped |= bad
+        skip(bad)
         if good:
             _, embeddings = encoder.encode([picture for _, picture in good])
             _record(catalogue, good, embeddings, encoder.digest, stored)
@@ -126,6 +142,7 @@ def stage(
     read: Callable[[Entry, int], RGB],
     progress: Progress,
     cancelled: Callable[[], bool],
+    skip: Skip = no_skip,
 ) -> Counts:
     """Embed everything stored with a model that does not serve yet, beside the present embeddings.
 
@@ -166,6 +183,7 @@ def stage(
             bad = {entry.source: why for entry, why in pairs if isinstance(why, str)}
             unreadable |= {entry.id for entry, _ in pairs if entry.source in bad}
             skipped |= bad
+            skip(bad)
             if good:
                 _, embeddings = encoder.encode([picture for _, picture in good])
                 catalogue.staging.add([id_ for id_, _ in good], embeddings, encoder.digest)
@@ -191,15 +209,21 @@ def batches(
     batches ahead, so that memory stays flat however large the corpus.
     """
     remaining = iter(things)
-    ahead: deque[tuple[list[Thing], list[Future[RGB | str]]]] = deque()
+    ahead: deque[tuple[list[Thing], list[Future[list[RGB | str]]]]] = deque()
+
+    def read_some(some: Sequence[Thing]) -> list[RGB | str]:
+        return [read(thing) for thing in some]
+
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
         while True:
             while len(ahead) < _BATCHES_AHEAD and (batch := list(islice(remaining, BATCH))):
-                ahead.append((batch, [pool.submit(read, thing) for thing in batch]))
+                chunks = [batch[start : start + _CHUNK] for start in range(0, len(batch), _CHUNK)]
+                ahead.append((batch, [pool.submit(read_some, chunk) for chunk in chunks]))
             if not ahead:
                 return
             batch, futures = ahead.popleft()
-            yield [(t, f.result()) for t, f in zip(batch, futures, strict=True)]
+            pictures = [picture for future in futures for picture in future.result()]
+            yield list(zip(batch, pictures, strict=True))
 
 
 def _record(
@@ -216,7 +240,7 @@ def _record(
     if new:
         items = [good[row][0] for row in new]
         records = [
-            Record(item.source, item.split, item.label, content_hash=hashes[row])
+            Record(item.source, item.split, item.label, payload_of(item), hashes[row])
             for row, item in zip(new, items, strict=True)
         ]
         ids = catalogue.upsert(records, embeddings[new], digest)
@@ -226,18 +250,35 @@ def _record(
         catalogue.embed(ids, embeddings[old], digest, [hashes[row] for row in old])
 
 
+def payload_of(item: Item) -> Payload:
+    """What is stored with a new picture of the corpus beside label and split."""
+    return {"tags": list(item.tags)} if item.tags else {}
+
+
 def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
-    """Follow pictures whose label or split changed since they were recorded."""
-    wanted = {item.source: (item.split, item.label) for item in items}
+    """Follow pictures whose label or split changed since they were recorded.
+
+    A store made before the corpus had tags gets them, once: from then on they belong to whoever
+    changes a payload.
+    """
+    wanted = {item.source: item for item in items}
+    tagged = catalogue.get_meta(_TAGGED) is not None
     changed: dict[tuple[str | None, str | None], list[int]] = {}
+    tags: dict[tuple[str, ...], list[int]] = {}
     for entry in _entries(catalogue):
-        if entry.edited or entry.origin != "corpus":
+        item = wanted.get(entry.source)
+        if item is None or entry.origin != "corpus":
             continue
-        now = wanted.get(entry.source)
-        if now is not None and now != (entry.split, entry.label):
-            changed.setdefault(now, []).append(entry.id)
+        if not entry.edited and (item.split, item.label) != (entry.split, entry.label):
+            changed.setdefault((item.split, item.label), []).append(entry.id)
+        if not tagged and item.tags and "tags" not in entry.payload:
+            tags.setdefault(item.tags, []).append(entry.id)
     for (split, label), ids in changed.items():
         catalogue.update(ids, split=split, label=label)
+    for words, ids in tags.items():
+        catalogue.update(ids, payload={"tags": list(words)})
+    if not tagged and any(item.tags for item in items):
+        catalogue.set_meta(_TAGGED, "yes")
 
 
 def _entries(catalogue: Catalogue) -> Iterator[Entry]:

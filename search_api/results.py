@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,20 @@ class Prediction:
         best = int(row.argmax())
         probabilities = {name: float(p) for name, p in zip(classes, row, strict=True)}
         return Prediction(classes[best], float(row[best]), probabilities)
+
+
+Tags = tuple[tuple[str, float], ...]
+"""Finer tags, each with the share of the nearest neighbours that have it, most first."""
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """One file: its class and finer tags, or why there are none."""
+
+    path: Path
+    prediction: Prediction | None = None
+    tags: Tags = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from search_api.job import State
+
 if TYPE_CHECKING:
     # Only for annotations: the client uses these schemas and needs neither model nor index.
-    from search_api.jobs import Job as EngineJob
+    from search_api.job import Job as EngineJob
     from search_api.results import Point as EnginePoint
     from search_api.results import Prediction as EnginePrediction
     from search_api.results import SearchResult
@@ -241,8 +243,16 @@ class Job(Schema):
 
     id: str
     kind: str = Field(examples=["rebuild"])
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    state: State = Field(
+        description="`interrupted`: the server ended while it ran; `error` says what to do."
+    )
     progress: Progress
+    eta_seconds: float | None = Field(
+        default=None, description="Time left of the present stage; None where unknown."
+    )
+    skipped: int = Field(
+        default=0, description="Pictures left out so far; `/v1/jobs/{id}/log` gives the reasons."
+    )
     started: float = Field(description="Seconds since 1970, UTC.")
     finished: float | None
     error: str | None
@@ -256,11 +266,35 @@ class Job(Schema):
             kind=job.kind,
             state=job.state,
             progress=Progress(stage=job.stage, done=job.done, total=job.total),
+            eta_seconds=job.eta_seconds,
+            skipped=job.skipped,
             started=job.started,
             finished=job.finished,
             error=job.error,
             result=job.result,
         )
+
+
+class Jobs(Schema):
+    """The last jobs, the newest first."""
+
+    jobs: list[Job]
+
+
+class JobLogEntry(Schema):
+    """A picture that a job left out."""
+
+    number: int = Field(description="Counts them from 0.")
+    source: str = Field(description="The picture's name in the corpus.")
+    reason: str
+
+
+class JobLog(Schema):
+    """A page of a job's log."""
+
+    entries: list[JobLogEntry]
+    total: int = Field(description="How many there are so far.")
+    next_after: int | None = Field(description="`after` of the next page; None on the last.")
 
 
 class Health(Schema):

@@ -47,6 +47,7 @@ class Limits:
     fold_least: int = _limit(2_000, "Changes below which the index is never rebuilt by itself.")
     fold_share: float = _limit(0.05, "Changes, as a share of the index, at which it is rebuilt.")
     max_requests: int = _limit(1000, "Most requests at a time; more are answered 503.")
+    max_streams: int = _limit(32, "Most clients that follow jobs at a time; more are answered 503.")
     header_seconds: float = _limit(10.0, "Longest time for the head of a request, seconds.")
     body_seconds: float = _limit(60.0, "Longest time for the body of a request, seconds.")
     body_idle_seconds: float = _limit(10.0, "Longest pause within the body, seconds.")

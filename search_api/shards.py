@@ -22,7 +22,7 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError
 from index.catalogue import Catalogue, Record
 from index.files import fsync_folder, write_atomically
-from search_api.ingest import BATCH, Progress, batches, no_progress, pixels_hash
+from search_api.ingest import BATCH, Progress, batches, no_progress, payload_of, pixels_hash
 
 _PART = re.compile(r"part-([0-9]{6})-([0-9a-f]{64})\.npz")
 _ABOUT = "shard.json"
@@ -190,7 +190,7 @@ def _write_part(
     embeddings: NDArray[np.float32] = np.empty((0, encoder.dimension), np.float32)
     if good:
         embeddings = encoder.encode([picture for _, picture in good]).embeddings
-    about = [[i.source, i.split, i.label, pixels_hash(picture)] for i, picture in good]
+    about = [[i.source, i.split, i.label, pixels_hash(p), payload_of(i)] for i, p in good]
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(about, ensure_ascii=False).encode(), np.uint8)
     np.savez(buffer, records=text, embeddings=embeddings)
@@ -204,7 +204,10 @@ def _read_part(path: Path) -> tuple[list[Record], NDArray[np.float32]]:
     with np.load(path, allow_pickle=False) as part:
         about = json.loads(part["records"].tobytes())
         embeddings: NDArray[np.float32] = part["embeddings"]
-    return [Record(s, split, label, {}, hash_) for s, split, label, hash_ in about], embeddings
+    # Shards made before there were payloads have none.
+    fields = [(*row, {})[:5] for row in about]
+    records = [Record(s, split, label, more, hash_) for s, split, label, hash_, more in fields]
+    return records, embeddings
 
 
 def _names(folder: Path) -> list[str]:

@@ -45,7 +45,7 @@ def start_compaction(context: Context) -> Job:
     job_id = uuid.uuid4().hex
 
     def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
-        manifest = context.engine.compact(report, job=job_id)
+        manifest = context.engine.compact(report, job_id, stop)
         return {"generation": manifest.generation, "total": manifest.count}
 
     if context.jobs.running is None:

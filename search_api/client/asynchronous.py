@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar, Unpack
 
 import httpx2
@@ -130,6 +130,10 @@ class AsyncClient:
         """Start to bring the index up to date; follow it with ``get_job``."""
         return await self._send(calls.rebuild_index(reembed))
 
+    async def list_jobs(self, *, limit: int = 20) -> schemas.Jobs:
+        """The last jobs of every server on the store, the newest first."""
+        return await self._send(calls.list_jobs(limit))
+
     async def get_job(self, job_id: str) -> schemas.Job:
         """How far a job is."""
         return await self._send(calls.get_job(job_id))
@@ -207,6 +211,28 @@ class AsyncClient:
     async def switch_model(self, digest: str) -> schemas.Job:
         """Start to go over to another model."""
         return await self._send(writes.switch_model(digest))
+
+    async def job_log(self, job_id: str, *, limit: int = 100, after: int = -1) -> schemas.JobLog:
+        """What a job left out, and why: entries numbered above ``after``."""
+        return await self._send(calls.job_log(job_id, limit, after))
+
+    async def job_events(self, job_id: str) -> AsyncIterator[schemas.Job]:
+        """The job, whenever it changes, until it ends or the server does.
+
+        The last one is not finished where the server is about to end: ask ``get_job`` then.
+        """
+        path = calls.job_events(job_id)
+        try:
+            async with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise ProblemError.of(response)
+                async for line in response.aiter_lines():
+                    job = calls.job_event(line, self.url + path)
+                    if job is not None:
+                        yield job
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise UnreachableError(self.url, str(error) or type(error).__name__) from error
 
     async def livez(self) -> schemas.Health:
         """Whether the server's process is alive."""

@@ -168,9 +168,32 @@ def rebuild_index(reembed: bool) -> Call[schemas.Job]:
     return Call("POST", "/v1/index/rebuild", _reads(schemas.Job), options)
 
 
+def list_jobs(limit: int) -> Call[schemas.Jobs]:
+    """`GET /v1/jobs`."""
+    return Call("GET", "/v1/jobs", _reads(schemas.Jobs), {"params": {"limit": limit}})
+
+
 def get_job(job_id: str) -> Call[schemas.Job]:
     """`GET /v1/jobs/{id}`."""
     return Call("GET", job_path(job_id), _reads(schemas.Job))
+
+
+def job_log(job_id: str, limit: int, after: int) -> Call[schemas.JobLog]:
+    """`GET /v1/jobs/{id}/log`."""
+    options = {"params": {"limit": limit, "after": after}}
+    return Call("GET", f"{job_path(job_id)}/log", _reads(schemas.JobLog), options)
+
+
+def job_events(job_id: str) -> str:
+    """The path of `GET /v1/jobs/{id}/events`."""
+    return f"{job_path(job_id)}/events"
+
+
+def job_event(line: str, url: str) -> schemas.Job | None:
+    """The job in a line of the events, or None for any other line."""
+    if not line.startswith("data:"):
+        return None
+    return _valid(schemas.Job, line.removeprefix("data:").encode(), url)
 
 
 def health(path: Literal["/livez", "/readyz", "/healthz"]) -> Call[schemas.Health]:
@@ -202,14 +225,23 @@ def picture_files(name: str, images: Sequence[Picture]) -> list[tuple[str, tuple
 
 def _reads(model: type[Model]) -> Callable[[httpx2.Response], Model]:
     def read(response: httpx2.Response) -> Model:
-        try:
-            # A newer server may say more than this client knows.
-            return model.model_validate_json(response.content, extra="ignore")
-        except ValidationError as error:
-            url = str(response.request.url.copy_with(query=None))
-            raise UnreachableError(url, f"the answer is not Lookalike's: {error.title}") from error
+        return _valid(model, response.content, str(response.request.url.copy_with(query=None)))
 
     return read
+
+
+def _valid(model: type[Model], content: bytes, url: str) -> Model:
+    try:
+        # A newer server may say more than this client knows.
+        return model.model_validate_json(content, extra="ignore")
+    except ValidationError as error:
+        raise UnreachableError(url, f"the answer is not Lookalike's: {error.title}") from error
+
+
+def _job(job_id: str) -> str:
+    if not job_id.isalnum():
+        raise ValueError(f"{job_id!r} is not the id of a job; expected letters and digits")
+    return f"/v1/jobs/{job_id}"
 
 
 def _file(image: Picture) -> tuple[str, bytes]:

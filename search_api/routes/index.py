@@ -1,4 +1,4 @@
-"""The index as a whole: what it holds, rebuilding it, and jobs."""
+"""The index as a whole: what it holds, and rebuilding it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from search_api import schemas
 from search_api.context import Ctx, problems
-from search_api.errors import Problem
 from search_api.jobs import Report
 from search_api.store import check_free
 from search_api.writing import start_compaction
 
 router = APIRouter(prefix="/v1", tags=["index"])
-
-JobId = Annotated[str, Path(description="The job's id.")]
 
 
 @router.get(
@@ -69,7 +66,7 @@ def rebuild_index(
 
     def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
         manifest, counts = context.engine.rebuild(
-            report, reembed=reembed, cancelled=stop, job=job_id
+            report, reembed=reembed, cancelled=stop, job=job_id, skip=report.skip
         )
         return {
             "generation": manifest.generation,
@@ -116,39 +113,4 @@ def compact_index(
         context.engine.builder.set_kind(kind)
     job = start_compaction(context)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return schemas.Job.of(job)
-
-
-@router.delete(
-    "/jobs/{job_id}",
-    operation_id="cancel_job",
-    status_code=202,
-    summary="Cancel a job",
-    responses=problems(404, 409),
-)
-def cancel_job(context: Ctx, job_id: JobId) -> schemas.Job:
-    """Asks the job to stop; its state becomes `cancelled` once it has, and what it did stays.
-
-    Example: `curl -X DELETE http://127.0.0.1:8000/v1/jobs/5f0c`
-    """
-    job = context.jobs.cancel(job_id)
-    if job is None:
-        raise Problem(404, "unknown-job", f"there is no job {job_id[:64]!r} in this server")
-    return schemas.Job.of(job)
-
-
-@router.get(
-    "/jobs/{job_id}",
-    operation_id="get_job",
-    summary="How far a job is",
-    responses=problems(404),
-)
-def get_job(context: Ctx, job_id: JobId) -> schemas.Job:
-    """State, progress, and the error where it failed.
-
-    Example: `curl http://127.0.0.1:8000/v1/jobs/5f0c` with the `id` that the rebuild answered.
-    """
-    job = context.jobs.get(job_id)
-    if job is None:
-        raise Problem(404, "unknown-job", f"there is no job {job_id[:64]!r} in this server")
     return schemas.Job.of(job)

@@ -97,9 +97,9 @@ def _start(context: Ctx, response: Response, digest: str, switch: bool) -> schem
 
     def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
         if not switch:
-            counts = changeover.embed(engine, digest, report, stop, job_id)
+            counts = changeover.embed(engine, digest, report, stop, job_id, report.skip)
             return {"embedded": counts.embedded, "skipped": len(counts.skipped)}
-        manifest, counts = changeover.switch(engine, digest, report, stop, job_id)
+        manifest, counts = changeover.switch(engine, digest, report, stop, job_id, report.skip)
         return {
             "generation": manifest.generation,
             "embedded": counts.embedded,

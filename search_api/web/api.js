@@ -119,3 +119,39 @@ export const startRebuild = () => getJson("/v1/index/rebuild", { method: "POST" 
 
 export const getJob = (id) =>
   getJson(`/v1/jobs/${encodeURIComponent(id)}`, { cache: "no-store" });
+
+export const listJobs = (limit) => getJson("/v1/jobs", { params: { limit }, cache: "no-store" });
+
+export const getJobLog = (id, limit) =>
+  getJson(`/v1/jobs/${encodeURIComponent(id)}/log`, { params: { limit }, cache: "no-store" });
+
+export const cancelJob = (id) =>
+  getJson(`/v1/jobs/${encodeURIComponent(id)}`, { method: "DELETE" });
+
+/**
+ * The job, whenever it changes, from the server's events; ends when the job or the server does.
+ * By fetch, as EventSource cannot send a key.
+ */
+export async function* jobEvents(id) {
+  const path = `/v1/jobs/${encodeURIComponent(id)}/events`;
+  const aborter = new AbortController();
+  const response = await send(path, { cache: "no-store", signal: aborter.signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      text += value;
+      const lines = text.split("\n");
+      text = lines.pop(); // not complete yet
+      for (const line of lines) {
+        if (line.startsWith("data:")) yield JSON.parse(line.slice("data:".length));
+      }
+    }
+  } catch (error) {
+    throw new ApiError(NO_ANSWER, 0, { cause: String(error) });
+  } finally {
+    aborter.abort(); // whoever stops reading frees the connection
+  }
+}

@@ -1,7 +1,7 @@
 // What the page knows and does: the query (also in the URL), its pages of neighbours, the marks.
 
 import * as api from "./api.js";
-import { drawIndex, watchRebuild } from "./index_panel.js";
+import { drawIndex, joinRunning, watchRebuild } from "./index_panel.js";
 import { watchPictures } from "./intake.js";
 import { ask, describe, examplesAddress, findSubject, keepUpload, parseAddress } from "./query.js";
 import {
@@ -255,6 +255,7 @@ async function start() {
     showError(error.message, start);
     return;
   }
+  joinRunning(refreshIndex).catch(() => {}); // what runs is shown; nothing else needs it
   const many = state.index.classes.length > 10;
   api
     .getExamples(many ? 1 : 2)

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { byId, bytes, count, el, fillSelect, plural, shortDigest } from "./view.js";
 
 const POLL_MS = 500;
+const SKIPPED_SHOWN = 20;
 const POLL_FAILURES = 10; // a restart of the server takes some seconds
 
 function fact(name, ...value) {
@@ -63,6 +64,14 @@ export function drawIndex(index) {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** Time left in words, rounded: it is an estimate. */
+function timeLeft(seconds) {
+  if (typeof seconds !== "number") return "";
+  if (seconds < 1) return "";
+  if (seconds < 90) return `, ${Math.ceil(seconds)} s left`;
+  return `, ${Math.round(seconds / 60)} min left`;
+}
+
 function drawJob(job) {
   const bar = byId("rebuild-progress");
   const { done = 0, total = 0, stage = "" } = job.progress ?? {};
@@ -72,15 +81,35 @@ function drawJob(job) {
   } else {
     bar.removeAttribute("value"); // length unknown
   }
-  byId("rebuild-count").textContent = total > 0 ? `${count(done)} of ${count(total)}` : "";
+  byId("rebuild-count").textContent =
+    total > 0 ? `${count(done)} of ${count(total)}${timeLeft(job.eta_seconds)}` : "";
   // A live region: written only when the words change, or a reader would repeat them.
-  const words = job.state === "queued" ? "Waiting to start." : `Rebuilding: ${stage || "working"}.`;
+  const words = job.state === "queued" ? "Waiting to start." : `${doing(job)}: ${stage || "working"}.`;
   if (byId("rebuild-state").textContent !== words) byId("rebuild-state").textContent = words;
 }
 
+const doing = (job) =>
+  ({ compact: "Folding in changes", embed: "Embedding", switch: "Changing the model" })[job.kind] ?? "Rebuilding";
+
+const runs = (job) => job.state === "queued" || job.state === "running";
+
+/** Draws the job until it is over: by the server's events, and by asking where there are none. */
 async function follow(job) {
+  drawJob(job);
+  try {
+    for await (const now of api.jobEvents(job.id)) {
+      job = now;
+      if (runs(job)) drawJob(job);
+    }
+  } catch (error) {
+    if (error.status !== undefined && ![0, 404, 503].includes(error.status)) throw error;
+  }
+  return poll(job);
+}
+
+async function poll(job) {
   let failures = 0;
-  while (job.state === "queued" || job.state === "running") {
+  while (runs(job)) {
     drawJob(job);
     await pause(POLL_MS);
     try {
@@ -92,6 +121,22 @@ async function follow(job) {
     }
   }
   return job;
+}
+
+/** What the job left out, the first of it with reasons. */
+async function drawSkipped(job) {
+  const box = byId("rebuild-skipped");
+  box.hidden = !job.skipped;
+  if (!job.skipped) return;
+  const log = await api.getJobLog(job.id, SKIPPED_SHOWN);
+  byId("rebuild-skipped-count").textContent = `${plural(log.total, "picture")} left out`;
+  const more = log.total - log.entries.length;
+  byId("rebuild-skipped-list").replaceChildren(
+    ...log.entries.map((entry) =>
+      el("li", {}, el("code", { textContent: entry.source }), ` ${entry.reason}`),
+    ),
+    ...(more > 0 ? [el("li", { textContent: `and ${count(more)} more` })] : []),
+  );
 }
 
 /** An error of a job may be a string or a problem; either way, words. */
@@ -109,31 +154,58 @@ async function startOrJoin() {
   }
 }
 
-/** Starts a rebuild, follows it to its end, then calls `refresh` for the new facts. */
-async function rebuild(refresh) {
+/** Follows the job that `begin` gives to its end, then calls `refresh` for the new facts. */
+async function show(begin, refresh) {
   const button = byId("rebuild");
+  const cancel = byId("rebuild-cancel");
   const bar = byId("rebuild-progress");
   const state = byId("rebuild-state");
   button.disabled = true;
   bar.hidden = false;
   bar.removeAttribute("value");
+  byId("rebuild-skipped").hidden = true;
   state.className = "";
-  state.textContent = "Asking for a rebuild.";
   try {
-    const job = await follow(await startOrJoin());
-    if (job.state !== "succeeded") throw new Error(`The rebuild failed: ${jobError(job.error)}`);
+    let job = await begin();
+    cancel.hidden = false;
+    cancel.disabled = false;
+    cancel.onclick = async () => {
+      cancel.disabled = true;
+      try {
+        await api.cancelJob(job.id);
+      } catch (error) {
+        cancel.disabled = error.status === 409; // it is over already
+        if (error.status !== 409) state.textContent = error.message;
+      }
+    };
+    job = await follow(job);
+    await drawSkipped(job);
+    if (job.state === "failed") throw new Error(`The rebuild failed: ${jobError(job.error)}`);
     const index = await refresh();
-    state.textContent = `Rebuilt: generation ${index.generation}.`;
+    state.textContent =
+      job.state === "succeeded"
+        ? `Rebuilt: generation ${index.generation}.`
+        : `${job.state === "cancelled" ? "Cancelled" : "Interrupted"}: ${jobError(job.error)}.`;
   } catch (error) {
     state.className = "bad";
     state.textContent = error.message;
   } finally {
     button.disabled = false;
+    cancel.hidden = true;
     bar.hidden = true;
     byId("rebuild-count").textContent = "";
   }
 }
 
 export function watchRebuild(refresh) {
-  byId("rebuild").addEventListener("click", () => rebuild(refresh));
+  byId("rebuild").addEventListener("click", () => {
+    byId("rebuild-state").textContent = "Asking for a rebuild.";
+    show(startOrJoin, refresh);
+  });
+}
+
+/** Shows the job that runs already, as after a reload of the page. */
+export async function joinRunning(refresh) {
+  const { jobs = [] } = await api.listJobs(1);
+  if (jobs.length && runs(jobs[0]) && !byId("rebuild").disabled) show(async () => jobs[0], refresh);
 }

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from search_api.ingest import CancelledError
-from search_api.jobs import Job, JobRunner, JobRunningError
+from search_api.jobs import Job, JobRunner, JobRunningError, Report
 
 
 def finished(runner: JobRunner, job_id: str) -> Job:
@@ -96,3 +96,34 @@ def test_old_jobs_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.get(ids[0]) is None
     assert [runner.get(id_) is not None for id_ in ids[1:]] == [True, True]
     assert runner.get("unknown") is None
+
+
+def test_time_left_is_that_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 20.0, 100.0, 101.0])
+    monkeypatch.setattr("search_api.jobs.time.monotonic", lambda: next(now))
+    seen: list[float | None] = []
+    report = Report(lambda **values: seen.append(values["eta_seconds"]), lambda reasons: None)  # type: ignore[func-returns-value]
+    report("embedding", 100, 400)  # what was done before does not count towards the pace
+    report("embedding", 150, 400)
+    report("embedding", 300, 400)
+    report("indexing", 0, 60)
+    report("indexing", 60, 60)
+    assert seen == [None, 50.0, 10.0, None, 0.0]
+
+
+def test_every_end_is_observed() -> None:
+    seen: list[tuple[str, bool]] = []
+    runner = JobRunner(lambda job: seen.append((job.state, job.finished is None)))
+    entered = threading.Event()
+
+    def work(report, stop):
+        entered.set()
+        while not stop():
+            time.sleep(0.001)
+        raise CancelledError("stopped")
+
+    job_id = runner.start("rebuild", work).id
+    assert entered.wait(10)
+    runner.cancel(job_id)
+    assert finished(runner, job_id).state == "cancelled"
+    assert seen == [("running", True), ("cancelled", False)]

@@ -1,6 +1,8 @@
 """The page in a real browser: examples, the index panel, what goes wrong, for everyone."""
 
 import re
+import threading
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,6 +18,7 @@ from tests.search_api.browser import (
     show_result,
     upload,
 )
+from tests.search_api.conftest import MeanColour
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Page, Route, expect
@@ -93,6 +96,56 @@ def test_rebuild_shows_progress_and_the_reason_of_a_failure(page: Page) -> None:
     now.update(state="failed", error="the disk is full")
     expect(state).to_have_text("The rebuild failed: the disk is full")
     expect(bar).to_be_hidden()
+
+
+def test_rebuild_is_followed_by_events_and_cancelled(
+    page: Page, api: httpx2.Client, encoder: MeanColour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, opened = threading.Event(), threading.Event()
+    encode = encoder.encode
+
+    def slow(pictures: Any) -> Any:
+        entered.set()
+        assert opened.wait(30)
+        return encode(pictures)
+
+    monkeypatch.setattr(encoder, "encode", slow)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/v1")[2]))
+    page.goto("/")
+    page.locator("#index summary").click()
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_hidden()
+    api.post("/v1/index/rebuild", params={"reembed": True})
+    assert entered.wait(30)
+    page.reload()  # the page joins what runs
+    page.locator("#index summary").click()
+    expect(page.locator("#rebuild-count")).to_have_text("0 of 24")
+    expect(page.get_by_role("button", name="Rebuild index")).to_be_disabled()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_disabled()
+    opened.set()
+    state = page.locator("#rebuild-state")
+    expect(state).to_have_text(re.compile("^Cancelled: stopped before the new index"))
+    (job,) = api.get("/v1/jobs").json()["jobs"]
+    assert job["state"] == "cancelled"
+    assert f"/jobs/{job['id']}/events" in asked
+    assert f"/jobs/{job['id']}" in asked  # only to cancel it: the rest came by itself
+    assert asked.count(f"/jobs/{job['id']}") == 1
+
+
+def test_rebuild_lists_what_was_left_out(page: Page, folder: Path) -> None:
+    for n in range(22):
+        (folder / "train" / "red" / f"bad{n:02}.png").write_bytes(b"rubbish")
+    page.goto("/")
+    page.locator("#index summary").click()
+    page.get_by_role("button", name="Rebuild index").click()
+    left_out = page.locator("#rebuild-skipped")
+    expect(page.locator("#rebuild-skipped-count")).to_have_text("22 pictures left out")
+    entries = left_out.get_by_role("listitem")
+    expect(entries).to_have_count(21)
+    expect(entries.first).to_contain_text("train/red/bad00.png")
+    expect(entries.first).to_contain_text("not a picture")
+    expect(entries.last).to_have_text("and 2 more")
 
 
 def test_refused_rebuild_shows_the_words_of_the_server(page: Page) -> None:

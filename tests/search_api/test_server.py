@@ -134,7 +134,7 @@ def test_a_second_sigterm_leaves_out_the_drain(engine: SearchEngine) -> None:
 def test_a_rebuild_is_asked_to_stop(engine: SearchEngine, monkeypatch: Any) -> None:
     stopped = threading.Event()
 
-    def rebuild(report: Any, reembed: bool, cancelled: Callable[[], bool], job: str) -> Any:
+    def rebuild(report: Any, *, cancelled: Callable[[], bool], **_: Any) -> Any:
         until(cancelled)
         stopped.set()
         raise RuntimeError("stopped after 1 of 2 pictures")

@@ -1,0 +1,86 @@
+"""Rate of `lookalike classify` over a folder, against the encoder alone on the same pictures.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.tagging --data ../shared --pictures 10000
+
+Writes pictures of CIFAR-10's test split as PNG files into a temporary folder, then measures in
+turn, three times: the encoder alone on the decoded pictures in memory; reading, decoding and
+classifying the files into a table; the same with tags voted by a store (`--var`, if given) and
+with sidecar files. Prints medians of pictures per second, and each as a share of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from embed.bundle import PRETRAINED
+from embed.corpus import open_corpus
+from embed.pictures import decode, encode_png
+from search_api import tables, xmp
+from search_api.commands.open import open_model
+from search_api.commands.tagging import _voters
+from search_api.ingest import BATCH
+from search_api.tagging import tag_files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared"))
+    parser.add_argument("--bundle", type=Path, default=PRETRAINED)
+    parser.add_argument("--var", type=Path)
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    corpus = open_corpus(options.data)
+    items = [item for item in corpus.items if item.split == "test"][: options.pictures]
+    encoder = open_model(options.bundle)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        files = [root / f"{item.source.replace('/', '-')}.png" for item in items]
+        for file, item in zip(files, items, strict=True):
+            file.write_bytes(encode_png(corpus.read(item.source)))
+        pictures = [decode(file.read_bytes()) for file in files]
+
+        def alone() -> None:
+            for start in range(0, len(pictures), BATCH):
+                encoder.encode(pictures[start : start + BATCH])
+
+        def run(vote: object = None, sidecars: bool = False, name: str = "tags.csv") -> None:
+            with tables.table(root / name) as add:
+                for batch in tag_files(encoder, files, vote):
+                    if sidecars:
+                        for result in batch:
+                            xmp.write(result, encoder.digest)
+                    add(batch)
+
+        ways = {"encoder alone": alone, "classify --out tags.csv": run}
+        with _voters(options.var, encoder) if options.var else nullcontext() as vote:
+            if vote is not None:
+                ways["with voted tags"] = lambda: run(vote)
+            ways["with sidecar files"] = lambda: run(vote, sidecars=True)
+            rates: dict[str, list[float]] = {name: [] for name in ways}
+            alone()
+            for _ in range(options.repeats):
+                for name, way in ways.items():
+                    started = time.perf_counter()
+                    way()
+                    rates[name].append(len(files) / (time.perf_counter() - started))
+    base = statistics.median(rates["encoder alone"])
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores;", end=" ")
+    print(
+        f"{type(encoder.runtime).__name__}, {len(files):,} PNG files of 32x32, medians of", end=" "
+    )
+    print(f"{options.repeats}:")
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        print(f"{name:<26} {rate:8,.0f} pictures/s {rate / base:7.1%}  {sorted(map(int, found))}")
+
+
+if __name__ == "__main__":
+    main()
