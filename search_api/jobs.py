@@ -142,7 +142,7 @@ class JobRunner:
         try:
             result = work(report, stopped)
         except CancelledError as error:
-            self._change(job_id, state="cancelled", error=str(error), finished=time.time())
+            job = self._change(job_id, state="cancelled", error=str(error), finished=time.time())
         except Exception as error:
             log.exception("job %s failed", job_id)
             job = self._change(job_id, state="failed", error=str(error), finished=time.time())

@@ -40,9 +40,11 @@ def shelve(var: Path, bundle: Path, digest: str) -> Path:
     temporary = folder.with_name(f".tmp-{match[1]}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        shutil.copytree(bundle, temporary)
-        for path in temporary.iterdir():
-            fsync_file(path)
+        temporary.mkdir()
+        for path in bundle.iterdir():
+            # Not what a runtime made of the network and keeps beside it: it may be written now.
+            if path.is_file() and not path.name.startswith("."):
+                fsync_file(Path(shutil.copy2(path, temporary)))
         fsync_folder(temporary)
         temporary.rename(folder)
     except BaseException:

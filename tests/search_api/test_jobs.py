@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from search_api.ingest import CancelledError
 from search_api.jobs import Job, JobRunner, JobRunningError
 
 
@@ -45,6 +46,22 @@ def test_failure_keeps_the_reason() -> None:
 
     job = finished(runner, runner.start("fail", work).id)
     assert (job.state, job.error, job.result) == ("failed", "the disk is full", None)
+
+
+def test_each_job_is_observed_as_it_starts_and_as_it_ends() -> None:
+    seen: list[tuple[str, bool]] = []
+    runner = JobRunner(lambda job: seen.append((job.state, job.finished is not None)))
+
+    def cancelled(report, stop):
+        while not stop():
+            time.sleep(0.001)
+        raise CancelledError("stopped after 1 of 2 pictures")
+
+    job = runner.start("cancelled", cancelled)
+    runner.cancel(job.id)
+    finished(runner, job.id)
+    runner.stop()
+    assert seen == [("running", False), ("cancelled", True)]
 
 
 def test_one_at_a_time_and_stop() -> None:

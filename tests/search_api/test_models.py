@@ -58,7 +58,10 @@ def store(folder: Path, tmp_path: Path) -> SearchEngine:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "bundle.json").write_text("{}")
-    assert shelve(engine.var, bundle, OTHER) == model_folder(engine.var, OTHER)
+    (bundle / ".export" / "network").mkdir(parents=True)
+    kept = shelve(engine.var, bundle, OTHER)
+    assert kept == model_folder(engine.var, OTHER)
+    assert [path.name for path in kept.iterdir()] == ["bundle.json"]
     return engine
 
 
