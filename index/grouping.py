@@ -52,12 +52,13 @@ def members(entries: Mapping[int, Mapping[str, Any]], key: str) -> Members:
     A list puts its picture into the group of each element; pictures without the field, or with
     null or an object there, are in none. ``true`` is not 1, but 1 is 1.0, as in filters.
     """
-    found: dict[tuple[str, Scalar], set[int]] = {}
+    found: dict[tuple[str, Scalar], list[int]] = {}
     for entry_id, entry in entries.items():
         for value in scalars_of(entry, key):
-            found.setdefault(order_of(value), set()).add(entry_id)
+            found.setdefault(order_of(value), []).append(entry_id)
     words = sorted(found)
-    ids = [np.sort(np.fromiter(found[word], np.int64)) for word in words]
+    # A list may hold a value twice.
+    ids = [np.unique(np.array(found[word], np.int64)) for word in words]
     empty = np.empty(0, np.int64)
     return Members(
         tuple(value for _, value in words),

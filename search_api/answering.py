@@ -13,6 +13,7 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB
 from index.catalogue import Catalogue, Entry, ModelChangedError
 from index.filters import Filter
+from index.grouping import Members
 from index.neighbours import IdsLike, Neighbours, Searchable, UnknownIdError, Vectors
 from index.ranking import vote
 from index.served import ServedIndex, Serving
@@ -135,10 +136,18 @@ class Answering:
             state = self._served.current()
             if model not in (None, state.manifest.model_digest):
                 raise ModelChangedError(f"{state.manifest.model_digest} answers now, not {model}")
-            # One scan at a time, on all threads: scans that compete are slower for everybody.
             try:
-                with everyone("search"), self._searching:
-                    found = self._search(find, questions, state)
+                with everyone("search"):
+                    first = questions[0].page
+                    # Read before it is this request's turn to scan, as it takes longer than that.
+                    of = (
+                        None
+                        if first.group_by is None
+                        else self._catalogue.members(first.group_by, first.filter)
+                    )
+                    # One scan at a time, on all threads: those that compete are slower for all.
+                    with self._searching:
+                        found = self._search(find, questions, state, of)
                 with everyone("payload"):
                     entries = self._entries(found)
             except UnknownIdError:
@@ -154,7 +163,11 @@ class Answering:
         ]
 
     def _search(
-        self, find: Find, questions: Sequence[Question], state: Serving[PictureEncoder]
+        self,
+        find: Find,
+        questions: Sequence[Question],
+        state: Serving[PictureEncoder],
+        of: Members | None,
     ) -> list[Arranged]:
         pages = [question.page for question in questions]
         where = pages[0].filter
@@ -170,7 +183,7 @@ class Answering:
             page.cursor.check(request, state.manifest.model_digest, vectors)
             vectors = page.cursor.vectors
         search = partial(find, state.index, vectors)
-        return [arrange(search, state.index, self._catalogue, page, allowed)]
+        return [arrange(search, state.index, of, page, allowed)]
 
     def _nearest(
         self, index: Searchable, xq: Vectors, k: int, allowed: IdsLike | None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from index.catalogue import Catalogue
 from index.continuation import Place, Search, following, ranked
 from index.diversity import mmr
-from index.grouping import heads, nearest_of
+from index.grouping import Members, heads, nearest_of
 from index.neighbours import MAX_K, NO_ID, Ids, Scores, Searchable
 from index.payload import Scalar
 from search_api.results import Page
@@ -78,19 +77,19 @@ def plain(scores: Scores, ids: Ids, page: Page) -> Arranged:
 
 
 def arrange(
-    search: Search, index: Searchable, catalogue: Catalogue, page: Page, allowed: Ids | None
+    search: Search, index: Searchable, of: Members | None, page: Page, allowed: Ids | None
 ) -> Arranged:
     """A page that is not plain.
 
     Args:
         search: asks ``index`` for the neighbours of the one query.
         index: holds the vectors.
-        catalogue: holds the fields to group by.
+        of: which picture is in which group; None where the page is not in groups.
         page: what is wanted.
         allowed: ids that match the page's filter; None without one.
     """
-    if page.group_by is not None:
-        return _grouped(search, catalogue, page, page.group_by, allowed)
+    if of is not None:
+        return _grouped(search, of, page, allowed)
     if page.diversity is not None:
         return _varied(search, index, page, page.diversity, allowed)
     assert page.cursor is not None
@@ -128,10 +127,7 @@ def _varied(
     return Arranged(Picked.of(pool[order], ids[order], None), voters)
 
 
-def _grouped(
-    search: Search, catalogue: Catalogue, page: Page, key: str, allowed: Ids | None
-) -> Arranged:
-    of = catalogue.members(key, page.filter)
+def _grouped(search: Search, of: Members, page: Page, allowed: Ids | None) -> Arranged:
     before = () if page.cursor is None else page.cursor.groups or ()
     chosen: list[tuple[Scalar, Picked]] = []
     shown: list[Scalar] = []

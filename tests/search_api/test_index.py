@@ -51,6 +51,8 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
             "max_images": 256,
             "max_limit": 1000,
             "max_offset": 10_000,
+            "max_examples": 100,
+            "max_candidates": 2000,
         },
     }
 
@@ -206,7 +208,7 @@ def test_openapi_documents_every_operation(client: TestClient) -> None:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == 32
+    assert len(operations) == 34
     ids = [operation["operationId"] for _, _, operation in operations]
     assert len(set(ids)) == len(ids)
     for path, method, operation in operations:
