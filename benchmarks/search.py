@@ -1,7 +1,7 @@
 """Time of `/v1/search` by stage, over HTTP, against a running server.
 
     lookalike up &
-    python benchmarks/search.py --data ../shared --requests 300
+    python -m benchmarks.search --data ../shared --requests 300
 
 Prints the medians and the 99th percentiles, in milliseconds, of what the server reports for each
 stage and of the whole request as the client sees it, with the share of answers whose first
