@@ -29,7 +29,7 @@ KINDS = ("auto", "exact", "ivf", "hnsw", "rabitq")
 TARGET_RECALL = 0.999
 RECALL_K = 10
 
-_EXACT_BELOW = 20_000
+_EXACT_BELOW = 200_000
 _IVF_BELOW = 300_000
 _HELD_OUT = 256
 _TRAINING_PER_LIST = 64

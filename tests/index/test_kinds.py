@@ -105,8 +105,8 @@ def test_ties_put_the_smaller_id_first() -> None:
     ("count", "memory", "kind"),
     [
         (0, 2**34, "exact"),
-        (19_999, 2**34, "exact"),
-        (60_000, 2**34, "ivf"),
+        (199_999, 2**34, "exact"),
+        (200_000, 2**34, "ivf"),
         (10**6, 2**34, "hnsw"),
         (10**7, 2**34, "rabitq"),
         (60_000, 10**8, "rabitq"),
