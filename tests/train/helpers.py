@@ -11,7 +11,7 @@ from train.proxy import Proxy
 from train.recipe import Recipe
 from train.selection import Selection
 
-# A little of everything: two optimisers, dropout, two resolutions, hard pictures, a proxy, augmentation.
+# A little of everything: two optimisers, dropout, two resolutions, hard pictures, augmentation.
 QUICK = Recipe(
     name="test",
     widths=(24, 24, 24),
