@@ -43,7 +43,10 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
+        values = asdict(self)
+        if self.depth == 2:
+            del values["depth"]  # bundles older than this field keep their digest
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Architecture:
