@@ -33,6 +33,10 @@ class StoreBusyError(RuntimeError):
         self.job = job
 
 
+class EngineCannotError(Exception):
+    """The engine that keeps the store does not have what was asked for."""
+
+
 class StateGoneError(Exception):
     """What was searched has been replaced as a whole meanwhile; ask for the present state."""
 

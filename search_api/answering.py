@@ -24,6 +24,8 @@ from search_api.results import Group, Page, Point, Prediction, SearchResult
 from search_api.sampling import RecallSampler
 from search_api.stages import Stages, together
 
+_TRIES = 3
+
 
 @dataclass(frozen=True)
 class PictureQuery:
@@ -134,6 +136,7 @@ class Answering:
         """
         everyone = together([question.stages for question in questions])
         before: Serving[PictureEncoder] | None = None
+        tries = 0
         while True:
             state = self._served.current()
             if model not in (None, state.manifest.model_digest):
@@ -154,7 +157,8 @@ class Answering:
             except (UnknownIdError, StateGoneError):
                 # Pictures were deleted between the steps, or all was replaced; the next state is
                 # another.
-                if before is state:
+                tries += 1
+                if before is state or tries == _TRIES:
                     raise
                 before = state
                 continue

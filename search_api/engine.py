@@ -59,6 +59,7 @@ class SearchEngine:
         limits: PictureLimits = PictureLimits(),
         open_model: Callable[[Path], PictureEncoder] | None = None,
         open_store: OpenStore | None = None,
+        find_model: Callable[[str], Path | None] | None = None,
     ) -> None:
         """Open the store in ``var``, made if needed; call ``load`` or ``rebuild`` before searching.
 
@@ -70,6 +71,7 @@ class SearchEngine:
             open_model: opens another bundle, so that a change of model by any process can be
                 followed; without it this engine keeps to ``encoder``.
             open_store: opens the store, given what gives it models; None for the one in ``var``.
+            find_model: gives the folder of the bundle with a digest; None for those in ``var``.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -81,6 +83,7 @@ class SearchEngine:
         self.sampler = RecallSampler()
         self._first = encoder
         self._open_model = open_model
+        self._find_model = find_model or (lambda digest: model_folder(var, digest))
         self._opened: PictureEncoder | None = None
         var.mkdir(parents=True, exist_ok=True)
         self.store: Store[PictureEncoder] = (
@@ -108,7 +111,7 @@ class SearchEngine:
         for encoder in (self.encoder, self._first, self._opened):
             if encoder is not None and encoder.digest == digest:
                 return encoder
-        folder = model_folder(self.var, digest)
+        folder = None if self._open_model is None else self._find_model(digest)
         if folder is None or self._open_model is None:
             return None
         self._opened = self._open_model(folder)
