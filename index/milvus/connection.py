@@ -84,8 +84,8 @@ class Connection:
     the collection does not exist (any more).
     """
 
-    def __init__(self, settings: MilvusSettings) -> None:
-        """Connect.
+    def __init__(self, settings: MilvusSettings, connect_seconds: float = _READ_SECONDS) -> None:
+        """Connect, within so many seconds.
 
         Raises:
             IndexInputError: `pymilvus` is not installed.
@@ -107,7 +107,7 @@ class Connection:
         self._loading = threading.Lock()
         try:
             self._client: MilvusClient = pymilvus.MilvusClient(
-                uri=settings.uri, token=settings.token, timeout=_READ_SECONDS
+                uri=settings.uri, token=settings.token, timeout=connect_seconds
             )
         except Exception as error:
             raise MilvusUnavailableError(self._says(error)) from error
