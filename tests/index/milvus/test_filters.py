@@ -52,7 +52,7 @@ def filled(open_shared: Opener) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
     drawn = drawn[-(ROWS - len(EDGES)) :]
     drawn += [{"split": None, "label": "é", "payload": payload} for payload in EDGES]
     records = [
-        Record(f"{i}{r.get('source', '')}", r["split"], r["label"], r["payload"])
+        Record(f"{i}:{r.get('source', '')}", r["split"], r["label"], r["payload"])
         for i, r in enumerate(drawn)
     ]
     ids = np.array(store.catalogue.upsert(records, XB[: len(records)], "m"))
