@@ -119,8 +119,12 @@ class SearchEngine:
 
     @property
     def ready(self) -> bool:
-        """An index is loaded and can answer."""
-        return self.served.last is not None and self.served.available()
+        """An index is loaded."""
+        return self.served.last is not None
+
+    def available(self) -> bool:
+        """Whether a search can be answered now; asks what keeps the index, which may take long."""
+        return self.ready and self.served.available()
 
     @property
     def manifest(self) -> Manifest:

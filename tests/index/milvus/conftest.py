@@ -62,7 +62,12 @@ def opener(engine: str, request: pytest.FixtureRequest, folder: Path) -> Opener:
     from index.milvus.connection import MilvusSettings
     from index.milvus.store import MilvusStore
 
-    settings = MilvusSettings(uri_of(engine, request, folder), prefix=f"t{next(_numbers)}")
+    settings = MilvusSettings(
+        uri_of(engine, request, folder),
+        prefix=f"t{next(_numbers)}",
+        # A second a write in the real one; the test that kills it waits for each.
+        flush=engine == "lite",
+    )
 
     def open_store(model_of=lambda digest: digest, **more: Any) -> Any:
         more.setdefault("lease_seconds", 10.0)
