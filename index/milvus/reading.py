@@ -165,6 +165,10 @@ class MilvusReader:
         value = self._ledger.get(META, key)
         return None if value is None else str(value)
 
+    def usable(self) -> bool:
+        """Whether what is stored beside the pictures answers now."""
+        return self._ledger.usable()
+
     def check(self) -> str | None:
         """What is wrong, or None. Milvus keeps checksums of its own; see `MilvusStore.verify`."""
         return None
