@@ -13,6 +13,7 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB
 from index import archives, kinds, snapshots
 from index.blobs import Blobs
+from index.building import workspace
 from index.catalogue import Catalogue, Entry
 from index.served import ServedIndex
 from index.snapshots import Manifest, SnapshotError
@@ -146,14 +147,21 @@ class Builder:
         progress: Progress,
         cancelled: Callable[[], bool] = never,
     ) -> Manifest:
-        sequence, ids, xb = self.catalogue.snapshot_embeddings(encoder.digest)
-        progress("indexing", 0, len(ids))
-        index = kinds.build(ids, xb, encoder.dimension, self.kind())
-        if cancelled():
-            raise CancelledError("stopped before the new index was taken up; the old one serves on")
-        manifest = snapshots.publish(self.var, index, encoder.digest, sequence)
+        # The catalogue is read once, in pieces, and not held while the index is trained.
+        with workspace(self.var) as folder:
+            with self.catalogue.reading_embeddings(encoder.digest) as stored:
+                progress("indexing", 0, stored.count)
+                collected = kinds.collect(
+                    stored.pieces, stored.count, encoder.dimension, self.kind(), folder
+                )
+            index = kinds.build_collected(collected)
+            if cancelled():
+                raise CancelledError(
+                    "stopped before the new index was taken up; the old one serves on"
+                )
+            manifest = snapshots.publish(self.var, index, encoder.digest, stored.sequence)
         self.served.take_up(index, manifest)
-        progress("indexing", len(ids), len(ids))
+        progress("indexing", stored.count, stored.count)
         return manifest
 
     def _sweep(self) -> None:
