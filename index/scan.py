@@ -13,7 +13,7 @@ from index.neighbours import NO_ID, Ids, Neighbours, Scores, Vectors
 SPARE = 16
 TIE = 1e-6
 _ROWS_AT_ONCE = 65_536
-_CANDIDATES_AT_ONCE = 4096
+_CANDIDATES_AT_ONCE = 512
 BATCH = 4
 """From so many queries on a matrix product is faster than FAISS as it comes, which multiplies one
 pair of vectors after the other. (Its own threshold for matrix products counts other things than
@@ -52,8 +52,11 @@ def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours
         part = slice(start, start + step)
         # Rows ascend by id, so a stable sort leaves the smaller id first among equals.
         candidates = np.sort(rows[part], axis=1)
+        vectors = xb[np.maximum(candidates, 0)]
+        if rows.shape[1] >= 2 * (k + SPARE):
+            candidates, vectors = _likely(candidates, vectors, xq[part], k)
         # The sum is that of `cosine`, bit for bit, for all of these queries at once.
-        products = xb[np.maximum(candidates, 0)].astype(np.float64)
+        products = vectors.astype(np.float64)
         products *= xq[part, None, :]
         exact = products.sum(axis=2).astype(np.float32)
         exact[candidates < 0] = -np.inf
@@ -63,6 +66,25 @@ def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours
         scores[part, :columns] = np.take_along_axis(exact, best, axis=1)
         found[part, :columns] = np.where(chosen >= 0, ids[np.maximum(chosen, 0)], NO_ID)
     return Neighbours(scores, found)
+
+
+def _likely(candidates: Ids, vectors: Vectors, xq: Vectors, k: int) -> tuple[Ids, Vectors]:
+    """Those that may be among the best ``k`` by their scores in float32, in the same order.
+
+    All of them, where one that would be left out ties with the last one wanted.
+    """
+    rough = np.matmul(vectors, xq[:, :, None])[:, :, 0]
+    rough[candidates < 0] = -np.inf
+    keep = np.argpartition(-rough, k + SPARE - 1, axis=1)[:, : k + SPARE]
+    kept = -np.sort(-np.take_along_axis(rough, keep, axis=1), axis=1)
+    # Where fewer than k are valid both are -inf, and what is left out is none of them.
+    with np.errstate(invalid="ignore"):
+        apart = kept[:, k - 1] - kept[:, -1] > TIE
+    if not (apart | (kept[:, -1] == -np.inf)).all():
+        return candidates, vectors
+    keep = np.sort(keep, axis=1)
+    row = np.arange(len(keep))[:, None]
+    return candidates[row, keep], vectors[row, keep]
 
 
 def scan(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
