@@ -101,6 +101,8 @@ class Connection:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._error: type[Exception] = pymilvus.MilvusException
         self._down: tuple[float, str] | None = None
+        self.shaken = threading.Event()
+        """Set when Milvus was away, or has started anew, since somebody last cleared it."""
         self._loading = threading.Lock()
         try:
             self._client: MilvusClient = pymilvus.MilvusClient(
@@ -343,6 +345,9 @@ class Connection:
             message = self._says(error)
             if not isinstance(error, self._error) or not isinstance(_code(error), int):
                 self._down = (time.monotonic() + _REST_SECONDS, message)
+                self.shaken.set()
+            elif _code(error) == _NOT_LOADED:
+                self.shaken.set()
             raise MilvusUnavailableError(message) from error
         self._down = None
         return answer

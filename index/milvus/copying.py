@@ -73,7 +73,7 @@ def delete_gone(
     connection: Connection, ledger: Ledger, source: Generation, target: Generation, since: int
 ) -> int:
     """Delete from the target what was deleted from the source after ``since``."""
-    gone = sorted({int(value) for value in ledger.all(DELETED, since - MARGIN)})
+    gone = sorted({int(id_) for id_, _ in ledger.all(DELETED, since - MARGIN)})
     removed = 0
     for part in in_parts(gone, WINDOW):
         again = state_of(connection, source, part)

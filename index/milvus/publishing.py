@@ -110,7 +110,7 @@ class Publisher:
             with suppress(MilvusUnavailableError, StateGoneError):
                 self._abandon(fresh)
             raise
-        old = [str(value) for value in self._ledger.all(DELETED, before=began - 2 * MARGIN)]
+        old = [str(id_) for id_, _ in self._ledger.all(DELETED, before=began - 2 * MARGIN)]
         self._ledger.remove(DELETED, old)
         return ready
 

@@ -7,6 +7,7 @@ adds it, and no counter is shared.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy as np
 from index.catalogue import KEEP, Keep, ModelChangedError
 from index.filters import Filter
 from index.milvus.connection import WINDOW, Connection
-from index.milvus.copying import DELETED
+from index.milvus.copying import DELETED, state_of
 from index.milvus.expressions import listed
 from index.milvus.generations import Generation, Generations, now
 from index.milvus.lease import Lease
@@ -46,6 +47,8 @@ from index.neighbours import (
 from index.payload import Payload, check_payload, check_text
 from index.records import Entry, Record, optional_text, row_from_record
 from index.stores import StateGoneError
+
+log = logging.getLogger(__name__)
 
 
 class MilvusRecord(MilvusReader):
@@ -218,7 +221,7 @@ class MilvusRecord(MilvusReader):
             found = [entry_of(r) for r in self._rows(generation, part, ["id", "fields"])]
             sequence = now()
             # Noted before it is done: whoever copies the collection must learn of it.
-            self._ledger.put(DELETED, {str(e.id): e.id for e in found}, sequence)
+            self._ledger.put(DELETED, {str(e.id): [e.id, sequence] for e in found}, sequence)
             if remember:
                 sources = {e.source: e.source for e in found if e.origin == "corpus"}
                 self._ledger.put(FORGOTTEN, sources, sequence)
@@ -226,6 +229,33 @@ class MilvusRecord(MilvusReader):
             self._connection.delete(generation.name, [e.id for e in found])
             deleted += len(found)
         return deleted
+
+    def mend(self) -> int:
+        """Delete again what was deleted and is there all the same; return how many.
+
+        A server that was killed may come back without deletions that it had acknowledged, while
+        what was added is there; seen with 2.3.5. The ledger, whose rows are added, knows them.
+        """
+        gone = {int(id_): int(sequence) for id_, sequence in self._ledger.all(DELETED)}
+        generation = self._generations.current()
+        if generation is None or not gone:
+            return 0
+        if not self._back(generation, gone):
+            return 0
+        with self._turn():
+            generation = self._generations.current() or generation
+            back = self._back(generation, gone)
+            self._writing.check()
+            for part in in_parts(back, WINDOW):
+                self._connection.delete(generation.name, part)
+        if back:
+            log.warning("deleted %d pictures again, which Milvus had brought back", len(back))
+        return len(back)
+
+    def _back(self, generation: Generation, gone: dict[int, int]) -> list[int]:
+        """Those that are stored as they were before they were deleted."""
+        found = state_of(self._connection, generation, sorted(gone))
+        return [id_ for id_, (sequence, _) in found.items() if sequence < gone[id_]]
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

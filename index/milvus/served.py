@@ -12,7 +12,7 @@ from typing import Generic
 from index.manifest import Manifest
 from index.milvus.connection import Connection, MilvusUnavailableError
 from index.milvus.generations import Generation, Generations, now
-from index.milvus.reading import MilvusReader
+from index.milvus.record import MilvusRecord
 from index.milvus.search import MilvusIndex
 from index.neighbours import IdsLike, as_ids
 from index.records import Entry
@@ -27,7 +27,7 @@ class MilvusServed(Generic[Model]):
         self,
         connection: Connection,
         generations: Generations,
-        record: MilvusReader,
+        record: MilvusRecord,
         model_of: Callable[[str], Model | None],
     ) -> None:
         self._connection = connection
@@ -61,6 +61,7 @@ class MilvusServed(Generic[Model]):
                 "model with `lookalike index model BUNDLE --switch`"
             )
         self._connection.load(generation.name)
+        self._record.mend()
         serving = self._serving(generation)
         return serving.manifest, None
 
@@ -72,6 +73,14 @@ class MilvusServed(Generic[Model]):
             ModelMismatchError: this process does not have its model.
             MilvusUnavailableError: Milvus cannot answer.
         """
+        if self._connection.shaken.is_set():
+            # Cleared first: what happens from now on shakes it again.
+            self._connection.shaken.clear()
+            try:
+                self._record.mend()
+            except BaseException:
+                self._connection.shaken.set()
+                raise
         return self._serving(self._ready())
 
     def available(self) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from index.milvus.connection import Connection, MilvusSettings, MilvusUnavailableError, _shown
-from index.milvus.rows import MAX_FACTS, entry_of
+from index.milvus.copying import with_vector
+from index.milvus.rows import ALL, MAX_FACTS, entry_of
 from index.neighbours import IndexInputError
 from index.records import Record
 from index.stores import EngineCannotError
@@ -51,6 +52,17 @@ def test_each_trap(open_milvus: Opener) -> None:
     assert record.delete([ids[0], 77]) == 1
     assert record.delete([77]) == 0
     assert index.remove([ids[1], 78]) == 1
+
+    # A killed server may forget a deletion; what comes back is deleted again, once it is noticed.
+    (row,) = store._connection.query(generation.name, f"id == {ids[2]}", ALL, 1)
+    assert record.delete([ids[2]]) == 1
+    store._connection.upsert(generation.name, [with_vector(row, row["vector"], embedded=True)])
+    assert record.count() == 248
+    store._connection.shaken.set()
+    assert store.served.current().index.count() == 247
+    assert record.mend() == 0
+    assert record.upsert(records(3)[2:], XB[2:3], "m") == [ids[2]]
+    assert record.mend() == 0
 
     # A collection that is not loaded, as after a restart, is loaded by whoever asks.
     store._connection.release(generation.name)
