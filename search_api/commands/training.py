@@ -39,6 +39,9 @@ from train.report import model_card, write_report
 from train.shaping import Shaping, shape
 
 
+METRICS = "metrics.json"
+
+
 @click.command()
 @data_option
 @click.option(
@@ -160,7 +163,7 @@ def evaluate_command(
         )
     evaluation = _evaluate(model, dataset, out, others)
     if as_json:
-        print_json(evaluation.to_dict())
+        print_json(json.loads((out / METRICS).read_text()))
     else:
         click.echo(summary(evaluation))
 
@@ -276,7 +279,7 @@ def _evaluate(
         others[name] = search_of(Encoder(other), dataset)
     found = evaluation.to_dict() | {"beside": {n: asdict(q) for n, q in others.items()}}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(found, indent=2) + "\n")
+    (folder / METRICS).write_text(json.dumps(found, indent=2) + "\n")
     write_report(evaluation, dataset, model, folder / "report.html", others)
     return evaluation
 
