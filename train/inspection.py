@@ -13,7 +13,7 @@ from train.duplicates import near_duplicates
 from train.similarity import Numbers, Vectors, nearest
 
 NEIGHBOURS = 10
-AGREEING = 8
+AGREEING = 9
 """Of the neighbours, so many must carry another label before one is called a likely error."""
 TOP = 3
 """Probabilities listed of a mistake."""

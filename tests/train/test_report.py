@@ -239,7 +239,7 @@ def test_beside_others_on_the_whole_of_cifar10(
     html = written(dataclasses.replace(evaluation, pictures=10_000), colours(), cifar, tmp_path)
     assert "airbench96_faster" in html
     assert f"{evaluation.accuracy:.2%}, single view" in html
-    assert "raw pixels 0.144" in html
+    assert "raw pixels 14.4 %" in html
 
 
 def test_nothing_wrong_and_a_bundle_that_tells_nothing(
