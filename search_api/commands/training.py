@@ -38,7 +38,6 @@ from train.recipe import QUICK, Recipe, read_recipe
 from train.report import model_card, write_report
 from train.shaping import Shaping, shape
 
-
 METRICS = "metrics.json"
 
 
