@@ -17,12 +17,14 @@ class Architecture:
         classes: number of classes.
         widths: channels of the three stages of ``whitened-resnet``; the last is the dimension of
             the features. ``resnet18`` has its own (512) and ignores them.
+        depth: convolutions in each stage of ``whitened-resnet``, 2 or 3.
         dropout: share of the features dropped before the classifier while training, 0..1.
     """
 
     name: ArchitectureName = "whitened-resnet"
     classes: int = 10
     widths: tuple[int, int, int] = (64, 256, 256)
+    depth: int = 2
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -34,12 +36,17 @@ class Architecture:
             raise ValueError(f"classes is {self.classes}; a classifier needs at least 2")
         if len(self.widths) != 3 or min(self.widths) < 24:
             raise ValueError(f"widths is {self.widths}; expected three numbers of at least 24")
+        if self.depth not in (2, 3):
+            raise ValueError(f"depth is {self.depth}; expected 2 or 3 convolutions in each stage")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
+        values = asdict(self)
+        if self.depth == 2:
+            del values["depth"]  # bundles older than this field keep their digest
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Architecture:

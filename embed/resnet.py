@@ -20,24 +20,31 @@ class Output(NamedTuple):
 
 
 class Stage(nn.Module):
-    """Convolve, halve the resolution, then one residual convolution.
+    """Convolve, halve the resolution, then one or two residual convolutions.
 
     The pooling stands between convolution and normalisation, and the normalisations have a bias
     but no scale, both as in airbench94 (Jordan 2024, arXiv:2404.00498). The skip around the
-    second convolution is what makes this network residual (He et al. 2015, arXiv:1512.03385).
+    later convolutions is what makes this network residual (He et al. 2015, arXiv:1512.03385).
     """
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, depth: int) -> None:
         super().__init__()
         self.conv1 = _conv3x3(channels_in, channels_out)
         self.norm1 = _BiasNorm(channels_out)
         self.conv2 = _conv3x3(channels_out, channels_out)
         self.norm2 = _BiasNorm(channels_out)
+        self.deep = depth == 3
+        if self.deep:
+            self.conv3 = _conv3x3(channels_out, channels_out)
+            self.norm3 = _BiasNorm(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float ``(n, in, h, w)`` to ``(n, out, h // 2, w // 2)``."""
         x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        return F.gelu(x + self.norm2(self.conv2(x)))
+        y = self.norm2(self.conv2(x))
+        if self.deep:
+            y = self.norm3(self.conv3(F.gelu(y)))
+        return F.gelu(x + y)
 
 
 class WhitenedResNet(nn.Module):
@@ -53,7 +60,10 @@ class WhitenedResNet(nn.Module):
         w1, w2, w3 = architecture.widths
         self.stem = nn.Conv2d(3, 24, kernel_size=2)
         self.stem.weight.requires_grad = False
-        self.stages = nn.Sequential(Stage(24, w1), Stage(w1, w2), Stage(w2, w3))
+        depth = architecture.depth
+        self.stages = nn.Sequential(
+            Stage(24, w1, depth), Stage(w1, w2, depth), Stage(w2, w3, depth)
+        )
         self.dropout = nn.Dropout(architecture.dropout)
         self.head = nn.Linear(w3, architecture.classes, bias=False)
         with torch.no_grad():

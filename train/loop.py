@@ -6,12 +6,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from embed.architecture import Architecture
 from embed.bundle import Bundle
@@ -22,6 +23,7 @@ from train.augment import Augmenter
 from train.checkpoint import RECIPE, Epoch, Run, load_checkpoint, save_checkpoint, write_log
 from train.data import Dataset, Split
 from train.optimisers import make_optimisers, make_schedules
+from train.proxy import Chooser
 from train.recipe import Recipe
 
 Report = Callable[[Epoch], None]
@@ -64,22 +66,29 @@ def train(
     torch.manual_seed(recipe.seed)
     preprocess = _measure(data.train)
     architecture = Architecture(
-        recipe.architecture, len(data.classes), recipe.widths, recipe.dropout
+        recipe.architecture, len(data.classes), recipe.widths, recipe.depth, recipe.dropout
     )
-    network = build(architecture)
-    if isinstance(network, WhitenedResNet):
-        network.whiten(preprocess.normalise(data.train.pictures[:5000]))
-    network.to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sample = preprocess.normalise(data.train.pictures[:5000])
+    network = _fresh(architecture, sample, device)
     batch_size = fit_batch(recipe.batch_size, len(data.train))
-    optimisers = make_optimisers(network, recipe, batch_size)
+    step_size = recipe.proxy.kept(batch_size)
+    optimisers = make_optimisers(network, recipe, step_size)
     schedules = make_schedules(optimisers, recipe)
+    stateful: list[Any] = list(optimisers)
+    chooser = None
+    if step_size < batch_size:
+        small = replace(architecture, widths=recipe.proxy.widths, depth=2)
+        proxy = _fresh(small, sample, device)
+        theirs = make_optimisers(proxy, recipe, step_size)
+        schedules += make_schedules(theirs, recipe)
+        chooser = Chooser(recipe.proxy, proxy, theirs, recipe.label_smoothing)
+        stateful.append(chooser)
     augmenter = Augmenter(data.train.pictures.to(device), recipe.augment, recipe.seed)
     labels = data.train.labels.to(device)
 
     run = Run(recipe, folder, losses=torch.full((len(data.train),), math.inf))
     if resume:
-        load_checkpoint(run, network, optimisers)
+        load_checkpoint(run, network, stateful)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
@@ -97,6 +106,7 @@ def train(
             total = len(order) // size  # an incomplete last batch is left out
             batches = iter(order[: total * size].split(size))  # type: ignore[no-untyped-call]
             network.train()
+            seen: list[Tensor] = []
             for step, index in enumerate(steps(batches, epoch, total)):
                 for schedule in schedules:
                     schedule.step(epoch + step / total)
@@ -105,6 +115,9 @@ def train(
                     side = recipe.low_resolution
                     x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
                 x = preprocess.normalise(x)
+                if chooser:
+                    rows = chooser.hardest(x, labels[index], step)
+                    x, index = x[rows], index[rows.cpu()]
                 with torch.autocast(device.type, torch.bfloat16):
                     logits = network(x).logits
                 losses = F.cross_entropy(
@@ -117,18 +130,19 @@ def train(
                 for optimiser in optimisers:
                     optimiser.step()
                 network.zero_grad()
-                run.losses[index] = losses.detach().cpu()
+                seen.append(losses.detach().cpu())
+                run.losses[index] = seen[-1]
             logits = predict(network, preprocess, data.validation.pictures)
             done = Epoch(
                 epoch,
-                train_loss=float(run.losses[order[: total * size]].mean()),
+                train_loss=float(torch.cat(seen).mean()),
                 validation_loss=float(F.cross_entropy(logits, data.validation.labels)),
                 validation_accuracy=_accuracy(logits, data.validation.labels),
                 lr=schedules[0].last_lr,
                 seconds=before + time.monotonic() - started,
             )
             _record(run, done, network)
-            save_checkpoint(run, network, optimisers)
+            save_checkpoint(run, network, stateful)
             write_log(run)
             for name, value in asdict(done).items():
                 board.add_scalar(name, value, epoch)
@@ -157,6 +171,16 @@ def train(
             **made_by,
         },
     )
+
+
+def _fresh(architecture: Architecture, sample: Tensor, device: torch.device) -> nn.Module:
+    """A network to train, its first layer fitted to a sample of normalised pictures."""
+    network = build(architecture)
+    if isinstance(network, WhitenedResNet):
+        network.whiten(sample)
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def fit_batch(wanted: int, pictures: int) -> int:

@@ -43,7 +43,7 @@ from train.report import model_card, write_report
     "recipe_name",
     default="quick",
     show_default=True,
-    help="Name of a recipe (quick, resnet18), or a JSON file with one.",
+    help="Name of a recipe (quick, best, resnet18), or a JSON file with one.",
 )
 @click.option("--print-recipe", is_flag=True, help="Print the recipe as JSON, to edit, and stop.")
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")

@@ -125,6 +125,7 @@ def test_architecture_round_trip() -> None:
         ({"classes": 1}, "classes is 1; a classifier needs at least 2"),
         ({"widths": (24, 24)}, r"widths is \(24, 24\); expected three numbers of at least 24"),
         ({"widths": (24, 8, 24)}, "expected three numbers of at least 24"),
+        ({"depth": 4}, "depth is 4; expected 2 or 3"),
         ({"dropout": 1.0}, "dropout is 1.0; expected 0 <= dropout < 1"),
     ],
 )
@@ -134,5 +135,5 @@ def test_bad_architectures(values: dict[str, object], message: str) -> None:
 
 
 def test_unknown_fields_are_refused() -> None:
-    with pytest.raises(TypeError, match="depth"):
-        Architecture.from_dict({**SMALL.to_dict(), "depth": 3})
+    with pytest.raises(TypeError, match="height"):
+        Architecture.from_dict({**SMALL.to_dict(), "height": 3})

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from train.augment import Augment
 from train.data import Dataset, Split
+from train.proxy import Proxy
 from train.recipe import Recipe
 from train.selection import Selection
 
@@ -24,6 +25,7 @@ QUICK = Recipe(
     warmup=0.0,
     augment=Augment(flip="alternating", translate=2, cutout=4),
     low_share=0.34,
+    proxy=Proxy(keep=0.75, widths=(24, 24, 24), every=2),
     selection=Selection(hardest=0.5, others=0.2, first=0.34, last=0.17),
 )
 

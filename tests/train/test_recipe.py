@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from embed.architecture import Architecture
+from embed.resnet import build, count_flops
 from train.augment import Augment
-from train.recipe import QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
+from train.recipe import BEST, QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
 from train.selection import Selection
 
 
@@ -16,9 +18,16 @@ def test_round_trip_through_json(recipe: Recipe) -> None:
 
 
 def test_named_recipes() -> None:
-    assert RECIPES == {"quick": QUICK, "resnet18": RESNET18}
+    assert RECIPES == {"quick": QUICK, "best": BEST, "resnet18": RESNET18}
     assert read_recipe("quick") is QUICK
     assert RESNET18.architecture == "resnet18"
+
+
+def test_the_best_network_keeps_within_its_limits() -> None:
+    architecture = Architecture(widths=BEST.widths, depth=BEST.depth)
+    parameters = sum(p.numel() for p in build(architecture).parameters())
+    assert 7.9e6 < parameters < 8.3e6  # fp16 in a file under 16 MiB
+    assert 0.8e9 < count_flops(architecture) < 1.0e9
 
 
 def test_missing_fields_take_their_defaults() -> None:
@@ -82,7 +91,9 @@ def test_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"'slow' is neither a recipe \(quick, resnet18\) nor"):
+    with pytest.raises(
+        RecipeError, match=r"'slow' is neither a recipe \(quick, best, resnet18\) nor"
+    ):
         read_recipe("slow")
     path = tmp_path / "mine.json"
     path.write_text("{")
