@@ -1,4 +1,4 @@
-"""Where pictures come from: CIFAR-10, a folder of pictures, or the rendered sample."""
+"""Where pictures come from: CIFAR-10, a folder or table of pictures, or the rendered sample."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embed import cifar10_groups, scenes
 from embed.array_cache import Splits, through
+from embed.label_table import TableError, read_table
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
@@ -151,7 +152,9 @@ class FolderCorpus:
             CorpusError: ``root`` is not a folder.
         """
         if not root.is_dir():
-            raise CorpusError(f"{root} is not a folder; expected a folder of pictures")
+            raise CorpusError(
+                f"{root} is not a folder; expected a folder of pictures, or a CSV table of them"
+            )
         self.root = root.resolve()
         self.limits = limits
         self.name = str(root)
@@ -204,6 +207,32 @@ class FolderCorpus:
         split = SPLITS.get(folders[0].lower()) if folders else None
         label = folders[1:2] if split else folders[:1]
         return Item(relative.as_posix(), split, label[0] if label else None)
+
+
+class TableCorpus(FolderCorpus):
+    """Pictures named by a CSV table that lies in their folder; ``embed.label_table`` reads it.
+
+    Files of the folder that the table does not name are not part of the corpus.
+    """
+
+    def __init__(self, table: Path, limits: PictureLimits = PictureLimits()) -> None:
+        """Describe the table; it is read whenever ``items`` is."""
+        super().__init__(table.parent, limits)
+        self.table = table
+        self.name = str(table)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All pictures of the table, by its lines.
+
+        Raises:
+            CorpusError: the table cannot be used; the line is named.
+        """
+        try:
+            rows = read_table(self.table, SPLITS)
+        except TableError as error:
+            raise CorpusError(str(error)) from error
+        return tuple(Item(row.file, row.split, row.label) for row in rows)
 
 
 def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
@@ -282,12 +311,14 @@ def open_corpus(root: Path, limits: PictureLimits = PictureLimits()) -> Corpus:
     """The corpus in ``root``: CIFAR-10 if its folder is there, else a folder of pictures.
 
     Args:
-        root: the folder.
+        root: the folder, or a CSV table of pictures.
         limits: bounds of each picture of a folder.
 
     Raises:
-        CorpusError: ``root`` is not a folder.
+        CorpusError: ``root`` is neither.
     """
+    if root.suffix.lower() == ".csv" and root.is_file():
+        return TableCorpus(root, limits)
     if (root / CIFAR10_FOLDER).is_dir():
         return cifar10(root)
     return FolderCorpus(root, limits)

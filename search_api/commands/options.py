@@ -21,10 +21,11 @@ _DEFAULTS = Settings()
 
 data_option = click.option(
     "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     envvar="LOOKALIKE_DATA",
     show_envvar=True,
-    help="Folder with CIFAR-10 or with pictures of your own, one sub-folder a class."
+    help="Folder with CIFAR-10 or with pictures of your own, one sub-folder a class; or a CSV table"
+    " of pictures with the columns file, label and, if wanted, split."
     " Default: look for CIFAR-10 in ../shared and ./data, else download it.",
 )
 var_option = click.option(

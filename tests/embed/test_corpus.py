@@ -15,6 +15,7 @@ from embed.corpus import (
     CorpusError,
     FolderCorpus,
     Item,
+    TableCorpus,
     cifar10,
     find_corpus,
     open_corpus,
@@ -110,8 +111,25 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 def test_not_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none", put(tmp_path / "file.png")):
-        with pytest.raises(CorpusError, match="is not a folder; expected a folder of pictures"):
+        with pytest.raises(CorpusError, match="is not a folder; expected a folder of pictures, or"):
             open_corpus(path)
+
+
+def test_a_table_names_pictures_labels_and_splits(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", encode_png(noise(5, 9)))
+    put(tmp_path / "not-in-the-table.png")
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,split\na.png,cat,Valid\ngone.png,dog,\n")
+    corpus = open_corpus(table)
+    assert isinstance(corpus, TableCorpus)
+    assert corpus.name == str(table)
+    assert corpus.items == (Item("a.png", "val", "cat"), Item("gone.png", None, "dog"))
+    assert np.array_equal(corpus.read("a.png"), noise(5, 9))
+    with pytest.raises(CorpusError, match=r"gone\.png cannot be read: No such file"):
+        corpus.read("gone.png")
+    table.write_text("file,label\na.png,cat,extra\n")
+    with pytest.raises(CorpusError, match=r"labels\.csv, line 2: 3 fields; expected 2"):
+        _ = corpus.items
 
 
 def test_sample_counts_labels_and_splits() -> None:
