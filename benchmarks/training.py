@@ -1,0 +1,148 @@
+"""Time and FLOPs to accuracy of a recipe, beside airbench94_muon on the same machine.
+
+    git clone https://github.com/KellerJordan/cifar10-airbench
+    python -m benchmarks.training --anchor cifar10-airbench/airbench94_muon.py --seeds 0 1 2
+
+Each run is a process of its own, one after another, ours and the anchor's in turn, so that a
+machine that slows down slows both. Ours counts from the first step to the last, validation and
+checkpoints included; the anchor's clock leaves its evaluations out. Accuracies are of the test
+set, one view; the anchor's with its test-time augmentation stands beside it. The anchor runs
+twice: as it is, and with our settings of the process (`train/environment.py`).
+Finished runs are kept in `--out` and are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from embed.architecture import Architecture
+from embed.resnet import count_flops
+from train.recipe import Recipe, read_recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared"))
+    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--anchor", type=Path, help="airbench94_muon.py; left out: ours alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--anchor-runs", type=int, default=1, help="runs of the anchor of each kind"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    recipe = read_recipe(options.recipe)
+    results: dict[str, list[dict[str, Any]]] = {recipe.name: []}
+    if options.anchor:
+        results |= {"airbench94_muon": [], "airbench94_muon, same process settings": []}
+    for number, seed in enumerate(options.seeds):
+        results[recipe.name].append(_kept(options.out, recipe.name, seed, ours, options, seed))
+        if options.anchor and number < options.anchor_runs:
+            for name, prepared in zip(list(results)[1:], (False, True), strict=True):
+                results[name].append(
+                    _kept(options.out, name, seed, anchor, options, seed, prepared)
+                )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{'':40} {'n':>2} {'test accuracy':>22} {'minutes':>8} {'PFLOP':>6}")
+    for name, runs in results.items():
+        if runs:
+            _print(name, runs)
+    base = results.get("airbench94_muon")
+    if base:
+        ratio = _median(results[recipe.name], "seconds") / _median(base, "seconds")
+        print(f"{recipe.name} takes {ratio:.2f} of the time of airbench94_muon")
+
+
+def ours(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One run of the recipe by the command line, as a user starts it."""
+    folder = options.out / f"{options.recipe}-{seed}"
+    command = [sys.executable, "-m", "search_api.cli", "train", "--json", "--data", options.data]
+    started = [*command, "--recipe", options.recipe, "--seed", str(seed), "--out", folder]
+    if (folder / "checkpoint.pt").exists():
+        started = [*command[:-2], "--resume", folder]
+    finished = subprocess.run(started, check=True, stdout=subprocess.PIPE, text=True)
+    history = (folder / "log.csv").read_text().splitlines()
+    recipe = read_recipe(str(folder / "recipe.json"))
+    return {
+        "accuracy": json.loads(finished.stdout)["accuracy"],
+        "seconds": float(history[-1].split(",")[-1]),
+        "pflop": recipe_pflop(recipe, pictures=50_000),
+    }
+
+
+def anchor(options: argparse.Namespace, seed: int, prepared: bool) -> dict[str, Any]:
+    """One run of the author's file."""
+    finished = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.peers.airbench",
+            options.anchor,
+            options.data,
+            str(seed),
+        ],
+        env=os.environ | {"PREPARED": "1" if prepared else "0"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return result
+
+
+def recipe_pflop(recipe: Recipe, pictures: int) -> float:
+    """FLOPs of a run on a training set of so many pictures, forward and backward as three forwards.
+
+    The proxy's own passes are counted; epochs that ``selection`` shortens are counted as whole.
+    """
+    trained = round(pictures * (1 - recipe.validation))
+    low = round(recipe.low_share * recipe.epochs)
+    total = 0.0
+    for size, epochs in ((recipe.low_resolution, low), (32, recipe.epochs - low)):
+        if not epochs:
+            continue
+        network = Architecture(recipe.architecture, widths=recipe.widths, depth=recipe.depth)
+        total += 3 * count_flops(network, size) * recipe.proxy.keep * trained * epochs
+        if recipe.proxy.keep < 1:
+            proxy = count_flops(Architecture(widths=recipe.proxy.widths), size)
+            total += proxy * (1 + 2 / recipe.proxy.every) * trained * epochs
+    return total / 1e15
+
+
+def _kept(out: Path, name: str, seed: int, run: Any, *arguments: Any) -> dict[str, Any]:
+    file = out / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
+    if not file.exists():
+        print(f"{name}, seed {seed} ...", file=sys.stderr, flush=True)
+        result = run(*arguments)
+        file.write_text(json.dumps(result))
+    kept: dict[str, Any] = json.loads(file.read_text())
+    return kept
+
+
+def _median(runs: list[dict[str, Any]], field: str) -> float:
+    return statistics.median(run[field] for run in runs)
+
+
+def _print(name: str, runs: list[dict[str, Any]]) -> None:
+    accuracies = [100 * run["accuracy"] for run in runs]
+    each = " ".join(f"{value:.2f}" for value in accuracies)
+    print(
+        f"{name:40} {len(runs):2} {statistics.mean(accuracies):6.2f} ({each})"
+        f" {_median(runs, 'seconds') / 60:8.1f} {_median(runs, 'pflop'):6.2f}"
+    )
+    if "augmented" in runs[0]:
+        mean = statistics.mean(100 * run["augmented"] for run in runs)
+        print(f"{'  with its test-time augmentation':43} {mean:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
