@@ -19,6 +19,8 @@ class Architecture:
             the features. ``resnet18`` has its own (512) and ignores them.
         depth: convolutions in each stage of ``whitened-resnet``, 2 or 3.
         dropout: share of the features dropped before the classifier while training, 0..1.
+        shrink: by how much ``whitened-resnet`` reduces the outputs of its first layer, each
+            direction, so that pictures larger than 32 pixels cost its stages no more.
     """
 
     name: ArchitectureName = "whitened-resnet"
@@ -26,6 +28,7 @@ class Architecture:
     widths: tuple[int, int, int] = (64, 256, 256)
     depth: int = 2
     dropout: float = 0.0
+    shrink: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in ("whitened-resnet", "resnet18"):
@@ -40,12 +43,16 @@ class Architecture:
             raise ValueError(f"depth is {self.depth}; expected 2 or 3 convolutions in each stage")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
+        if self.shrink < 1:
+            raise ValueError(f"shrink is {self.shrink}; expected a whole number from 1")
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
         values = asdict(self)
         if self.depth == 2:
             del values["depth"]  # bundles older than this field keep their digest
+        if self.shrink == 1:
+            del values["shrink"]  # likewise
         return values
 
     @staticmethod

@@ -69,14 +69,23 @@ class WhitenedResNet(nn.Module):
         with torch.no_grad():
             self.head.weight /= self.head.weight.std()
         self.dimension: int = w3
+        self.shrink = architecture.shrink
 
     def forward(self, x: Tensor) -> Output:
-        """Normalised pictures ``(n, 3, 32, 32)``; any size from 16 up works."""
+        """Normalised pictures ``(n, 3, 32, 32)``; any size from 16 times ``shrink`` up works."""
         x = F.gelu(self.stem(x))  # (n, 24, 31, 31)
+        if self.shrink > 1:
+            # The mean strength of each edge and colour nearby, not the picture made smaller:
+            # what is finer than a pixel of the result still counts.
+            x = F.avg_pool2d(x, self.shrink)
         x = self.stages(x)  # (n, w3, 3, 3)
         features = F.adaptive_max_pool2d(x, 1).flatten(1)  # (n, w3)
-        logits = self.head(self.dropout(features)) / self.dimension
-        return Output(logits, features)
+        return Output(self.classify(self.dropout(features)), features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features ``(n, dimension)`` to logits ``(n, classes)``."""
+        logits: Tensor = self.head(features) / self.dimension
+        return logits
 
     @torch.no_grad()
     def whiten(self, pictures: Tensor, eps: float = 5e-4) -> None:
@@ -116,7 +125,12 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> Output:
         """Normalised pictures ``(n, 3, h, w)``."""
         features = self.trunk(x)  # (n, 512)
-        return Output(self.head(self.dropout(features)), features)
+        return Output(self.classify(self.dropout(features)), features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features ``(n, 512)`` to logits ``(n, classes)``."""
+        logits: Tensor = self.head(features)
+        return logits
 
 
 def build(architecture: Architecture) -> WhitenedResNet | ResNet18:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 @dataclass(frozen=True)
 class Augment:
     """Random changes that keep a picture's class.
+
+    Pixels are those of a picture of 32 pixels; ``at`` gives the same for another size.
 
     Attributes:
         flip: mirror left to right: ``random`` half of the time, or ``alternating``, each picture
@@ -38,6 +40,13 @@ class Augment:
         for name in ("translate", "rotate", "brightness", "contrast", "cutout"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+
+    def at(self, size: int) -> Augment:
+        """What shifts and covers the same share of a picture of ``size`` pixels."""
+        scale = size / 32
+        return replace(
+            self, translate=round(self.translate * scale), cutout=round(self.cutout * scale)
+        )
 
 
 class Augmenter:

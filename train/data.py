@@ -17,16 +17,22 @@ from embed.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Split:
-    """``pictures`` uint8 ``(n, 3, size, size)`` and ``labels`` int64 ``(n,)``."""
+    """``pictures`` uint8 ``(n, 3, size, size)`` and ``labels`` int64 ``(n,)``.
+
+    ``groups`` int64 ``(n,)`` numbers a finer word for each picture, -1 where there is none; None
+    where the corpus has no such words.
+    """
 
     pictures: Tensor
     labels: Tensor
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor) -> Split:
-        return Split(self.pictures[index], self.labels[index])
+        groups = None if self.groups is None else self.groups[index]
+        return Split(self.pictures[index], self.labels[index], groups)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ def load_dataset(
     validation: float = 0.05,
     seed: int = 0,
     progress: Progress = lambda items: items,
+    test: float = 0.0,
 ) -> Dataset:
     """Read all labelled pictures of a corpus, scaled and cropped to ``(size, size)``.
 
@@ -67,6 +74,7 @@ def load_dataset(
             where the corpus has no validation split of its own.
         seed: decides which.
         progress: wraps the items to show progress, as tqdm does.
+        test: share held out for the test, likewise, 0..0.5; 0 for none.
 
     Raises:
         CorpusError: fewer than two classes, or a class with too few pictures to split.
@@ -91,19 +99,31 @@ def load_dataset(
 
     pictures: dict[str, list[RGB]] = {"train": [], "val": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    groups: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    words = {(item.label, item.tags[0]) for item in labelled if item.tags}
+    group_number = {word: i for i, word in enumerate(sorted(words, key=str))}
     # Decoding releases the interpreter's lock, so threads help.
     with ThreadPoolExecutor(max_workers=4) as pool:
         for item, picture in zip(labelled, pool.map(read, progress(labelled)), strict=True):
             if picture is not None and item.label is not None:
                 pictures[item.split or "train"].append(picture)
                 labels[item.split or "train"].append(number[item.label])
+                word = (item.label, item.tags[0]) if item.tags else None
+                groups[item.split or "train"].append(group_number[word] if word else -1)
 
     splits = {
-        name: _split(pictures[name], labels[name], size) for name in pictures if pictures[name]
+        # pop: of large pictures there should not be two copies longer than needed.
+        name: _split(pictures.pop(name), labels[name], groups[name] if words else None, size)
+        for name in labels
+        if labels[name]
     }
     train = splits.get("train")
     if train is None:
         raise CorpusError(f"{corpus.name} has no readable labelled training pictures")
+    tested = splits.get("test")
+    if tested is None and test > 0:
+        chosen = stratified(train.labels, test, seed)
+        train, tested = train[~chosen], train[chosen]
     held_out = splits.get("val")
     if held_out is None:
         chosen = stratified(train.labels, validation, seed)
@@ -115,7 +135,7 @@ def load_dataset(
             f"{corpus.name} has too few training pictures{f' of {few}' if few else ''};"
             " each class needs at least two"
         )
-    return Dataset(classes, train, held_out, splits.get("test"), skipped)
+    return Dataset(classes, train, held_out, tested, skipped)
 
 
 def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
@@ -138,7 +158,13 @@ def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
     return chosen
 
 
-def _split(pictures: Sequence[RGB], labels: Sequence[int], size: int) -> Split:
-    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+def _split(
+    pictures: Sequence[RGB], labels: Sequence[int], groups: Sequence[int] | None, size: int
+) -> Split:
+    stacked = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in pictures]))
     assert stacked.shape[2:] == (size, size)
-    return Split(stacked, torch.tensor(labels, dtype=torch.int64))
+    return Split(
+        stacked.contiguous(),
+        torch.tensor(labels, dtype=torch.int64),
+        None if groups is None else torch.tensor(groups, dtype=torch.int64),
+    )

@@ -22,6 +22,15 @@ from train import environment
 from train.augment import Augmenter
 from train.checkpoint import RECIPE, Epoch, Run, load_checkpoint, save_checkpoint, write_log
 from train.data import Dataset, Split
+from train.imbalance import class_weights
+from train.initial import (
+    adopt,
+    architecture_for,
+    in_batches,
+    preprocess_for,
+    read_init,
+    settle,
+)
 from train.optimisers import make_optimisers, make_schedules
 from train.proxy import Chooser
 from train.recipe import Recipe
@@ -64,12 +73,19 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made_by = environment.describe(device.type)
     torch.manual_seed(recipe.seed)
-    preprocess = _measure(data.train)
-    architecture = Architecture(
-        recipe.architecture, len(data.classes), recipe.widths, recipe.depth, recipe.dropout
+    init = read_init(recipe.init)
+    pixels, classes = data.train.pictures.shape[-1], len(data.classes)
+    preprocess = preprocess_for(init, pixels) if init else _measure(data.train)
+    architecture = (
+        architecture_for(init, pixels, classes, recipe.dropout)
+        if init
+        else _architecture(recipe, pixels, classes)
     )
-    sample = preprocess.normalise(data.train.pictures[:5000])
+    sample = preprocess.normalise(_some(data.train.pictures))
     network = _fresh(architecture, sample, device)
+    weights = class_weights(data.train.labels, classes, recipe.class_balance).to(device)
+    if init and not resume:
+        adopt(network, init, preprocess, data.train, weights, recipe.label_smoothing)
     batch_size = fit_batch(recipe.batch_size, len(data.train))
     step_size = recipe.proxy.kept(batch_size)
     optimisers = make_optimisers(network, recipe, step_size)
@@ -83,7 +99,8 @@ def train(
         schedules += make_schedules(theirs, recipe)
         chooser = Chooser(recipe.proxy, proxy, theirs, recipe.label_smoothing)
         stateful.append(chooser)
-    augmenter = Augmenter(data.train.pictures.to(device), recipe.augment, recipe.seed)
+    pictures = data.train.pictures.to(device)
+    augmenter = Augmenter(pictures, recipe.augment.at(pixels), recipe.seed)
     labels = data.train.labels.to(device)
 
     run = Run(recipe, folder, losses=torch.full((len(data.train),), math.inf))
@@ -112,7 +129,7 @@ def train(
                     schedule.step(epoch + step / total)
                 x = augmenter.batch(index, epoch, generator)
                 if low:
-                    side = recipe.low_resolution
+                    side = recipe.low_resolution * pixels // 32
                     x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
                 x = preprocess.normalise(x)
                 if chooser:
@@ -126,17 +143,21 @@ def train(
                     label_smoothing=recipe.label_smoothing,
                     reduction="none",
                 )
-                losses.mean().backward()  # type: ignore[no-untyped-call]
+                (losses * weights[labels[index]]).mean().backward()  # type: ignore[no-untyped-call]
                 for optimiser in optimisers:
                     optimiser.step()
                 network.zero_grad()
                 seen.append(losses.detach().cpu())
                 run.losses[index] = seen[-1]
+            if init:
+                settle(network, preprocess, data.train.pictures)
             logits = predict(network, preprocess, data.validation.pictures)
             done = Epoch(
                 epoch,
                 train_loss=float(torch.cat(seen).mean()),
-                validation_loss=float(F.cross_entropy(logits, data.validation.labels)),
+                validation_loss=float(
+                    F.cross_entropy(logits, data.validation.labels, weight=weights.cpu())
+                ),
                 validation_accuracy=_accuracy(logits, data.validation.labels),
                 lr=schedules[0].last_lr,
                 seconds=before + time.monotonic() - started,
@@ -148,15 +169,15 @@ def train(
                 board.add_scalar(name, value, epoch)
             report(done)
 
-    weights = {name: _as_stored(tensor) for name, tensor in run.best_weights.items()}
-    network.load_state_dict(weights)
+    kept = {name: _as_stored(tensor) for name, tensor in run.best_weights.items()}
+    network.load_state_dict(kept)
     logits = predict(network, preprocess, data.validation.pictures)
     best = run.history[run.best_epoch]
     return Bundle(
         architecture=architecture,
         preprocess=preprocess,
         classes=data.classes,
-        weights={name: tensor.numpy() for name, tensor in weights.items()},
+        weights={name: tensor.numpy() for name, tensor in kept.items()},
         temperature=fit_temperature(logits, data.validation.labels),
         metrics={
             "validation_accuracy": round(best.validation_accuracy, 4),
@@ -168,9 +189,31 @@ def train(
             "best_epoch": run.best_epoch,
             "epochs_run": len(run.history),
             "minutes": round(run.history[-1].seconds / 60, 2),
+            **({"init": init.digest} if init else {}),
             **made_by,
         },
     )
+
+
+def _architecture(recipe: Recipe, pixels: int, classes: int) -> Architecture:
+    whitened = recipe.architecture == "whitened-resnet"
+    return Architecture(
+        recipe.architecture,
+        classes,
+        recipe.widths,
+        recipe.depth,
+        recipe.dropout,
+        shrink=max(pixels // 32, 1) if whitened else 1,
+    )
+
+
+def _some(pictures: Tensor) -> Tensor:
+    """Enough to see what their patches look like: 5,000 of 32 pixels, fewer of larger ones.
+
+    From the whole set: a folder's pictures come class by class.
+    """
+    count = max(5000 * 32 * 32 // pictures.shape[-1] ** 2, 100)
+    return pictures[:: max(len(pictures) // count, 1)][:count]
 
 
 def _fresh(architecture: Architecture, sample: Tensor, device: torch.device) -> nn.Module:
@@ -200,7 +243,7 @@ def predict(network: torch.nn.Module, preprocess: Preprocess, pictures: Tensor) 
     with torch.autocast(device.type, torch.bfloat16):
         logits = [
             network(preprocess.normalise(batch.to(device))).logits.float().cpu()
-            for batch in pictures.split(500)  # type: ignore[no-untyped-call]
+            for batch in in_batches(pictures)
         ]
     network.train(was_training)
     return torch.cat(logits)
@@ -209,7 +252,9 @@ def predict(network: torch.nn.Module, preprocess: Preprocess, pictures: Tensor) 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that minimises the cross-entropy of ``logits / temperature``.
 
-    Guo et al. 2017 (arXiv:1706.04599). On validation data, never on what was trained on.
+    Guo et al. 2017 (arXiv:1706.04599). On validation data, never on what was trained on. Its
+    logarithm has a normal prior of deviation 1, which weighs as much as a few pictures: a dozen
+    that happen to be all right should not make a model certain of everything.
 
     Args:
         logits: float32 ``(n, classes)``.
@@ -221,11 +266,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = F.cross_entropy(logits / log_temperature.exp(), labels)
+        loss = loss + 0.5 * log_temperature.square() / len(labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    # A tiny validation split that is all correct has no finite optimum.
     return float(log_temperature.detach().exp().clamp(0.05, 20.0))
 
 

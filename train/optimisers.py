@@ -70,32 +70,49 @@ def make_optimisers(network: nn.Module, recipe: Recipe, batch_size: int) -> list
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     if recipe.optimiser == "muon":
         return _muon(named, recipe, batch_size)
+    old = recipe.lr * _old_rate(recipe)
     groups = [
-        {"params": [p for _, p in named if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": group, "weight_decay": decay, "lr": lr}
+        for group, decay, lr in (
+            ([p for n, p in named if p.ndim > 1 and not _fresh(n)], recipe.weight_decay, old),
+            ([p for n, p in named if p.ndim <= 1 and not _fresh(n)], 0.0, old),
+            ([p for n, p in named if p.ndim > 1 and _fresh(n)], recipe.weight_decay, recipe.lr),
+            ([p for n, p in named if p.ndim <= 1 and _fresh(n)], 0.0, recipe.lr),
+        )
+        if group
     ]
     if recipe.optimiser == "adamw":
         return [torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))]
     return [torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)]
 
 
+def _fresh(name: str) -> bool:
+    """Whether the parameter is new even where the others come from a trained model."""
+    return name.startswith("head")
+
+
+def _old_rate(recipe: Recipe) -> float:
+    return recipe.old_rate if recipe.init else 1.0
+
+
 def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) -> list[Optimizer]:
     # airbench94's rates are for a loss summed over the batch; ours is a mean, so its rates are
     # multiplied by the batch size. Its decay of 2e-6 an example and step is divided likewise.
     decay = 2e-6 * batch_size
+    old = _old_rate(recipe)
     bias_lr, head_lr = 0.053 * batch_size, 0.67 * batch_size
     filters = [p for _, p in named if p.ndim == 4]
     head = [p for name, p in named if name.startswith("head") and p.ndim == 2]
     biases = [p for _, p in named if p.ndim <= 1]
     rest = torch.optim.SGD(
         [
-            {"params": biases, "lr": bias_lr, "weight_decay": decay / bias_lr},
+            {"params": biases, "lr": bias_lr * old, "weight_decay": decay / bias_lr},
             {"params": head, "lr": head_lr, "weight_decay": decay / head_lr},
         ],
         momentum=0.85,
         nesterov=True,
     )
-    return [Muon(filters, recipe.lr, recipe.momentum), rest]
+    return [Muon(filters, recipe.lr * old, recipe.momentum), rest]
 
 
 class Schedule:

@@ -137,3 +137,17 @@ def test_bad_architectures(values: dict[str, object], message: str) -> None:
 def test_unknown_fields_are_refused() -> None:
     with pytest.raises(TypeError, match="height"):
         Architecture.from_dict({**SMALL.to_dict(), "height": 3})
+
+
+def test_shrinking_the_first_layer_keeps_the_cost() -> None:
+    def flops(size: int, shrink: int) -> int:
+        return count_flops(Architecture(shrink=shrink), size)
+
+    plain = flops(32, 1)
+    for size, shrink in ((64, 2), (128, 4), (224, 7)):
+        # What is added is the first layer on more pixels; 31 by 31 may become 32 by 32.
+        assert plain < flops(size, shrink) < 1.25 * plain
+    assert flops(64, 1) > 3.9 * plain
+    with torch.no_grad():
+        network = build(Architecture(classes=3, widths=(24, 24, 32), shrink=3)).eval()
+        assert network(inputs(2, 100)).logits.shape == (2, 3)

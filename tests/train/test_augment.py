@@ -137,3 +137,9 @@ def test_one_generator_one_batch() -> None:
 def test_bad_values(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Augment(**values)  # type: ignore[arg-type]
+
+
+def test_another_size_shifts_and_covers_the_same_share() -> None:
+    augment = Augment(translate=3, cutout=12, rotate=10, brightness=0.1)
+    assert augment.at(32) == augment
+    assert augment.at(112) == Augment(translate=10, cutout=42, rotate=10, brightness=0.1)

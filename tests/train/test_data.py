@@ -145,3 +145,39 @@ def test_split_takes_rows() -> None:
     assert len(part) == 2
     assert part.labels.tolist() == [5, 8]
     assert part.pictures.flatten().tolist() == [0, 3]
+
+
+def test_a_share_is_held_out_for_the_test() -> None:
+    data = load_dataset(array_corpus([0, 1, 2] * 20), validation=0.1, test=0.25)
+    assert data.test is not None
+    # A quarter of 20 of each class; then a tenth of the 15 that are left.
+    assert (len(data.train), len(data.validation), len(data.test)) == (39, 6, 15)
+    assert data.test.labels.bincount().tolist() == [5, 5, 5]
+    splits = (data.train, data.validation, data.test)
+    numbers = [n for split in splits for n in split.pictures[:, 0, 0, 0].tolist()]
+    assert sorted(numbers) == list(range(60))
+
+
+def test_a_test_split_of_its_own_is_kept(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{label}/{i}.png" for label in "ab" for i in range(10)))
+    put(tmp_path, "test/a/1.png", "test/b/1.png", shade=9)
+    data = load_dataset(FolderCorpus(tmp_path), test=0.5)
+    assert data.test is not None
+    assert len(data.test) == 2
+    assert (data.test.pictures == 9).all()
+
+
+def test_finer_words_are_numbered_within_their_class() -> None:
+    pictures = np.zeros((4, 32, 32, 3), np.uint8)
+    labels = np.array([0, 0, 1, 1])
+    corpus = ArrayCorpus(
+        "made",
+        ("cat", "dog"),
+        lambda: {"train": (pictures, labels), "val": (pictures, labels)},
+        tags=lambda splits: {"train": ["old", "", "old", "young"], "val": ["", "old", "", "old"]},
+    )
+    data = load_dataset(corpus)
+    assert data.train.groups is not None
+    assert data.train.groups.tolist() == [0, -1, 1, 2]
+    assert data.validation[torch.tensor([1, 3])].groups.tolist() == [0, 1]  # type: ignore[union-attr]
+    assert load_dataset(array_corpus([0, 1, 2] * 4)).train.groups is None

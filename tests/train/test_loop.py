@@ -274,10 +274,14 @@ def test_fit_temperature_recovers_a_known_one(temperature: float) -> None:
     assert fit_temperature(honest * temperature, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_fit_temperature_without_an_optimum_stays_in_bounds() -> None:
+def test_a_few_pictures_do_not_make_a_model_certain() -> None:
+    # Without the prior there is no optimum: the surer the better, or the less sure.
     logits = torch.eye(3) * 5
-    assert 0.05 <= fit_temperature(logits, torch.arange(3)) < 0.5
-    assert 5.0 < fit_temperature(logits, torch.tensor([1, 2, 0])) <= 20.0
+    assert 0.5 < fit_temperature(logits, torch.arange(3)) < 1.0
+    assert 2.0 < fit_temperature(logits, torch.tensor([1, 2, 0])) < 10.0
+    many = logits.repeat(1000, 1)
+    assert 0.05 <= fit_temperature(many, torch.arange(3).repeat(1000)) < 0.5
+    assert 10.0 < fit_temperature(many, torch.tensor([1, 2, 0]).repeat(1000)) <= 20.0
 
 
 def test_predict_leaves_the_mode_as_it_was(tiny_bundle: Bundle) -> None:

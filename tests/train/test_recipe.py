@@ -8,7 +8,7 @@ import pytest
 from embed.architecture import Architecture
 from embed.resnet import build, count_flops
 from train.augment import Augment
-from train.recipe import BEST, QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
+from train.recipe import BEST, FINETUNE, QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
 from train.selection import Selection
 
 
@@ -18,7 +18,7 @@ def test_round_trip_through_json(recipe: Recipe) -> None:
 
 
 def test_named_recipes() -> None:
-    assert RECIPES == {"quick": QUICK, "best": BEST, "resnet18": RESNET18}
+    assert RECIPES == {"quick": QUICK, "best": BEST, "finetune": FINETUNE, "resnet18": RESNET18}
     assert read_recipe("quick") is QUICK
     assert RESNET18.architecture == "resnet18"
 
@@ -65,6 +65,12 @@ def test_unknown_fields_are_named_with_those_expected() -> None:
         ("low_share", 1.0, "0 <= low_share < 1"),
         ("validation", 0.0, "0 < validation <= 0.5"),
         ("validation", 0.6, "0 < validation <= 0.5"),
+        ("size", 31, "32 to 224 pixels"),
+        ("size", 225, "32 to 224 pixels"),
+        ("test", 0.6, "0 <= test <= 0.5"),
+        ("class_balance", 1.0, "0 <= class_balance < 1"),
+        ("init", "", "none or a bundle"),
+        ("old_rate", 1.5, "0 <= old_rate <= 1"),
         ("patience", 0, "at least 1"),
         ("optimiser", "lion", "muon, sgd or adamw"),
         ("schedule", "step", "linear or cosine"),
@@ -92,7 +98,7 @@ def test_read_from_a_file(tmp_path: Path) -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"'slow' is neither a recipe \(quick, best, resnet18\) nor"
+        RecipeError, match=r"'slow' is neither a recipe \(quick, best, finetune, resnet18\) nor"
     ):
         read_recipe("slow")
     path = tmp_path / "mine.json"
