@@ -16,9 +16,12 @@ class Architecture:
         name: ``whitened-resnet`` (the default) or ``resnet18`` (torchvision's, CIFAR stem).
         classes: number of classes.
         widths: channels of the three stages of ``whitened-resnet``; the last is the dimension of
-            the features. ``resnet18`` has its own (512) and ignores them.
+            the last features. ``resnet18`` has its own (512) and ignores them.
         depth: convolutions in each stage of ``whitened-resnet``, 2 or 3.
         dropout: share of the features dropped before the classifier while training, 0..1.
+        likeness: dimensions of the features of ``whitened-resnet`` that keep what is alike inside
+            a class, from the pooled maps of all stages; as many more as classes tell the class.
+            0: the features are the last stage's pooled map.
     """
 
     name: ArchitectureName = "whitened-resnet"
@@ -26,6 +29,7 @@ class Architecture:
     widths: tuple[int, int, int] = (64, 256, 256)
     depth: int = 2
     dropout: float = 0.0
+    likeness: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in ("whitened-resnet", "resnet18"):
@@ -40,12 +44,18 @@ class Architecture:
             raise ValueError(f"depth is {self.depth}; expected 2 or 3 convolutions in each stage")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
+        if self.likeness < 0 or (self.likeness and self.name != "whitened-resnet"):
+            raise ValueError(
+                f"likeness is {self.likeness} for {self.name}; expected at least 0, and 0 for"
+                " resnet18"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
         values = asdict(self)
-        if self.depth == 2:
-            del values["depth"]  # bundles older than this field keep their digest
+        for name, old in (("depth", 2), ("likeness", 0)):
+            if values[name] == old:
+                del values[name]  # bundles older than the field keep their digest
         return values
 
     @staticmethod
