@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--recipe", default="finetune")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--old-rate", type=float)
     parser.add_argument("--per-class", type=int, help="at most so many to learn from")
     parser.add_argument("--only", nargs="*", help="names of variants, all if not given")
     args = parser.parse_args()
@@ -134,6 +135,8 @@ def main() -> None:
     recipe = dataclasses.replace(read_recipe(args.recipe), size=args.size)
     if args.epochs:
         recipe = dataclasses.replace(recipe, epochs=args.epochs)
+    if args.old_rate is not None:
+        recipe = dataclasses.replace(recipe, old_rate=args.old_rate)
     chosen = {k: v for k, v in variants(recipe).items() if not args.only or k in args.only}
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory() as folder:

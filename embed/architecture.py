@@ -16,11 +16,14 @@ class Architecture:
         name: ``whitened-resnet`` (the default) or ``resnet18`` (torchvision's, CIFAR stem).
         classes: number of classes.
         widths: channels of the three stages of ``whitened-resnet``; the last is the dimension of
-            the features. ``resnet18`` has its own (512) and ignores them.
+            the last features. ``resnet18`` has its own (512) and ignores them.
         depth: convolutions in each stage of ``whitened-resnet``, 2 or 3.
         dropout: share of the features dropped before the classifier while training, 0..1.
         shrink: by how much ``whitened-resnet`` reduces the outputs of its first layer, each
             direction, so that pictures larger than 32 pixels cost its stages no more.
+        likeness: dimensions of the features of ``whitened-resnet`` that keep what is alike inside
+            a class, from the pooled maps of all stages; as many more as classes tell the class.
+            0: the features are the last stage's pooled map.
     """
 
     name: ArchitectureName = "whitened-resnet"
@@ -29,6 +32,7 @@ class Architecture:
     depth: int = 2
     dropout: float = 0.0
     shrink: int = 1
+    likeness: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in ("whitened-resnet", "resnet18"):
@@ -45,14 +49,18 @@ class Architecture:
             raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
         if self.shrink < 1:
             raise ValueError(f"shrink is {self.shrink}; expected a whole number from 1")
+        if self.likeness < 0 or (self.likeness and self.name != "whitened-resnet"):
+            raise ValueError(
+                f"likeness is {self.likeness} for {self.name}; expected at least 0, and 0 for"
+                " resnet18"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
         values = asdict(self)
-        if self.depth == 2:
-            del values["depth"]  # bundles older than this field keep their digest
-        if self.shrink == 1:
-            del values["shrink"]  # likewise
+        for name, old in (("depth", 2), ("shrink", 1), ("likeness", 0)):
+            if values[name] == old:
+                del values[name]  # bundles older than the field keep their digest
         return values
 
     @staticmethod

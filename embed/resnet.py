@@ -65,27 +65,61 @@ class WhitenedResNet(nn.Module):
             Stage(24, w1, depth), Stage(w1, w2, depth), Stage(w2, w3, depth)
         )
         self.dropout = nn.Dropout(architecture.dropout)
-        self.head = nn.Linear(w3, architecture.classes, bias=False)
-        with torch.no_grad():
-            self.head.weight /= self.head.weight.std()
-        self.dimension: int = w3
+        self.compress: nn.Linear | None = None
+        self.likeness: nn.Linear | None = None
+        if architecture.likeness:
+            told = min(w3, architecture.classes)
+            self.compress = nn.Linear(w3, told)
+            self.likeness = nn.Linear(2 * (w1 + w2) + w3, architecture.likeness)
+            self.dimension: int = told + architecture.likeness
+            self.head = nn.Linear(self.dimension, architecture.classes)
+        else:
+            self.dimension = w3
+            self.head = nn.Linear(w3, architecture.classes, bias=False)
+            with torch.no_grad():
+                self.head.weight /= self.head.weight.std()
         self.shrink = architecture.shrink
 
     def forward(self, x: Tensor) -> Output:
         """Normalised pictures ``(n, 3, 32, 32)``; any size from 16 times ``shrink`` up works."""
+        if self.compress is None or self.likeness is None:
+            features = F.adaptive_max_pool2d(self._maps(x)[-1], 1).flatten(1)  # (n, w3)
+            return Output(self.classify(self.dropout(features)), features)
+        last, pooled = self.pooled(x)
+        likeness = F.normalize(self.likeness(pooled))
+        features = torch.cat([self.compress(last), likeness], 1)
+        return Output(self.classify(features), features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features ``(n, dimension)`` to logits ``(n, classes)``."""
+        logits: Tensor = self.head(features)
+        return logits / self.dimension if self.likeness is None else logits
+
+    def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What shaped features are made of.
+
+        Args:
+            x: normalised pictures ``(n, 3, 32, 32)``.
+
+        Returns:
+            the last map's maxima ``(n, w3)``, and the means of all maps with the maxima of the
+            first two ``(n, 2 * w1 + 2 * w2 + w3)``.
+        """
+        maps = self._maps(x)
+        means = [m.mean((2, 3)) for m in maps]
+        return maps[-1].amax((2, 3)), torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
         x = F.gelu(self.stem(x))  # (n, 24, 31, 31)
         if self.shrink > 1:
             # The mean strength of each edge and colour nearby, not the picture made smaller:
             # what is finer than a pixel of the result still counts.
             x = F.avg_pool2d(x, self.shrink)
-        x = self.stages(x)  # (n, w3, 3, 3)
-        features = F.adaptive_max_pool2d(x, 1).flatten(1)  # (n, w3)
-        return Output(self.classify(self.dropout(features)), features)
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Features ``(n, dimension)`` to logits ``(n, classes)``."""
-        logits: Tensor = self.head(features) / self.dimension
-        return logits
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps  # (n, w1, 15, 15), (n, w2, 7, 7), (n, w3, 3, 3)
 
     @torch.no_grad()
     def whiten(self, pictures: Tensor, eps: float = 5e-4) -> None:

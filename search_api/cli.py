@@ -19,6 +19,7 @@ _COMMANDS = {
     "add": ("search_api.commands.writing", "add", "Add pictures to the store."),
     "delete": ("search_api.commands.writing", "delete", "Delete pictures from the store."),
     "train": ("search_api.commands.training", "train", "Train a model."),
+    "shape": ("search_api.commands.shaping", "shape_command", "Shape a model's embedding."),
     "evaluate": ("search_api.commands.training", "evaluate_command", "Measure a model."),
 }
 

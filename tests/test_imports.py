@@ -39,7 +39,10 @@ def loaded(package: str, *left_out: str) -> set[str]:
         # Serving never imports train: only the commands that train do.
         (
             "search_api",
-            ("search_api.commands.training",),
+            (
+                "search_api.commands.training",
+                "search_api.commands.shaping",
+            ),
             {"embed", "index", "search_api"},
             {"torchvision", "tensorboard"},
         ),

@@ -17,6 +17,7 @@ from embed.preprocess import Preprocess
 from embed.resnet import ResNet18, WhitenedResNet
 from train.data import Split
 
+_REPLACED = ("head", "compress", "likeness")
 SETTLING = 2000
 """Pictures that the statistics of batch normalisation are taken from."""
 
@@ -35,13 +36,14 @@ def read_init(name: str | None) -> Bundle | None:
 def architecture_for(bundle: Bundle, size: int, classes: int, dropout: float) -> Architecture:
     """The bundle's network for ``classes`` other classes and pictures of ``size`` pixels.
 
-    Its stages get maps of about the size that they were trained with.
+    Its stages get maps of about the size that they were trained with. A shaped embedding is left
+    off: it is made after training.
     """
     old = bundle.architecture
     if old.name != "whitened-resnet":
         return replace(old, classes=classes, dropout=dropout)
     shrink = max(size * old.shrink // bundle.preprocess.input_size, 1)
-    return replace(old, classes=classes, dropout=dropout, shrink=shrink)
+    return replace(old, classes=classes, dropout=dropout, shrink=shrink, likeness=0)
 
 
 def preprocess_for(bundle: Bundle, size: int) -> Preprocess:
@@ -73,7 +75,7 @@ def adopt(
     """
     assert isinstance(network, WhitenedResNet | ResNet18)
     old = {name: torch.tensor(w) for name, w in bundle.weights.items()}
-    kept = {name: w for name, w in old.items() if not name.startswith("head.")}
+    kept = {name: w for name, w in old.items() if name.partition(".")[0] not in _REPLACED}
     network.load_state_dict({**network.state_dict(), **kept})
     settle(network, preprocess, train.pictures)
     features = features_of(network, preprocess, train.pictures)

@@ -12,6 +12,7 @@ from embed.architecture import ArchitectureName
 from train.augment import Augment
 from train.proxy import Proxy
 from train.selection import Selection
+from train.shaping import Shaping
 
 
 class RecipeError(ValueError):
@@ -48,6 +49,7 @@ class Recipe:
         low_share: share of the epochs, from the first on, that train at ``low_resolution``, 0..1.
         selection: which pictures the epochs in the middle of the run use.
         proxy: which pictures of a batch are trained on.
+        shaping: what is done to the embedding after training.
         validation: share of the training split held out to choose by, 0..0.5; used where the
             corpus has no validation split of its own.
         test: share held out for the one test at the end, 0..0.5; likewise.
@@ -82,6 +84,7 @@ class Recipe:
     low_share: float = 0.0
     selection: Selection = Selection()
     proxy: Proxy = Proxy()
+    shaping: Shaping = Shaping()
     validation: float = 0.05
     test: float = 0.0
     class_balance: float = 0.0
@@ -132,6 +135,8 @@ class Recipe:
                 values["augment"] = Augment(**values["augment"])
             if "selection" in values:
                 values["selection"] = Selection(**values["selection"])
+            if "shaping" in values:
+                values["shaping"] = Shaping(**values["shaping"])
             if "proxy" in values:
                 values["proxy"] = Proxy(**values["proxy"])
             if "widths" in values:
@@ -164,6 +169,7 @@ QUICK = Recipe(
     label_smoothing=0.2,
     augment=Augment(flip="alternating", translate=2),
     low_share=0.36,
+    shaping=Shaping(likeness=182),
     validation=0.02,
 )
 
@@ -186,6 +192,7 @@ BEST = Recipe(
     augment=Augment(flip="alternating", translate=4, cutout=12),
     low_share=0.34,
     proxy=Proxy(keep=0.5),
+    shaping=Shaping(likeness=182),
     validation=0.02,
 )
 

@@ -35,6 +35,7 @@ from train.initial import read_init
 from train.loop import train as run_training
 from train.recipe import QUICK, Recipe, read_recipe
 from train.report import model_card, write_report
+from train.shaping import Shaping, shape
 
 
 @click.command()
@@ -135,7 +136,7 @@ def evaluate_command(
       lookalike evaluate --out reports/shipped
     """
     model = Bundle.load(find_bundle(bundle, var))
-    dataset = _load(
+    dataset = load(
         find_corpus(data, say), model.preprocess.input_size, Recipe.from_dict(_recipe_of(model))
     )
     if dataset.classes != model.classes:
@@ -162,7 +163,7 @@ def _train(
     recipe: Recipe, corpus: Corpus, folder: Path, resume: bool, bundle: Path | None = None
 ) -> Evaluation:
     environment.prepare()
-    dataset = _load(corpus, recipe.size, recipe)
+    dataset = load(corpus, recipe.size, recipe)
     start = f"the model in {recipe.init}" if recipe.init else recipe.architecture
     start = "the model that ships" if recipe.init == "pretrained" else start
     say(
@@ -179,17 +180,39 @@ def _train(
     if dataset.skipped:
         say(f"{len(dataset.skipped):,} pictures could not be read; {folder}/skipped.json says why.")
         (folder / "skipped.json").write_text(json.dumps(dataset.skipped, indent=1) + "\n")
+    if recipe.shaping.likeness:
+        model.save(folder / "plain")  # for `lookalike shape` and comparisons
+        model = shaped(model, dataset, recipe.shaping, recipe.seed)
+    return evaluate_and_save(model, dataset, folder, bundle or folder / "bundle")
+
+
+def evaluate_and_save(model: Bundle, dataset: Dataset, folder: Path, target: Path) -> Evaluation:
+    """Measure the model; write the report to ``folder`` and the bundle to ``target``."""
     evaluation = _evaluate(model, dataset, folder)
     measured = {**model.metrics, **_headline(evaluation)}
     model = dataclasses.replace(model, metrics=measured)
-    target = bundle or folder / "bundle"
     model.save(target, model_card(model, evaluation))
     click.echo(summary(evaluation), err=True)
     say(f"\nModel: {target}   Report: {folder / 'report.html'}")
     return evaluation
 
 
-def _load(corpus: Corpus, size: int, recipe: Recipe) -> Dataset:
+def shaped(model: Bundle, dataset: Dataset, shaping: Shaping, seed: int) -> Bundle:
+    """``train.shaping.shape`` with a progress bar; the bundle's recipe says how."""
+
+    def shown(batches: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+        with progress_bar(total, "shaping", "batch", leave=False) as bar:
+            for batch in batches:
+                yield batch
+                bar.update()
+
+    model = shape(model, dataset.train.pictures, shaping, seed, shown)
+    recipe = {**_recipe_of(model), "shaping": dataclasses.asdict(shaping)}
+    return dataclasses.replace(model, training={**model.training, "recipe": recipe})
+
+
+def load(corpus: Corpus, size: int, recipe: Recipe) -> Dataset:
+    """``train.data.load_dataset`` with a progress bar."""
     with progress_bar(len(corpus.items), "reading", "picture", leave=False) as bar:
 
         def shown(items: Any) -> Iterator[Any]:

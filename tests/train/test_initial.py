@@ -24,6 +24,7 @@ from train.initial import (
     settle,
 )
 from train.loop import predict, train
+from train.shaping import Shaping, shape
 
 FROM_TINY = dataclasses.replace(QUICK, epochs=2, low_share=0.0, class_balance=0.9)
 
@@ -63,6 +64,19 @@ def test_the_stages_keep_about_the_size_of_their_maps(
     assert made == Architecture(classes=7, widths=(24, 24, 32), dropout=0.2, shrink=shrink)
     expected = dataclasses.replace(bundle.preprocess, input_size=size)
     assert preprocess_for(bundle, size) == expected
+
+
+def test_a_shaped_embedding_is_left_off(tiny_bundle: Bundle) -> None:
+    data = colours()
+    shaped = shape(tiny_bundle, data.train.pictures, Shaping(likeness=5, pictures=24))
+    made = architecture_for(shaped, 32, 3, 0.0)
+    assert made == tiny_bundle.architecture
+    network = build(made)
+    adopt(network, shaped, shaped.preprocess, data.train, torch.ones(3), 0.1)
+    assert torch.equal(
+        network.state_dict()["stages.2.conv2.weight"],
+        torch.tensor(tiny_bundle.weights["stages.2.conv2.weight"]),
+    )
 
 
 def test_resnet18_has_nothing_to_shrink(tiny_bundle: Bundle) -> None:

@@ -1,0 +1,57 @@
+"""`lookalike shape`: the embedding of a trained model made to keep what is alike inside a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from embed.bundle import Bundle
+from embed.corpus import find_corpus
+from search_api.commands.options import FOLDER, data_option, say
+from search_api.commands.training import evaluate_and_save, load, shaped
+from train.recipe import Recipe
+from train.shaping import Shaping
+
+
+@click.command(name="shape")
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@data_option
+@click.option(
+    "--likeness",
+    type=click.IntRange(1),
+    default=182,
+    show_default=True,
+    help="Dimensions for what is alike inside a class, added to one for each class.",
+)
+@click.option(
+    "--weight",
+    type=click.FloatRange(0, min_open=True),
+    default=Shaping.weight,
+    show_default=True,
+    help="How much these count, where the class counts 1.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures chosen.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run that is written.")
+def shape_command(
+    bundle: Path, data: Path | None, likeness: int, weight: float, seed: int, out: Path
+) -> None:
+    """Shape the embedding of a trained model.
+
+    BUNDLE is a model with plain features, such as `lookalike train` leaves in RUN/plain. The
+    predicted classes stay what they were; what is found becomes alike beyond the class. Recipes
+    that ask for it do this by themselves at the end.
+
+    \b
+    Example:
+      lookalike shape runs/best/plain --weight 1.0 --out runs/best-shaped
+    """
+    model = Bundle.load(bundle)
+    recipe = Recipe.from_dict(model.training.get("recipe", {}))
+    dataset = load(find_corpus(data, say), model.preprocess.input_size, recipe)
+    shaping = Shaping(likeness, weight)
+    try:
+        model = shaped(model, dataset, shaping, seed)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    evaluate_and_save(model, dataset, out, out / "bundle")

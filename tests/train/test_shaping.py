@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from embed.architecture import Architecture
+from embed.bundle import Bundle
+from embed.preprocess import Preprocess
+from embed.resnet import WhitenedResNet, build
+from tests.train.helpers import coloured
+from train.shaping import Shaping, discriminants, shape
+
+PICTURES = coloured(10).pictures
+
+
+@pytest.fixture(scope="module")
+def plain() -> Bundle:
+    torch.manual_seed(0)
+    architecture = Architecture(classes=3, widths=(24, 24, 32))
+    weights = {
+        name: (t.half().float() if t.is_floating_point() else t).numpy()
+        for name, t in build(architecture).state_dict().items()
+    }
+    return Bundle(architecture, Preprocess(), ("a", "b", "c"), weights)
+
+
+@pytest.fixture(scope="module")
+def shaped(plain: Bundle) -> Bundle:
+    return shape(plain, PICTURES, Shaping(likeness=12, weight=0.5))
+
+
+def outputs(bundle: Bundle) -> tuple[Tensor, Tensor]:
+    network = bundle.network()
+    with torch.no_grad():
+        logits, features = network(bundle.preprocess.normalise(PICTURES))
+    return logits, features
+
+
+def test_the_logits_stay(plain: Bundle, shaped: Bundle) -> None:
+    before, after = outputs(plain)[0], outputs(shaped)[0]
+    assert before.std() > 0.01
+    assert torch.allclose(before, after, atol=0.01 * float(before.abs().max()))
+
+
+def test_the_features_are_the_class_and_likeness_of_length_one(shaped: Bundle) -> None:
+    features = outputs(shaped)[1]
+    assert features.shape == (30, 3 + 12)
+    assert torch.allclose(features[:, 3:].norm(dim=1), torch.ones(30), atol=1e-3)
+    # Twice as long as the likeness, whose weight is a half; about, because the scale is taken
+    # from the pictures under bfloat16.
+    assert features[:, :3].norm(dim=1).mean() == pytest.approx(2.0, rel=0.1)
+
+
+def test_the_classifier_reads_the_class_part_only(shaped: Bundle) -> None:
+    network = shaped.network()
+    assert isinstance(network, WhitenedResNet)
+    assert network.head.weight[:, :3].abs().max() > 0
+    assert network.head.weight[:, 3:].abs().max() == 0
+
+
+def test_seeds_choose_pictures_and_copies(plain: Bundle, shaped: Bundle) -> None:
+    few = Shaping(likeness=12, weight=0.5, pictures=9)
+    one, same, other = (shape(plain, PICTURES, few, seed).digest for seed in (1, 1, 2))
+    assert one == same != other
+    assert shape(plain, PICTURES, Shaping(likeness=12, weight=0.5)).digest == shaped.digest
+
+
+def test_progress_sees_every_batch(plain: Bundle) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def progress(batches: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+        for batch in batches:
+            seen.append((len(batch), total))
+            yield batch
+
+    shape(plain, PICTURES, Shaping(likeness=4, pictures=20), progress=progress)
+    assert seen == [(140, 1)]  # 20 pictures and six copies of each
+
+
+def test_what_cannot_be_shaped_is_refused(plain: Bundle, shaped: Bundle) -> None:
+    with pytest.raises(ValueError, match="expected a whitened-resnet whose likeness is 0"):
+        shape(shaped, PICTURES, Shaping(likeness=4))
+    with pytest.raises(ValueError, match="dimensions is 200; expected at most 128"):
+        shape(plain, PICTURES, Shaping(likeness=200))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"likeness": -1}, "likeness is -1; expected at least 0"),
+        ({"weight": 0.0}, "weight is 0.0; expected a number above 0"),
+        ({"pictures": 1}, "pictures is 1; expected at least 2"),
+    ],
+)
+def test_bad_values(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Shaping(**values)
+
+
+def test_discriminants_find_what_copies_keep() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.randn(500, 1, generator=generator)
+    changed = torch.randn(4, 500, 1, generator=generator)
+    small = 0.1 * torch.randn(4, 500, 1, generator=generator)
+    # The third channel is the first one and what changes: only the difference tells pictures apart.
+    views = torch.cat([10 * changed + 3, small + kept + 5 * changed, 7 + 0 * changed], dim=2)
+    matrix, offset = discriminants(views, 2)
+    found = views @ matrix.T + offset
+    assert found[..., 0].std() == pytest.approx(1, abs=0.05)
+    assert abs(float(torch.corrcoef(torch.stack([found[0, :, 0], kept[:, 0]]))[0, 1])) > 0.98
+    # The second direction does not tell them apart, and is small beside the first.
+    assert found.mean(0)[:, 1].std() < 0.6
+    assert torch.isfinite(found).all()
+
+
+def test_a_bundle_keeps_how_it_was_shaped(shaped: Bundle, tmp_path: Any) -> None:
+    shaped.save(tmp_path)
+    loaded = Bundle.load(tmp_path)
+    assert loaded.digest == shaped.digest
+    assert loaded.architecture == dataclasses.replace(shaped.architecture, likeness=12)
+    assert torch.equal(outputs(loaded)[1], outputs(shaped)[1])

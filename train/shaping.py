@@ -1,0 +1,180 @@
+"""Shapes the layer that the classifier reads: the class in a few dimensions, likeness in the rest.
+
+A classifier's last features collapse each class towards a point (Papyan et al. 2020,
+arXiv:2008.08186), so that "similar" comes to mean "of the same class". The maps before them still
+hold colour, texture and pose. After training, the layer that the classifier reads is replaced by
+two parts side by side:
+
+- class: the last features in the directions that the classifier reads, of which there are as many
+  as classes. The others carry no evidence, only noise; logits stay what they were.
+- likeness: the stages' pooled maps, projected so that copies of a picture (cropped, turned,
+  brightened, compressed, mirrored) fall together and different pictures apart: linear discriminant
+  analysis with every picture a class of its own, as for whitening in image retrieval
+  (Mikolajczyk & Matas 2007, doi:10.1109/ICCV.2007.4408875; Radenovic et al. 2018,
+  arXiv:1711.02512). It has a closed form, and no label is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from embed.bundle import Bundle
+from embed.preprocess import Preprocess
+from embed.resnet import WhitenedResNet, build
+from train.similarity import altered_copies
+
+Progress = Callable[[Iterator[Tensor], int], Iterator[Tensor]]
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How the embedding is shaped after training.
+
+    Attributes:
+        likeness: dimensions for what is alike inside a class; 0: the last features as they are.
+        weight: length of the likeness part, where the class part's is 1 on average. More finds
+            altered copies better, less keeps the classes better apart.
+        pictures: training pictures, at most, that the likeness part is fitted to.
+    """
+
+    likeness: int = 0
+    weight: float = 0.85
+    pictures: int = 8_000
+
+    def __post_init__(self) -> None:
+        if self.likeness < 0:
+            raise ValueError(f"likeness is {self.likeness}; expected at least 0")
+        if not self.weight > 0:
+            raise ValueError(f"weight is {self.weight}; expected a number above 0")
+        if self.pictures < 2:
+            raise ValueError(f"pictures is {self.pictures}; expected at least 2")
+
+
+def shape(
+    bundle: Bundle,
+    pictures: Tensor,
+    shaping: Shaping,
+    seed: int = 0,
+    progress: Progress = lambda batches, total: batches,
+) -> Bundle:
+    """The same model with a shaped embedding; its logits change by rounding only.
+
+    Args:
+        bundle: a ``whitened-resnet`` with plain features.
+        pictures: its training pictures, uint8 ``(n, 3, size, size)``.
+        shaping: how.
+        seed: of the choice of pictures and of the copies.
+        progress: wraps the batches to show progress: (batches, number of batches).
+
+    Raises:
+        ValueError: another architecture, features that are shaped already, or more dimensions
+            asked for than there are pooled channels.
+    """
+    plain = bundle.network()
+    if not isinstance(plain, WhitenedResNet) or bundle.architecture.likeness:
+        raise ValueError(
+            f"the architecture is {bundle.architecture}; expected a whitened-resnet whose"
+            " likeness is 0"
+        )
+    generator = Generator().manual_seed(seed)
+    chosen = torch.randperm(len(pictures), generator=generator)[: shaping.pictures]
+    originals = pictures[chosen].permute(0, 2, 3, 1).numpy()
+    copies = [originals, *altered_copies(originals, seed).values()]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    plain.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    last, pooled = _pooled(plain, bundle.preprocess, copies, progress)
+    plain.cpu()
+
+    architecture = replace(bundle.architecture, likeness=shaping.likeness)
+    shaped = build(architecture)
+    assert isinstance(shaped, WhitenedResNet)
+    kept = {n: t for n, t in plain.state_dict().items() if not n.startswith("head.")}
+    shaped.load_state_dict(kept, strict=False)
+    assert shaped.compress is not None and shaped.likeness is not None
+    with torch.no_grad():
+        matrix, offset = discriminants(pooled, shaping.likeness)
+        shaped.likeness.weight.copy_(matrix)
+        shaped.likeness.bias.copy_(offset)
+        directions = torch.linalg.svd(plain.head.weight, full_matrices=False)[2]  # (c, w3)
+        seen = last[0] @ directions.T
+        mean = seen.mean(0)
+        # The network gives the likeness part length 1, so the class part carries the weight.
+        scale = (seen - mean).norm(dim=1).mean() * shaping.weight
+        shaped.compress.weight.copy_(directions / scale)
+        shaped.compress.bias.copy_(-mean / scale)
+        shaped.head.weight.zero_()
+        read = plain.head.weight @ directions.T / plain.dimension  # (classes, c)
+        shaped.head.weight[:, : len(directions)] = read * scale
+        shaped.head.bias.copy_(read @ mean)
+    return replace(
+        bundle,
+        architecture=architecture,
+        weights={
+            name: (t.half().float() if t.is_floating_point() else t).numpy()
+            for name, t in shaped.state_dict().items()
+        },
+    )
+
+
+def discriminants(views: Tensor, dimensions: int, shrink: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """The directions in which pictures differ from each other more than from their own copies.
+
+    Args:
+        views: float32 ``(copies, n, d)``: row ``i`` of each is the same picture.
+        dimensions: how many, at most ``d``.
+        shrink: of the covariance within pictures towards its mean variance, 0..1.
+
+    Returns:
+        matrix ``(dimensions, d)`` and offset ``(dimensions,)``: ``x @ matrix.T + offset`` has mean
+        zero and, over ``views``, variance one in each direction that tells pictures apart, less
+        in the others.
+
+    Raises:
+        ValueError: more dimensions than ``d``.
+    """
+    d = views.shape[-1]
+    if dimensions > d:
+        raise ValueError(f"dimensions is {dimensions}; expected at most {d}")
+    flat = views.reshape(-1, d)
+    mean = flat.mean(0)
+    deviation = flat.std(0).clamp(min=1e-6)
+    z = ((views - mean) / deviation).double()
+    inner = (z - z.mean(0)).reshape(-1, d)
+    within = inner.T @ inner / len(inner)
+    within = (1 - shrink) * within + shrink * within.trace() / d * torch.eye(d)
+    variances, axes = torch.linalg.eigh(within)
+    whiten = axes / variances.clamp(min=1e-12).sqrt()
+    centres = z.mean(0) @ whiten
+    between, turn = torch.linalg.eigh(centres.T @ centres / len(centres))
+    best = turn.flip(1)[:, :dimensions] / (1 + between.flip(0)[:dimensions].clamp(min=0)).sqrt()
+    matrix = (whiten @ best).T.float() / deviation
+    return matrix, -(matrix @ mean)
+
+
+@torch.no_grad()
+def _pooled(
+    network: WhitenedResNet,
+    preprocess: Preprocess,
+    copies: list[NDArray[np.uint8]],
+    progress: Progress,
+) -> tuple[Tensor, Tensor]:
+    """Last features and pooled maps of each copy, float32 ``(copies, n, ...)``."""
+    device = next(network.parameters()).device
+    network.eval()
+    stacked = torch.from_numpy(np.concatenate(copies)).permute(0, 3, 1, 2)
+    batches = stacked.split(500)  # type: ignore[no-untyped-call]
+    lasts, pools = [], []
+    for batch in progress(iter(batches), len(batches)):
+        x = preprocess.normalise(batch.to(device))
+        with torch.autocast(device.type, torch.bfloat16):
+            last, pooled = network.pooled(x)
+        lasts.append(last.float().cpu())
+        pools.append(pooled.float().cpu())
+    shaped = (len(copies), len(copies[0]), -1)
+    return torch.cat(lasts).view(shaped), torch.cat(pools).view(shaped)
