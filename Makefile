@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test torture torture-index check format openapi clean
+.PHONY: run test test-milvus torture torture-index check format openapi clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
@@ -18,6 +18,10 @@ torture: .venv/.dev
 torture-index: .venv/.dev
 	LOOKALIKE_TORTURE=full $(BIN)/python -m pytest tests/torture/index -m torture --timeout 3600
 
+# The store in Milvus alone: milvus-lite, and the real server, which is installed for it.
+test-milvus: .venv/.dev
+	$(BIN)/python -m pytest tests/index/milvus tests/search_api/test_milvus.py tests/torture/index/test_milvus_kill.py
+
 check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -32,7 +36,7 @@ openapi: .venv/.dev
 	$(BIN)/python -m search_api.openapi > docs/openapi.json
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .milvus-server build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from index.neighbours import MAX_K, NO_ID, Ids, IdsLike, Neighbours, Scores
+from index.neighbours import MAX_K, NO_ID, Ids, IdsLike, Neighbours, Scores, as_ids
 
 Search: TypeAlias = Callable[[int, IdsLike | None], Neighbours]
 """``search(k, allowed)``: one query's neighbours, scores and ids of shape (1, k)."""
@@ -38,13 +38,15 @@ def ranked(search: Search, k: int, allowed: IdsLike | None) -> tuple[Scores, Ids
     return scores[0][keep], ids[0][keep]
 
 
-def following(search: Search, k: int, allowed: Ids, place: Place, seen: int) -> tuple[Scores, Ids]:
+def following(
+    search: Search, k: int, allowed: IdsLike, place: Place, seen: int
+) -> tuple[Scores, Ids]:
     """The best ``k`` of what comes after ``place`` in the ranking of all ``allowed`` ids.
 
     Args:
         search: asks the index; exact for ``allowed`` ids.
         k: most neighbours to return.
-        allowed: the ids that may be answers, int64 (n,) ascending.
+        allowed: the ids that may be answers, ascending.
         place: where to go on.
         seen: about how many come before it; a wrong number costs time and nothing else.
 
@@ -61,5 +63,5 @@ def following(search: Search, k: int, allowed: Ids, place: Place, seen: int) -> 
             fetch = min(_GROWTH * fetch, MAX_K)
         else:
             # An index answers with no more at a time: leave out what is known to come before.
-            allowed = np.setdiff1d(allowed, ids[~after], assume_unique=True)
+            allowed = np.setdiff1d(as_ids(allowed), ids[~after], assume_unique=True)
             fetch = min(k + _SPARE, MAX_K)

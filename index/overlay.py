@@ -86,6 +86,10 @@ class Overlay:
         kept = np.setdiff1d(self._base.ids(), self._masked, assume_unique=True)
         return np.sort(np.concatenate((kept, self._delta.ids())))
 
+    def everything(self) -> Ids:
+        """All ids: a search among them is brute force's."""
+        return self.ids()
+
     def vectors(self, ids: IdsLike) -> Vectors:
         """Return a copy of the vectors, float32 (n, d), in the order given.
 

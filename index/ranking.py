@@ -87,11 +87,12 @@ class _Request:
         self.index = index
         self.k = k
         self._exclude = exclude
-        self._allowed = None if allowed is None else np.unique(as_ids(allowed, "allowed"))
+        self._allowed = allowed
 
     def candidates(self) -> Ids:
         """All ids that may be answers; some may not be stored."""
-        ids = self.index.ids() if self._allowed is None else self._allowed
+        allowed = self._allowed
+        ids = self.index.ids() if allowed is None else np.unique(as_ids(allowed, "allowed"))
         return np.setdiff1d(ids, self._exclude, assume_unique=True)
 
     def nearest(self, query: Vectors, k: int) -> tuple[Scores, Ids]:

@@ -96,6 +96,10 @@ class CatalogueReader:
             ).fetchall()
         return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
 
+    def matching(self, where: Filter) -> Ids:
+        """As `ids`: for `Searchable.search`."""
+        return self.ids(where)
+
     def members(self, key: str, where: Filter | None = None) -> Members:
         """What matches, grouped by the field ``key`` as in filters; see `index.grouping`.
 

@@ -8,33 +8,19 @@ microseconds, so that an acknowledged write is in the very next answer of every 
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 from index import snapshots
 from index.catalogue import Catalogue, CatalogueError
-from index.neighbours import Searchable
+from index.neighbours import IdsLike, Searchable
 from index.overlay import Overlay
+from index.records import Entry
 from index.snapshots import Manifest, ModelMismatchError, NoGenerationError, SnapshotError
+from index.stores import Model, Serving
 
 log = logging.getLogger(__name__)
-
-Model = TypeVar("Model")
-
-
-@dataclass(frozen=True)
-class Serving(Generic[Model]):
-    """One state to answer from; replaced as a whole, never changed.
-
-    ``model`` makes the queries' embeddings, ``manifest`` is the generation's, ``sequence`` the
-    number of the last write that ``index`` holds.
-    """
-
-    model: Model
-    index: Overlay
-    manifest: Manifest
-    sequence: int
 
 
 class ServedIndex(Generic[Model]):
@@ -54,6 +40,7 @@ class ServedIndex(Generic[Model]):
         self._catalogue = catalogue
         self._model_of = model_of
         self._serving: Serving[Model] | None = None
+        self._overlay: Overlay | None = None
         self._seen: snapshots.Stamp | None = None
         self._loading = threading.Lock()
         self._extending = threading.Lock()
@@ -108,6 +95,14 @@ class ServedIndex(Generic[Model]):
         sequence = self._catalogue.sequence()
         return serving if serving.sequence == sequence else self._extend()
 
+    def available(self) -> bool:
+        """Whether an index is loaded."""
+        return self._serving is not None
+
+    def entries(self, serving: Serving[Model], ids: IdsLike) -> list[Entry]:
+        """The entries that a search of ``serving`` found; see `index.stores.Served`."""
+        return self._catalogue.get(ids)
+
     def _newest(self) -> Serving[Model]:
         serving = self._serving
         # While one thread loads the new generation, the others go on with the old.
@@ -150,14 +145,15 @@ class ServedIndex(Generic[Model]):
         changes = self._catalogue.changes(manifest.sequence, manifest.model_digest)
         overlay = Overlay.over(index).changed(changes.ids, changes.xb, changes.deleted)
         with self._extending:
+            self._overlay = overlay
             self._serving = Serving(model, overlay, manifest, changes.sequence)
         self._extend()
 
     def _extend(self) -> Serving[Model]:
         """Add the catalogue's writes since."""
         with self._extending:
-            serving = self._serving
-            if serving is None:
+            serving, overlay = self._serving, self._overlay
+            if serving is None or overlay is None:
                 raise NoGenerationError(f"{self._root}: no index is loaded")
             changes = self._catalogue.changes(serving.sequence, serving.manifest.model_digest)
             if changes.sequence < serving.sequence:
@@ -165,7 +161,7 @@ class ServedIndex(Generic[Model]):
                     f"the catalogue went back from write {serving.sequence} to {changes.sequence}; "
                     "if it was put back from a backup, restart this process"
                 )
-            overlay = serving.index.changed(changes.ids, changes.xb, changes.deleted)
-            serving = replace(serving, index=overlay, sequence=changes.sequence)
+            self._overlay = overlay.changed(changes.ids, changes.xb, changes.deleted)
+            serving = replace(serving, index=self._overlay, sequence=changes.sequence)
             self._serving = serving
             return serving

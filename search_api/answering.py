@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -11,17 +12,19 @@ import numpy as np
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
-from index.catalogue import Catalogue, Entry, ModelChangedError
+from index.catalogue import Entry, ModelChangedError
 from index.filters import Filter
 from index.grouping import Members
 from index.neighbours import IdsLike, Neighbours, Searchable, UnknownIdError, Vectors
 from index.ranking import vote
-from index.served import ServedIndex, Serving
+from index.stores import Serving, StateGoneError, Store
 from search_api.arranging import Arranged, Picked, arrange, plain, wanted
 from search_api.cursors import Cursor, fingerprint
 from search_api.results import Group, Page, Point, Prediction, SearchResult
 from search_api.sampling import RecallSampler
 from search_api.stages import Stages, together
+
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,15 @@ Find = Callable[[Searchable, Vectors, int, IdsLike | None], Neighbours]
 class Answering:
     """Answers from the newest state of the store; safe to use from several threads."""
 
-    def __init__(
-        self, served: ServedIndex[PictureEncoder], catalogue: Catalogue, sampler: RecallSampler
-    ) -> None:
+    def __init__(self, store: Store[PictureEncoder], sampler: RecallSampler) -> None:
         """``sampler`` is offered the queries of searches by picture."""
-        self._served = served
-        self._catalogue = catalogue
+        self._served = store.served
+        self._catalogue = store.catalogue
         self._sampler = sampler
-        self._searching = threading.Lock()
+        # One scan at a time, on all threads: on one machine those that compete are slower for all.
+        self._searching: AbstractContextManager[object] = (
+            nullcontext() if store.parallel else threading.Lock()
+        )
 
     def pictures(
         self, encoder: PictureEncoder, queries: Sequence[PictureQuery]
@@ -132,6 +136,7 @@ class Answering:
         """
         everyone = together([question.stages for question in questions])
         before: Serving[PictureEncoder] | None = None
+        tries = 0
         while True:
             state = self._served.current()
             if model not in (None, state.manifest.model_digest):
@@ -145,14 +150,15 @@ class Answering:
                         if first.group_by is None
                         else self._catalogue.members(first.group_by, first.filter)
                     )
-                    # One scan at a time, on all threads: those that compete are slower for all.
                     with self._searching:
                         found = self._search(find, questions, state, of)
                 with everyone("payload"):
-                    entries = self._entries(found)
-            except UnknownIdError:
-                # Pictures were deleted between the steps; the next state does not have them.
-                if before is state:
+                    entries = self._entries(state, found)
+            except (UnknownIdError, StateGoneError):
+                # Pictures were deleted between the steps, or all was replaced; the next state is
+                # another.
+                tries += 1
+                if before is state or tries == _TRIES:
                     raise
                 before = state
                 continue
@@ -171,7 +177,7 @@ class Answering:
     ) -> list[Arranged]:
         pages = [question.page for question in questions]
         where = pages[0].filter
-        allowed = None if where is None else self._catalogue.ids(where)
+        allowed = None if where is None else self._catalogue.matching(where)
         if all(page.plain for page in pages):
             xq = np.vstack([question.vectors for question in questions])
             scores, ids = find(state.index, xq, wanted(pages), allowed)
@@ -197,9 +203,11 @@ class Answering:
             (), None, state.manifest.generation, model, stages.milliseconds(), None, state.sequence
         )
 
-    def _entries(self, found: Sequence[Arranged]) -> dict[int, Entry]:
+    def _entries(
+        self, state: Serving[PictureEncoder], found: Sequence[Arranged]
+    ) -> dict[int, Entry]:
         ids = sorted(set().union(*(arranged.ids() for arranged in found)))
-        return {entry.id: entry for entry in self._catalogue.get(ids)}
+        return {entry.id: entry for entry in self._served.entries(state, ids)}
 
 
 def _result(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from index.continuation import Place, Search, following, ranked
 from index.diversity import mmr
 from index.grouping import Members, heads, nearest_of
-from index.neighbours import MAX_K, NO_ID, Ids, Scores, Searchable
+from index.neighbours import MAX_K, NO_ID, Ids, IdsLike, Scores, Searchable
 from index.payload import Scalar
+from index.stores import ServedSearchable
 from search_api.results import Page
 
 VOTERS = 10
@@ -77,7 +78,11 @@ def plain(scores: Scores, ids: Ids, page: Page) -> Arranged:
 
 
 def arrange(
-    search: Search, index: Searchable, of: Members | None, page: Page, allowed: Ids | None
+    search: Search,
+    index: ServedSearchable,
+    of: Members | None,
+    page: Page,
+    allowed: IdsLike | None,
 ) -> Arranged:
     """A page that is not plain.
 
@@ -96,7 +101,7 @@ def arrange(
     scores, ids = following(
         search,
         page.limit + 1,
-        index.ids() if allowed is None else allowed,
+        index.everything() if allowed is None else allowed,
         page.cursor.place,
         page.cursor.seen,
     )
@@ -115,7 +120,7 @@ def _stretch(
 
 
 def _varied(
-    search: Search, index: Searchable, page: Page, diversity: float, allowed: Ids | None
+    search: Search, index: Searchable, page: Page, diversity: float, allowed: IdsLike | None
 ) -> Arranged:
     scores, ids = ranked(search, min(max(page.candidates, VOTERS), MAX_K), allowed)
     voters = tuple(ids[:VOTERS].tolist())
@@ -127,7 +132,7 @@ def _varied(
     return Arranged(Picked.of(pool[order], ids[order], None), voters)
 
 
-def _grouped(search: Search, of: Members, page: Page, allowed: Ids | None) -> Arranged:
+def _grouped(search: Search, of: Members, page: Page, allowed: IdsLike | None) -> Arranged:
     before = () if page.cursor is None else page.cursor.groups or ()
     chosen: list[tuple[Scalar, Picked]] = []
     shown: list[Scalar] = []
@@ -149,5 +154,5 @@ def _grouped(search: Search, of: Members, page: Page, allowed: Ids | None) -> Ar
     return Arranged(Picked((), ()), _voters(search, allowed), tuple(chosen), end)
 
 
-def _voters(search: Search, allowed: Ids | None) -> tuple[int, ...]:
+def _voters(search: Search, allowed: IdsLike | None) -> tuple[int, ...]:
     return tuple(ranked(search, VOTERS, allowed)[1].tolist())

@@ -11,11 +11,9 @@ from pathlib import Path
 from embed.corpus import Corpus
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
-from index import archives, kinds, snapshots
-from index.blobs import Blobs
-from index.catalogue import Catalogue, Entry
-from index.served import ServedIndex
+from index.catalogue import Entry
 from index.snapshots import Manifest, SnapshotError
+from index.stores import RecordOfAll, Store
 from search_api.ingest import (
     CancelledError,
     Counts,
@@ -26,7 +24,6 @@ from search_api.ingest import (
     no_skip,
     stage,
 )
-from search_api.store import store_lock
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +38,19 @@ class Builder:
     """Builds in one store; every method holds the store's lock and raises StoreBusyError.
 
     Attributes:
-        var: the store's folder.
-        catalogue: its record.
-        served: what is told of a new generation.
-        blobs: the bytes of added pictures.
+        var: folder of what the builder leaves for people to read.
+        store: the store.
         read: gives an entry's picture, its shorter side at least so many pixels.
     """
 
     var: Path
-    catalogue: Catalogue
-    served: ServedIndex[PictureEncoder]
-    blobs: Blobs
+    store: Store[PictureEncoder]
     read: Callable[[Entry, int], RGB]
+
+    @property
+    def catalogue(self) -> RecordOfAll:
+        """The store's record."""
+        return self.store.catalogue
 
     def kind(self) -> str:
         """The kind of index that this store wants; ``auto`` unless `set_kind` was called."""
@@ -60,7 +58,7 @@ class Builder:
 
     def set_kind(self, kind: str) -> None:
         """Build this kind from now on; see `index.kinds`. Raises IndexInputError."""
-        kinds.check(kind, self.served.dimension or 64)
+        self.store.check_kind(kind)
         self.catalogue.set_meta("kind", kind)
 
     def rebuild(
@@ -75,7 +73,7 @@ class Builder:
         skip: Skip = no_skip,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and this model; see `SearchEngine.rebuild`."""
-        with store_lock(self.var, job):
+        with self.store.lock(job):
             staged = None
             if self.catalogue.model() not in (None, encoder.digest):
                 staged = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
@@ -109,7 +107,7 @@ class Builder:
 
         Also removes the bytes of added pictures that neither the catalogue nor a snapshot names.
         """
-        with store_lock(self.var, job):
+        with self.store.lock(job):
             manifest = self._publish(encoder, progress, cancelled)
             self._sweep()
         return manifest
@@ -123,7 +121,7 @@ class Builder:
         skip: Skip = no_skip,
     ) -> Counts:
         """Embed everything with another model, beside what serves; resumable."""
-        with store_lock(self.var, job):
+        with self.store.lock(job):
             return stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
 
     def switch(
@@ -135,7 +133,7 @@ class Builder:
         skip: Skip = no_skip,
     ) -> tuple[Manifest, Counts]:
         """Embed what is missing still, and go over to the model."""
-        with store_lock(self.var, job):
+        with self.store.lock(job):
             counts = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
             self.catalogue.staging.promote(encoder.digest)
             return self._publish(encoder, progress), counts
@@ -146,22 +144,19 @@ class Builder:
         progress: Progress,
         cancelled: Callable[[], bool] = never,
     ) -> Manifest:
-        sequence, ids, xb = self.catalogue.snapshot_embeddings(encoder.digest)
-        progress("indexing", 0, len(ids))
-        index = kinds.build(ids, xb, encoder.dimension, self.kind())
-        if cancelled():
+        manifest = self.store.publish(
+            encoder.digest, encoder.dimension, self.kind(), progress, cancelled
+        )
+        if manifest is None:
             raise CancelledError("stopped before the new index was taken up; the old one serves on")
-        manifest = snapshots.publish(self.var, index, encoder.digest, sequence)
-        self.served.take_up(index, manifest)
-        progress("indexing", len(ids), len(ids))
         return manifest
 
     def _sweep(self) -> None:
         def needed() -> set[str]:
-            return self.catalogue.content_hashes("added") | archives.content_hashes(self.var)
+            return self.catalogue.content_hashes("added") | self.store.snapshots.content_hashes()
 
         try:
-            removed = self.blobs.sweep(needed)
+            removed = self.store.pictures.sweep(needed)
         except (SnapshotError, OSError) as error:
             log.warning("the bytes of deleted pictures stay for now: %s", error)
         else:

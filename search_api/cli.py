@@ -85,6 +85,7 @@ def main() -> NoReturn:
         from index.catalogue import CatalogueError, ModelChangedError
         from index.neighbours import UnknownIdError
         from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
+        from index.stores import EngineCannotError, StateGoneError
 
         wrong_use = (
             NoGenerationError,
@@ -94,10 +95,11 @@ def main() -> NoReturn:
             UnknownSnapshotError,
             SnapshotExistsError,
             SnapshotModelError,
+            EngineCannotError,
         )
         if isinstance(error, wrong_use):
             _fail(f"lookalike: {error}", 2)
-        if isinstance(error, CatalogueError | SnapshotError):
+        if isinstance(error, CatalogueError | SnapshotError | StateGoneError):
             _fail(f"lookalike: {error}", 1)
         raise
 

@@ -10,10 +10,9 @@ from typing import Any
 from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode
-from index.blobs import BlobError, Blobs
-from index.catalogue import Catalogue, CatalogueError, Entry, ModelChangedError
+from index.blobs import BlobError
+from index.catalogue import CatalogueError, Entry, ModelChangedError
 from index.ranking import Strategy
-from index.served import ServedIndex
 from index.snapshots import (
     Manifest,
     ModelMismatchError,
@@ -21,9 +20,11 @@ from index.snapshots import (
     SnapshotCorruptError,
     SnapshotFormatError,
 )
+from index.stores import Store
 from search_api.answering import Answering, PictureQuery
 from search_api.builder import Builder
 from search_api.ingest import Counts, Progress, Skip, no_progress, no_skip
+from search_api.local_store import LocalStore, ModelOf, catalogue_path
 from search_api.recommending import Examples, recommendation
 from search_api.results import Page, Prediction, SearchResult
 from search_api.sampling import RecallSampler
@@ -31,16 +32,15 @@ from search_api.shelf import model_folder
 from search_api.stages import Stages
 from search_api.writer import Writer
 
+__all__ = ["CorpusMismatchError", "OpenStore", "SearchEngine", "catalogue_path"]
+
 log = logging.getLogger(__name__)
+
+OpenStore = Callable[[ModelOf], Store[PictureEncoder]]
 
 
 class CorpusMismatchError(ValueError):
     """The store holds another corpus than the one asked for."""
-
-
-def catalogue_path(var: Path) -> Path:
-    """Where the store in ``var`` keeps its catalogue."""
-    return var / "catalogue.sqlite"
 
 
 class SearchEngine:
@@ -58,6 +58,8 @@ class SearchEngine:
         var: Path,
         limits: PictureLimits = PictureLimits(),
         open_model: Callable[[Path], PictureEncoder] | None = None,
+        open_store: OpenStore | None = None,
+        find_model: Callable[[str], Path | None] | None = None,
     ) -> None:
         """Open the store in ``var``, made if needed; call ``load`` or ``rebuild`` before searching.
 
@@ -68,6 +70,8 @@ class SearchEngine:
             limits: bounds of each picture.
             open_model: opens another bundle, so that a change of model by any process can be
                 followed; without it this engine keeps to ``encoder``.
+            open_store: opens the store, given what gives it models; None for the one in ``var``.
+            find_model: gives the folder of the bundle with a digest; None for those in ``var``.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -79,18 +83,22 @@ class SearchEngine:
         self.sampler = RecallSampler()
         self._first = encoder
         self._open_model = open_model
+        self._find_model = find_model or (lambda digest: model_folder(var, digest))
         self._opened: PictureEncoder | None = None
         var.mkdir(parents=True, exist_ok=True)
-        self.catalogue = Catalogue(catalogue_path(var))
-        self.blobs = Blobs(var / "pictures")
-        self.served: ServedIndex[PictureEncoder] = ServedIndex(var, self.catalogue, self.model)
-        self.answering = Answering(self.served, self.catalogue, self.sampler)
-        self.builder = Builder(var, self.catalogue, self.served, self.blobs, self.picture)
+        self.store: Store[PictureEncoder] = (
+            LocalStore(var, self.model) if open_store is None else open_store(self.model)
+        )
+        self.catalogue = self.store.catalogue
+        self.blobs = self.store.pictures
+        self.served = self.store.served
+        self.answering = Answering(self.store, self.sampler)
+        self.builder = Builder(var, self.store, self.picture)
         self.writer = Writer(self.catalogue, self.blobs, limits, lambda: self.encoder)
 
     def close(self) -> None:
-        """Close the catalogue."""
-        self.catalogue.close()
+        """Close the store."""
+        self.store.close()
 
     @property
     def encoder(self) -> PictureEncoder:
@@ -103,7 +111,7 @@ class SearchEngine:
         for encoder in (self.encoder, self._first, self._opened):
             if encoder is not None and encoder.digest == digest:
                 return encoder
-        folder = model_folder(self.var, digest)
+        folder = None if self._open_model is None else self._find_model(digest)
         if folder is None or self._open_model is None:
             return None
         self._opened = self._open_model(folder)
@@ -111,8 +119,12 @@ class SearchEngine:
 
     @property
     def ready(self) -> bool:
-        """An index is loaded and can answer."""
+        """An index is loaded."""
         return self.served.last is not None
+
+    def available(self) -> bool:
+        """Whether a search can be answered now; asks what keeps the index, which may take long."""
+        return self.ready and self.served.available()
 
     @property
     def manifest(self) -> Manifest:
@@ -128,7 +140,7 @@ class SearchEngine:
         stored = self.catalogue.get_meta("corpus")
         if stored is not None and stored != self.corpus.name:
             raise CorpusMismatchError(
-                f"the store in {self.var} holds {stored!r}, asked for is {self.corpus.name!r};"
+                f"{self.store.name} holds {stored!r}, asked for is {self.corpus.name!r};"
                 " choose another folder with LOOKALIKE_VAR, or replace what is in this one with"
                 " `lookalike index build`"
             )
@@ -147,7 +159,7 @@ class SearchEngine:
         """
         damage = self.catalogue.check()
         if damage is not None:
-            raise CatalogueError(f"{catalogue_path(self.var)}: {damage}")
+            raise CatalogueError(f"{self.store.name}: {damage}")
         digest = self._first.digest
         try:
             manifest, problem = self.served.load(digest)

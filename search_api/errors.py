@@ -17,9 +17,11 @@ from starlette.requests import ClientDisconnect
 
 from embed.pictures import PictureError
 from index.archives import SnapshotExistsError, SnapshotModelError, UnknownSnapshotError
+from index.blobs import BlobError
 from index.catalogue import CatalogueError, ModelChangedError
 from index.neighbours import IndexInputError, UnknownIdError
 from index.snapshots import SnapshotError
+from index.stores import EngineCannotError, StateGoneError
 from search_api.batching import QueueFullError
 from search_api.cursors import CursorError, CursorModelError
 from search_api.jobs import JobFinishedError, JobRunningError
@@ -116,9 +118,11 @@ def as_problem(error: Exception) -> Problem:
             return Problem(409, "snapshot-of-another-model", str(error))
         case ModelChangedError() | CursorModelError():
             return Problem(409, "model-changed", str(error))
-        case CatalogueError() | SnapshotError():
+        case EngineCannotError():
+            return Problem(501, "not-with-this-index", str(error))
+        case CatalogueError() | SnapshotError() | StateGoneError() | BlobError():
             log.error("the store cannot be used: %s", error)
-            return Problem(503, "store-unavailable", str(error))
+            return Problem(503, "store-unavailable", str(error), headers={"Retry-After": "2"})
     log.error("unexpected error", exc_info=error)
     return Problem(500, "internal", "something went wrong in the server; its log has the details")
 
@@ -136,6 +140,9 @@ _EXPECTED = (
     CatalogueError,
     CursorModelError,
     SnapshotError,
+    EngineCannotError,
+    StateGoneError,
+    BlobError,
 )
 
 

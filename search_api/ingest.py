@@ -18,8 +18,9 @@ from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError
 from index.blobs import BlobError
-from index.catalogue import Catalogue, Entry, Record
+from index.catalogue import Entry, Record
 from index.payload import Payload
+from index.stores import RecordOfAll
 
 BATCH = 500
 """Pictures embedded, and acknowledged by the catalogue, at a time."""
@@ -63,7 +64,7 @@ class Counts:
 def ingest(
     encoder: PictureEncoder,
     corpus: Corpus,
-    catalogue: Catalogue,
+    catalogue: RecordOfAll,
     progress: Progress,
     reembed: bool,
     cancelled: Callable[[], bool],
@@ -138,7 +139,7 @@ def ingest(
 
 def stage(
     encoder: PictureEncoder,
-    catalogue: Catalogue,
+    catalogue: RecordOfAll,
     read: Callable[[Entry, int], RGB],
     progress: Progress,
     cancelled: Callable[[], bool],
@@ -227,7 +228,7 @@ def batches(
 
 
 def _record(
-    catalogue: Catalogue,
+    catalogue: RecordOfAll,
     good: Sequence[tuple[Item, RGB]],
     embeddings: NDArray[np.float32],
     digest: str,
@@ -255,7 +256,7 @@ def payload_of(item: Item) -> Payload:
     return {"tags": list(item.tags)} if item.tags else {}
 
 
-def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
+def _relabel(catalogue: RecordOfAll, items: Sequence[Item]) -> None:
     """Follow pictures whose label or split changed since they were recorded.
 
     A store made before the corpus had tags gets them, once: from then on they belong to whoever
@@ -281,7 +282,7 @@ def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
         catalogue.set_meta(_TAGGED, "yes")
 
 
-def _entries(catalogue: Catalogue) -> Iterator[Entry]:
+def _entries(catalogue: RecordOfAll) -> Iterator[Entry]:
     after = -1
     while page := catalogue.page(after, 5000):
         yield from page

@@ -53,6 +53,32 @@ class Limits:
     body_idle_seconds: float = _limit(10.0, "Longest pause within the body, seconds.")
 
 
+ENGINES = ("faiss", "milvus")
+
+
+@dataclass(frozen=True)
+class Milvus:
+    """Where Milvus is; see `index.milvus.connection.MilvusSettings`."""
+
+    uri: str
+    token: str = field(default="", repr=False)
+    prefix: str = "lookalike"
+    flush: bool = True
+
+
+@dataclass(frozen=True)
+class Place:
+    """What keeps the store.
+
+    Attributes:
+        milvus: where Milvus is, or None for FAISS and SQLite in the store's folder.
+        pictures: folder or address of added pictures, or None for a folder in the store's.
+    """
+
+    milvus: Milvus | None = None
+    pictures: str | None = None
+
+
 @dataclass(frozen=True)
 class Shutdown:
     """How the service ends after SIGTERM.

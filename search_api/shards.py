@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError
-from index.catalogue import Catalogue, Record
+from index.catalogue import Record
 from index.files import fsync_folder, write_atomically
+from index.stores import RecordOfAll
 from search_api.ingest import BATCH, Progress, batches, no_progress, payload_of, pixels_hash
 
 _PART = re.compile(r"part-([0-9]{6})-([0-9a-f]{64})\.npz")
@@ -103,7 +104,7 @@ def embed_shard(
 
 
 def import_shards(
-    catalogue: Catalogue,
+    catalogue: RecordOfAll,
     folders: Sequence[Path],
     model_digest: str,
     corpus: str,

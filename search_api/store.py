@@ -8,16 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from index.stores import StoreBusyError
 
-class StoreBusyError(RuntimeError):
-    """Another process, or another thread of this one, is building in the store.
-
-    ``job`` is the id of the job that does, where a server runs it.
-    """
-
-    def __init__(self, message: str, job: str | None = None) -> None:
-        super().__init__(message)
-        self.job = job
+__all__ = ["StoreBusyError", "check_free", "store_lock"]
 
 
 @contextmanager

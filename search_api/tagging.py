@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode, read_file
-from index.catalogue import Catalogue
 from index.neighbours import UnknownIdError
-from index.served import ServedIndex
+from index.stores import RecordOfAll, Served
 from search_api.ingest import batches
 from search_api.results import Prediction, Tagged, Tags
 
@@ -70,7 +69,7 @@ def tag_files(
 class NeighbourTags:
     """Tags voted by the nearest neighbours in a store: the words in their payload's `tags`."""
 
-    def __init__(self, served: ServedIndex[PictureEncoder], catalogue: Catalogue) -> None:
+    def __init__(self, served: Served[PictureEncoder], catalogue: RecordOfAll) -> None:
         """From the index that ``served`` has loaded and the catalogue that it stands for."""
         self._served = served
         self._catalogue = catalogue

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode
-from index.blobs import Blobs
-from index.catalogue import KEEP, Catalogue, Keep, ModelChangedError, Record
+from index.catalogue import KEEP, Keep, ModelChangedError, Record
 from index.filters import Filter
 from index.neighbours import UnknownIdError
 from index.payload import Payload
+from index.stores import Pictures, RecordOfAll
 
 _ATTEMPTS = 5
 
@@ -51,8 +51,8 @@ class Writer:
         encoder: gives the encoder that serves now.
     """
 
-    catalogue: Catalogue
-    blobs: Blobs
+    catalogue: RecordOfAll
+    blobs: Pictures
     limits: PictureLimits
     encoder: Callable[[], PictureEncoder]
 

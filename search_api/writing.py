@@ -15,7 +15,7 @@ from index.payload import Payload
 from search_api.context import Context
 from search_api.errors import Problem
 from search_api.jobs import Job, JobRunningError, Report
-from search_api.store import StoreBusyError, check_free
+from search_api.store import StoreBusyError
 from search_api.writer import Upload
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def start_compaction(context: Context) -> Job:
         return {"generation": manifest.generation, "total": manifest.count}
 
     if context.jobs.running is None:
-        check_free(context.engine.var)
+        context.engine.store.check_free()
     return context.jobs.start("compact", work, job_id)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ def loaded(package: str, *left_out: str) -> set[str]:
     ("package", "left_out", "allowed", "forbidden"),
     [
         ("embed", (), {"embed"}, {"faiss", "fastapi", "torchvision"}),
-        ("index", (), {"index"}, {"torch", "torchvision", "fastapi", "PIL"}),
+        ("index", (), {"index"}, {"torch", "torchvision", "fastapi", "PIL", "pymilvus", "fsspec"}),
         ("train", (), {"embed", "train"}, {"faiss", "fastapi"}),
         # Serving never imports train: only the commands that train do.
         (
@@ -44,7 +45,7 @@ def loaded(package: str, *left_out: str) -> set[str]:
                 "search_api.commands.shaping",
             ),
             {"embed", "index", "search_api"},
-            {"torchvision", "tensorboard"},
+            {"torchvision", "tensorboard", "pymilvus", "milvus_lite"},
         ),
     ],
 )
@@ -53,6 +54,14 @@ def test_rooms(package: str, left_out: tuple[str, ...], allowed: set[str], forbi
     assert package in modules
     assert modules & set(ROOMS) <= allowed
     assert not modules & forbidden
+
+
+def test_only_one_module_knows_the_client_of_milvus() -> None:
+    root = Path(__file__).parents[1]
+    files = [path for room in ROOMS for path in (root / room).rglob("*.py")]
+    found = [path for path in files if "import pymilvus" in path.read_text("utf-8")]
+    found += [path for path in files if "from pymilvus" in path.read_text("utf-8")]
+    assert set(found) == {root / "index" / "milvus" / "connection.py"}
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from index import archives, snapshots
-from index.manifest import SnapshotError
 from search_api.commands import remote
 from search_api.commands.options import (
     bundle_option,
@@ -22,9 +20,9 @@ from search_api.commands.options import (
 from search_api.commands.remote import server_options
 from search_api.commands.shards import embed, import_
 from search_api.commands.stores import (
-    catalogue_in,
     compact,
     diff,
+    existing_store,
     kind_option,
     model,
     restore,
@@ -121,21 +119,8 @@ def status(var: Path, server: str | None, api_key: str | None, as_json: bool) ->
 
 
 def _status_here(var: Path) -> dict[str, Any]:
-    manifest = snapshots.read_manifest(var)
-    with catalogue_in(var) as catalogue:
-        return {
-            "store": str(var),
-            "corpus": catalogue.get_meta("corpus"),
-            "pictures": catalogue.count(),
-            "indexed": manifest.count,
-            "generation": manifest.generation,
-            "built": manifest.created,
-            "kind": manifest.kind,
-            "dimension": manifest.dimension,
-            "model": manifest.model_digest,
-            "labels": catalogue.label_counts(),
-            "splits": catalogue.split_counts(),
-        }
+    with existing_store(var) as store:
+        return dict(store.status())
 
 
 @index.command()
@@ -151,24 +136,11 @@ def verify(context: click.Context, var: Path, as_json: bool) -> None:
     Example:
       lookalike index verify
     """
-    findings = [
-        {
-            "part": f"generation {finding.generation}",
-            "ok": finding.ok,
-            "problem": finding.problem,
-        }
-        for finding in snapshots.verify(var)
-    ]
-    for name in archives.names(var):
-        try:
-            archives.verify(var, name)
-            problem = None
-        except SnapshotError as error:
-            problem = str(error)
-        findings.append({"part": f"snapshot {name}", "ok": problem is None, "problem": problem})
-    with catalogue_in(var) as catalogue:
-        problem = catalogue.check()
-    findings.append({"part": "catalogue", "ok": problem is None, "problem": problem})
+    with existing_store(var) as store:
+        findings = [
+            {"part": found.part, "ok": found.problem is None, "problem": found.problem}
+            for found in store.verify()
+        ]
     if as_json:
         print_json({"ok": all(finding["ok"] for finding in findings), "findings": findings})
     else:

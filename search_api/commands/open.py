@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from embed.bundle import MANIFEST, PRETRAINED, Bundle
 from embed.corpus import ArrayCorpus, Corpus, find_corpus
 from embed.encoder import Encoder
 from embed.pictures import PictureLimits
-from index.catalogue import Catalogue
-from search_api.commands.options import Bars, say
-from search_api.engine import SearchEngine, catalogue_path
+from search_api.commands.options import Bars, place, say
+from search_api.engine import SearchEngine
 from search_api.ingest import Counts
-from search_api.shelf import model_folder
+from search_api.local_store import catalogue_path
+from search_api.places import fetched_model, opener, store_in
 
 
 def find_bundle(bundle: Path | None, var: Path) -> Path:
     """The folder of the model: the one asked for, the store's, the shipped, or one trained here."""
     if bundle is not None:
         return bundle
-    if (var / "models").is_dir() and catalogue_path(var).is_file():
-        with Catalogue(catalogue_path(var)) as catalogue:
-            kept = model_folder(var, catalogue.model() or "")
+    where = place()
+    if where.milvus is not None or ((var / "models").is_dir() and catalogue_path(var).is_file()):
+        with closing(store_in(where, var)) as store:
+            kept = fetched_model(where, var, store.catalogue.model() or "")
         if kept is not None:
             return kept
     trained = var / "bundle"
@@ -57,7 +58,16 @@ def engine_over(
     """The engine over parts that are there already; closed at the end."""
     if isinstance(corpus, ArrayCorpus):
         corpus.keep_in(var / "corpus" / "-".join(corpus.name.lower().split()))
-    engine = SearchEngine(encoder, corpus, var, limits, open_model)
+    where = place()
+    engine = SearchEngine(
+        encoder,
+        corpus,
+        var,
+        limits,
+        open_model,
+        opener(where, var),
+        lambda digest: fetched_model(where, var, digest),
+    )
     try:
         yield engine
     finally:

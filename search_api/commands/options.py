@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
-from search_api.settings import Settings
+from search_api.settings import ENGINES, Milvus, Place, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -28,15 +28,99 @@ data_option = click.option(
     " of pictures with the columns file, label and, if wanted, split."
     " Default: look for CIFAR-10 in ../shared and ./data, else download it.",
 )
-var_option = click.option(
-    "--var",
-    type=FOLDER,
-    envvar="LOOKALIKE_VAR",
-    show_envvar=True,
-    default=_DEFAULTS.var,
-    show_default=True,
-    help="Folder of the catalogue and the index.",
+
+
+def _note(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep an option for `place`, so that commands need not hand it through."""
+    context.meta[f"{__name__}.{option.name}"] = value
+
+
+def _place_option(*words: str, **settings: Any) -> Callable[[Command], Command]:
+    return click.option(*words, expose_value=False, callback=_note, show_envvar=True, **settings)
+
+
+_store_options = (
+    click.option(
+        "--var",
+        type=FOLDER,
+        envvar="LOOKALIKE_VAR",
+        show_envvar=True,
+        default=_DEFAULTS.var,
+        show_default=True,
+        help="Folder of the catalogue and the index.",
+    ),
+    _place_option(
+        "--index",
+        type=click.Choice(ENGINES),
+        envvar="LOOKALIKE_INDEX",
+        default="faiss",
+        show_default=True,
+        help="What keeps the index: FAISS in the folder, or Milvus (docs/milvus.md).",
+    ),
+    _place_option(
+        "--milvus-uri",
+        envvar="MILVUS_URI",
+        help="Address of Milvus, such as http://127.0.0.1:19530, or a file ending in .db.",
+    ),
+    _place_option(
+        "--milvus-token",
+        envvar="MILVUS_TOKEN",
+        default="",
+        help="user:password, or a key, for Milvus.",
+    ),
+    _place_option(
+        "--milvus-prefix",
+        envvar="LOOKALIKE_MILVUS_PREFIX",
+        default="lookalike",
+        show_default=True,
+        help="Beginning of the names of the collections; another one is another store.",
+    ),
+    _place_option(
+        "--milvus-flush/--no-milvus-flush",
+        envvar="LOOKALIKE_MILVUS_FLUSH",
+        default=True,
+        show_default=True,
+        help="Answer a write once it is in Milvus's storage, not in its log alone.",
+    ),
+    _place_option(
+        "--pictures",
+        envvar="LOOKALIKE_PICTURES",
+        help="Folder, or address that fsspec knows (s3://…), of added pictures; by default in the"
+        " store's folder.",
+    ),
 )
+
+
+def var_option(command: Command) -> Command:
+    """Where the store is: its folder, and what keeps the index."""
+    return together(*_store_options)(command)
+
+
+def place() -> Place:
+    """Where the store of the command that runs is."""
+    meta = click.get_current_context().meta
+
+    def value(name: str) -> Any:
+        return meta.get(f"{__name__}.{name}")
+
+    if value("index") != "milvus":
+        return Place(pictures=value("pictures"))
+    if not value("milvus_uri"):
+        raise click.UsageError(
+            "the index is in Milvus, and its address is not known; set MILVUS_URI or --milvus-uri,"
+            " for example http://127.0.0.1:19530"
+        )
+    return Place(
+        Milvus(
+            value("milvus_uri"),
+            value("milvus_token"),
+            value("milvus_prefix"),
+            value("milvus_flush"),
+        ),
+        value("pictures"),
+    )
+
+
 bundle_option = click.option(
     "--bundle",
     type=FOLDER,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from index import archives
-from index.catalogue import Catalogue
+from embed.encoder import PictureEncoder
 from index.difference import Difference
 from index.manifest import SnapshotError
+from index.stores import Snapshots, Store
 from search_api import changeover
 from search_api.commands.open import open_engine, open_model
 from search_api.commands.options import (
@@ -21,12 +20,13 @@ from search_api.commands.options import (
     bundle_option,
     data_option,
     json_option,
+    place,
     print_json,
     say,
     together,
     var_option,
 )
-from search_api.engine import catalogue_path
+from search_api.places import share_model, store_in
 from search_api.shelf import shelve
 
 kind_option = click.option(
@@ -35,16 +35,9 @@ kind_option = click.option(
 )
 
 
-@contextmanager
-def catalogue_in(var: Path) -> Iterator[Catalogue]:
-    """The catalogue of a store that exists."""
-    path = catalogue_path(var)
-    if not path.exists():
-        raise click.ClickException(
-            f"no store in {var}; build one with `lookalike index build` or name another with --var"
-        )
-    with Catalogue(path) as catalogue:
-        yield catalogue
+def existing_store(var: Path) -> AbstractContextManager[Store[PictureEncoder]]:
+    """A store that exists, closed at the end."""
+    return closing(store_in(place(), var))
 
 
 @click.command()
@@ -60,16 +53,16 @@ def snapshot(name: str | None, list_: bool, delete: bool, var: Path, as_json: bo
       lookalike index snapshot before-the-sale
       lookalike index snapshot --list
     """
-    with catalogue_in(var) as catalogue:
+    with existing_store(var) as store:
         if list_:
-            _list(var, as_json)
+            _list(store.snapshots, as_json)
         elif delete:
             if name is None:
                 raise click.UsageError("--delete needs the NAME of a snapshot")
-            archives.remove(var, name)
+            store.snapshots.remove(name)
             say(f"Snapshot {name} is deleted.")
         else:
-            made = archives.create(var, catalogue, name)
+            made = store.snapshots.create(name)
             if as_json:
                 print_json(asdict(made))
             else:
@@ -88,8 +81,8 @@ def restore(name: str, var: Path, as_json: bool) -> None:
     Example:
       lookalike index restore before-the-sale
     """
-    with catalogue_in(var) as catalogue:
-        made, changed, deleted = archives.restore(var, catalogue, name)
+    with existing_store(var) as store:
+        made, changed, deleted = store.snapshots.restore(name)
     if as_json:
         print_json({"snapshot": made.name, "changed": changed, "deleted": deleted})
     else:
@@ -143,6 +136,7 @@ def model(
         engine.check_corpus()
         engine.load()
         shelve(var, new, encoder.digest)
+        share_model(place(), var, encoder.digest)
         with Bars() as bars:
             counts = changeover.embed(engine, encoder.digest, bars)
         for source, why in counts.skipped.items():
@@ -200,11 +194,11 @@ def _report(digest: str, found: Difference, as_json: bool) -> None:
     click.echo(f"changed most           {', '.join(map(str, found.worst))}")
 
 
-def _list(var: Path, as_json: bool) -> None:
+def _list(snapshots: Snapshots, as_json: bool) -> None:
     rows = []
-    for name in archives.names(var):
+    for name in snapshots.names():
         try:
-            rows.append(asdict(archives.read(var, name)))
+            rows.append(asdict(snapshots.read(name)))
         except SnapshotError as error:
             rows.append({"name": name, "problem": str(error)})
     if as_json:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,15 @@ import click
 from embed.pictures import SUFFIXES
 from search_api import tables, xmp
 from search_api.commands import remote
-from search_api.commands.options import FILE, bundle_option, progress_bar, say, together, var_option
+from search_api.commands.options import (
+    FILE,
+    bundle_option,
+    place,
+    progress_bar,
+    say,
+    together,
+    var_option,
+)
 from search_api.commands.remote import server_options
 from search_api.results import Prediction, Tagged
 
@@ -152,26 +160,27 @@ def _here(
 @contextmanager
 def _voters(var: Path, encoder: PictureEncoder) -> Iterator[Vote | None]:
     """What votes on tags; None, and a line that says why, where the store cannot."""
-    from index.catalogue import Catalogue, CatalogueError
-    from index.served import ServedIndex
+    from index.catalogue import CatalogueError
     from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
-    from search_api.engine import catalogue_path
+    from search_api.local_store import catalogue_path
+    from search_api.places import opener
     from search_api.tagging import NeighbourTags
 
     with ExitStack() as stack:
         try:
-            if not catalogue_path(var).exists():
+            where = place()
+            if where.milvus is None and not catalogue_path(var).exists():
                 raise NoGenerationError(f"there is no store in {var}")
-            catalogue = stack.enter_context(Catalogue(catalogue_path(var)))
-            served: ServedIndex[PictureEncoder] = ServedIndex(
-                var, catalogue, lambda digest: encoder if digest == encoder.digest else None
+            open_store = opener(where, var)
+            store = stack.enter_context(
+                closing(open_store(lambda digest: encoder if digest == encoder.digest else None))
             )
-            served.load(encoder.digest)
+            store.served.load(encoder.digest)
         except (NoGenerationError, ModelMismatchError, SnapshotError, CatalogueError) as error:
             say(f"No finer tags: {error}")
             yield None
         else:
-            yield NeighbourTags(served, catalogue)
+            yield NeighbourTags(store.served, store.catalogue)
 
 
 def _with_sidecar(result: Tagged, model: str) -> Tagged:

@@ -22,7 +22,7 @@ from search_api.commands.options import (
     together,
     var_option,
 )
-from search_api.commands.stores import catalogue_in
+from search_api.commands.stores import existing_store
 from search_api.writer import Upload
 
 _BATCH = 250
@@ -121,7 +121,8 @@ def delete(
             raise click.UsageError(f"--filter is not JSON: {error}") from None
         if not (where.must or where.should or where.must_not):
             raise click.UsageError("--filter is empty and would delete everything")
-    with catalogue_in(var) as catalogue:
+    with existing_store(var) as store:
+        catalogue = store.catalogue
         sources = catalogue.all_sources("added") if keys else {}
         unknown = [key for key in keys if f"key:{key}" not in sources]
         if unknown:

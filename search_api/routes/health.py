@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from starlette.concurrency import run_in_threadpool
 
 from search_api import schemas
 from search_api.context import Ctx, problems
@@ -33,8 +34,12 @@ async def readyz(context: Ctx) -> schemas.Health:
     """
     if context.draining.is_set():
         raise Problem(503, "draining", "this server is about to end; send requests to another")
-    if not context.engine.ready:
+    engine = context.engine
+    if not engine.ready:
         raise Problem(503, "not-ready", "no index is loaded yet; wait, or build one")
+    # On this machine that is known at once; over a network it must not hold up the others.
+    if engine.store.parallel and not await run_in_threadpool(engine.available):
+        raise Problem(503, "store-unavailable", f"{engine.store.name} does not answer; wait")
     return schemas.Health(status="ok")
 
 

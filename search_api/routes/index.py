@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Response
 from search_api import schemas
 from search_api.context import Ctx, problems
 from search_api.jobs import Report
-from search_api.store import check_free
 from search_api.writing import start_compaction
 
 router = APIRouter(prefix="/v1", tags=["index"])
@@ -78,7 +77,7 @@ def rebuild_index(
 
     job_id = uuid.uuid4().hex
     if context.jobs.running is None:
-        check_free(context.engine.var)
+        context.engine.store.check_free()
     job = context.jobs.start("rebuild", work, job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return schemas.Job.of(job)

@@ -15,7 +15,6 @@ from search_api.context import Ctx, problems
 from search_api.errors import Problem
 from search_api.jobs import Report
 from search_api.schemas_writes import ModelDifference, ModelInfo, Models
-from search_api.store import check_free
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -107,7 +106,7 @@ def _start(context: Ctx, response: Response, digest: str, switch: bool) -> schem
         }
 
     if context.jobs.running is None:
-        check_free(engine.var)
+        engine.store.check_free()
     job = context.jobs.start("switch" if switch else "embed", work, job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return schemas.Job.of(job)

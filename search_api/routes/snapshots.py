@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from index import archives
+from index.archives import Snapshot
 from index.manifest import SnapshotError
 from search_api.context import Ctx, problems
 from search_api.schemas_writes import Restored, SnapshotInfo, SnapshotRequest, Snapshots
@@ -31,7 +31,7 @@ def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> Sna
     http://127.0.0.1:8000/v1/snapshots`
     """
     engine = context.engine
-    return _info(archives.create(engine.var, engine.catalogue, request.name if request else None))
+    return _info(engine.store.snapshots.create(request.name if request else None))
 
 
 @router.get("", operation_id="list_snapshots", summary="All snapshots", responses=problems(503))
@@ -40,7 +40,7 @@ def list_snapshots(context: Ctx) -> Snapshots:
 
     Example: `curl http://127.0.0.1:8000/v1/snapshots`
     """
-    names = archives.names(context.engine.var)
+    names = context.engine.store.snapshots.names()
     return Snapshots(snapshots=[_described(context, name) for name in names])
 
 
@@ -58,7 +58,7 @@ def restore_snapshot(context: Ctx, name: Name) -> Restored:
     http://127.0.0.1:8000/v1/snapshots/monday/restore`
     """
     engine = context.engine
-    snapshot, changed, deleted = archives.restore(engine.var, engine.catalogue, name)
+    snapshot, changed, deleted = engine.store.snapshots.restore(name)
     fold_if_due(context)
     state = engine.served.current()
     return Restored(
@@ -83,19 +83,19 @@ def delete_snapshot(context: Ctx, name: Name) -> None:
 
     Example: `curl -X DELETE http://127.0.0.1:8000/v1/snapshots/monday`
     """
-    archives.remove(context.engine.var, name)
+    context.engine.store.snapshots.remove(name)
 
 
 def _described(context: Ctx, name: str) -> SnapshotInfo:
     try:
-        return _info(archives.read(context.engine.var, name))
+        return _info(context.engine.store.snapshots.read(name))
     except SnapshotError as error:
         return SnapshotInfo(
             name=name, count=0, model=None, sequence=0, created="", size=0, problem=str(error)
         )
 
 
-def _info(snapshot: archives.Snapshot) -> SnapshotInfo:
+def _info(snapshot: Snapshot) -> SnapshotInfo:
     return SnapshotInfo(
         name=snapshot.name,
         count=snapshot.count,

@@ -19,9 +19,10 @@ class Counts:
     switches: int = 5
     queries: int = 200
     filters: int = 30
+    milvus_kills: int = 1
 
 
-FULL = Counts(kills=100, flips=1000, switches=100, queries=1000, filters=200)
+FULL = Counts(kills=100, flips=1000, switches=100, queries=1000, filters=200, milvus_kills=10)
 COUNTS = FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
 _figures: list[tuple[str, str]] = []
 

@@ -1,0 +1,85 @@
+"""The ids that match a filter: an expression, and a list only where somebody wants one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from index.filters import Filter
+from index.milvus.connection import WINDOW, Connection
+from index.milvus.expressions import EVERYTHING, Expression, expression
+from index.milvus.paging import scan
+from index.milvus.rows import as_mapping, entry_of
+from index.neighbours import Ids
+from index.records import Entry
+
+
+class Matching(Sequence[int]):
+    """Ids of one collection, int64 ascending, that match ``where``; all of them without one."""
+
+    def __init__(self, connection: Connection, name: str, where: Filter | None) -> None:
+        self._connection = connection
+        self._name = name
+        self._where = where
+        self.expression = Expression(EVERYTHING, EVERYTHING) if where is None else expression(where)
+        self._ids: Ids | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self._where is None
+
+    def keeps(self, entry: Entry) -> bool:
+        """Whether the entry itself matches."""
+        return self._where is None or self._where.matches(as_mapping(entry))
+
+    def count(self, value: Any = None) -> int:
+        """How many match now; of one value, whether it does."""
+        if value is not None:
+            return int(value in self.ids())
+        if self.expression.exact:
+            return self._connection.count(self._name, self.expression.wide)
+        return len(self.ids())
+
+    def ids(self) -> Ids:
+        """The ids, as they were when this was first called."""
+        if self._ids is None:
+            fields = ["id"] if self.expression.exact else ["id", "fields"]
+            found = [
+                int(row["id"])
+                for rows in scan(self._connection, self._name, fields, self.expression.wide)
+                for row in rows
+                if self.expression.exact or self.keeps(entry_of(row))
+            ]
+            self._ids = np.array(found, np.int64)
+        return self._ids
+
+    def entries(self, after: int = -1, size: int = WINDOW) -> Iterator[list[Entry]]:
+        """The entries with an id above ``after``, ascending, some at a time."""
+        fields = ["id", "fields"]
+        for rows in scan(
+            self._connection, self._name, fields, self.expression.wide, after, "id", size
+        ):
+            entries = [entry_of(row) for row in rows]
+            kept = [e for e in entries if self.expression.exact or self.keeps(e)]
+            if kept:
+                yield kept
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Ids:
+        """For NumPy, which then has a list."""
+        return self.ids().astype(dtype or np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        found = self.ids()[index]
+        return found.tolist() if isinstance(index, slice) else int(found)

@@ -1,0 +1,345 @@
+"""One contract, three engines: vectors, the record, generations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index.catalogue import ModelChangedError
+from index.filters import parse_filter
+from index.local import ExactIndex
+from index.neighbours import MAX_K, IndexInputError, NeighbourIndex, UnknownIdError
+from index.records import Record
+from index.snapshots import ModelMismatchError, NoGenerationError
+from index.stores import StoreBusyError
+from tests.index.milvus.conftest import Opener
+from tests.index.vectors import assert_same, brute_force, random_vectors, signs
+
+XB = random_vectors(300, 16, seed=0)
+XQ = random_vectors(5, 16, seed=1)
+IDS = np.arange(300) * 7 + 3
+
+
+def never() -> bool:
+    return False
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def published(store: Any, model: str, dimension: int, kind: str = "auto") -> Any:
+    with store.lock():
+        return store.publish(model, dimension, kind, quiet, never)
+
+
+@pytest.fixture(scope="module")
+def index(open_shared: Opener) -> Iterator[NeighbourIndex]:
+    store = open_shared()
+    if store.parallel:
+        published(store, "m", 16)
+        index = store.served.current().index
+    else:
+        index = ExactIndex(16)
+    index.add(IDS[:200], XB[:200])
+    index.add(IDS[200:], XB[200:])
+    yield index
+    store.close()
+
+
+def test_search_is_brute_force(index: NeighbourIndex) -> None:
+    assert (index.dimension, index.kind, index.count()) == (16, "exact", 300)
+    np.testing.assert_array_equal(index.ids(), IDS)
+    for k in (1, 10, 299, 300, 400):
+        assert_same(index.search(XQ, k), brute_force(IDS, XB, XQ, k))
+
+
+def test_allowed_ids(index: NeighbourIndex) -> None:
+    allowed = np.concatenate((IDS[5:60:3], [999_999]))
+    rows = np.isin(IDS, allowed)
+    assert_same(index.search(XQ, 12, allowed), brute_force(IDS[rows], XB[rows], XQ, 12))
+    assert (index.search(XQ, 3, []).ids == -1).all()
+    assert index.search(XQ[:0], 3).ids.shape == (0, 3)
+
+
+@pytest.mark.parametrize("k", [0, MAX_K + 1, 2_000_000_000])
+def test_k_is_capped(index: NeighbourIndex, k: int) -> None:
+    with pytest.raises(IndexInputError, match="expected 1 to 16384"):
+        index.search(XQ, k)
+
+
+def test_bad_queries_are_refused(index: NeighbourIndex) -> None:
+    nan = XQ.copy()
+    nan[0, 3] = np.nan
+    for wrong, words in (
+        (nan, "NaN or infinity"),
+        (XQ[:, :8], r"expected \(n, 16\)"),
+        (XQ * 2, "L2-normalised"),
+        (XQ.astype(np.float64), "float32"),
+    ):
+        with pytest.raises(IndexInputError, match=words):
+            index.search(wrong, 3)
+        with pytest.raises(IndexInputError, match=words):
+            index.add([9_999_999], wrong[:1])
+
+
+def test_vectors_come_back(index: NeighbourIndex) -> None:
+    np.testing.assert_array_equal(index.vectors(IDS[[7, 3, 7]]), XB[[7, 3, 7]])
+    with pytest.raises(UnknownIdError, match="no such id: 1, 2"):
+        index.vectors([3, 1, 2])
+
+
+def test_add_and_remove(index: NeighbourIndex) -> None:
+    with pytest.raises(IndexInputError, match="already stored"):
+        index.add([int(IDS[0])], XB[:1])
+    new = random_vectors(2, 16, seed=9)
+    index.add([1, 2**52 + 5], new)
+    assert index.search(new, 1).ids[:, 0].tolist() == [1, 2**52 + 5]
+    assert index.remove([1, 2**52 + 5, 4]) == 2
+    assert index.remove([1]) == 0
+    assert index.count() == 300
+    assert_same(index.search(new, 20), brute_force(IDS, XB, new, 20))
+
+
+def test_equal_scores_come_by_id(open_store: Opener) -> None:
+    store = open_store()
+    xb = signs(200, 16, seed=3)
+    store.catalogue.upsert([Record(f"s{i}") for i in range(200)], xb, "m")
+    published(store, "m", 16)
+    index = store.served.current().index
+    ids = index.ids()
+    stored = index.vectors(ids)
+    assert_same(index.search(xb[:4], 30), brute_force(ids, stored, xb[:4], 30))
+    store.close()
+
+
+def records(n: int) -> list[Record]:
+    return [
+        Record(
+            f"{i}.png",
+            "test" if i % 4 == 0 else "train",
+            ("cat", "dog", None)[i % 3],
+            {"n": i, "tags": ["x", "y"][: i % 3]},
+            f"pixels:{i}",
+        )
+        for i in range(n)
+    ]
+
+
+def where(**fields: Any) -> Any:
+    return parse_filter(
+        {"must": [{"key": key, "match": {"value": value}} for key, value in fields.items()]}
+    )
+
+
+def test_the_record(open_store: Opener) -> None:
+    store = open_store()
+    record = store.catalogue
+    assert (record.count(), record.model(), record.get_meta("corpus")) == (0, None, None)
+    assert record.find([1, 2]) == []
+    with pytest.raises(NoGenerationError):
+        store.served.load("m")
+    ids = record.upsert(records(30), XB[:30], "m")
+    assert len(set(ids)) == 30
+    assert all(0 < i < 2**53 for i in ids)
+    with pytest.raises(NoGenerationError):
+        store.served.load("m")  # until it is published
+    published(store, "m", 16)
+    again = open_store() if store.parallel is False or "://" in store.settings.uri else store
+    manifest, problem = again.served.load("m")
+    assert (manifest.generation, manifest.count, manifest.model_digest, problem) == (
+        1,
+        30,
+        "m",
+        None,
+    )
+    with pytest.raises(ModelMismatchError):
+        again.served.load("other")
+
+    entry = record.get([ids[4]])[0]
+    assert (entry.source, entry.split, entry.label) == ("4.png", "test", "dog")
+    assert entry.payload == {"n": 4, "tags": ["x"]}
+    assert (entry.content_hash, entry.origin, entry.edited) == ("pixels:4", "corpus", False)
+    with pytest.raises(UnknownIdError, match="no such id: 77"):
+        record.get([ids[0], 77])
+    assert record.count(where(label="cat")) == 10
+    assert sorted(record.ids(where(label="cat")).tolist()) == sorted(ids[::3])
+    assert record.label_counts() == {"cat": 10, "dog": 10}
+    assert record.split_counts() == {"test": 8, "train": 22}
+    assert record.all_sources("corpus") == {f"{i}.png": ids[i] for i in range(30)}
+    assert record.all_sources("added") == {}
+    assert record.known_sources("m") == record.all_sources()
+    assert record.model_digests() == {"m": 30}
+    assert record.content_hashes("corpus") == {f"pixels:{i}" for i in range(30)}
+    found, xb = record.embeddings("m")
+    assert found.tolist() == sorted(ids)
+    np.testing.assert_array_equal(xb, XB[:30][np.argsort(ids)])
+    pages, after = [], -1
+    while page := record.page(after, 7):
+        pages += page
+        after = page[-1].id
+    assert [entry.id for entry in pages] == sorted(ids)
+    groups = record.members("tags")
+    assert (groups.values, len(groups.of(0)), len(groups.of(1))) == (("x", "y"), 20, 10)
+
+    # Each write is in the next answer, of another opener too.
+    def nearest(row: int) -> Any:
+        state = again.served.current()
+        answer = state.index.search(XB[row : row + 1], 1)
+        return again.served.entries(state, answer.ids[0])[0], float(answer.scores[0, 0])
+
+    before = again.served.current().sequence
+    new = record.upsert(
+        [Record("key:a", None, None, {"v": 1}, "sha256:1", "added")], XB[40:41], "m"
+    )
+    assert again.served.current().sequence > before
+    assert nearest(40)[0].id == new[0]
+    assert (
+        record.upsert([Record("key:a", None, "dog", {"v": 2}, "sha256:2", "added")], XB[41:42], "m")
+        == new
+    )
+    assert (nearest(41)[0].label, nearest(41)[0].payload) == ("dog", {"v": 2})
+    assert nearest(40)[1] < 0.99
+    assert record.count() == 31
+    assert record.update([new[0]], split="val", payload={"w": [1.5, True]}, by_hand=True) == 1
+    entry = nearest(41)[0]
+    assert (entry.split, entry.label, entry.payload) == ("val", "dog", {"v": 2, "w": [1.5, True]})
+    assert entry.edited
+    assert record.update([new[0]], label=None, payload={"z": None}, replace_payload=True) == 1
+    entry = nearest(41)[0]
+    assert (entry.label, entry.split, entry.payload) == (None, "val", {"z": None})
+    with pytest.raises(UnknownIdError):
+        record.update([new[0], 77], label="x")
+    assert record.embed([new[0], 77], XB[42:44], "m", ["sha256:3", None]) == 1
+    assert nearest(42)[0].content_hash == "sha256:3"
+    assert record.delete([new[0], 77]) == 1
+    assert record.delete([new[0]]) == 0
+    assert nearest(42)[0].id != new[0]
+    gone = record.delete_where(where(label="cat"))
+    assert gone == sorted(ids[::3])
+    assert record.forgotten_sources() == {f"{i}.png" for i in range(0, 30, 3)}
+    assert again.served.current().index.count() == record.count() == 20
+    record.upsert(records(1), XB[:1], "m")
+    assert "0.png" not in record.forgotten_sources()
+
+    record.set_meta("corpus", "pictures")
+    assert again.catalogue.get_meta("corpus") == "pictures"
+    for wrong, error in (
+        (lambda: record.upsert([Record("1.png", origin="added")], XB[:1], "m"), IndexInputError),
+        (lambda: record.upsert([Record("x"), Record("x")], XB[:2], "m"), IndexInputError),
+        (lambda: record.upsert([Record("x")], XB[:2], "m"), IndexInputError),
+        (lambda: record.upsert([Record("x")], XB[:1, :8] * 9, "m"), IndexInputError),
+        (
+            lambda: record.upsert([Record("x", payload={"a": float("nan")})], XB[:1], "m"),
+            IndexInputError,
+        ),
+        (lambda: record.upsert([Record("x")], XB[:1], "other"), ModelChangedError),
+        (lambda: record.upsert([Record("x")], random_vectors(1, 8, 0), "m"), IndexInputError),
+    ):
+        with pytest.raises(error):
+            wrong()
+    assert record.count() == 21
+    if again is not store:
+        again.close()
+    store.close()
+
+
+def test_rebuilding_while_others_write(open_store: Opener) -> None:
+    """What is added, changed and deleted during a rebuild is in the new generation too."""
+    store = open_store()
+    record = store.catalogue
+    ids = record.upsert(records(60), XB[:60], "m")
+    published(store, "m", 16)
+    kept: dict[int, str | None] = {}
+    deleted: list[int] = []
+    failed: list[BaseException] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        try:
+            for i in range(100, 200):
+                if stop.is_set():
+                    return
+                (new,) = record.upsert([Record(f"key:{i}", origin="added")], XB[i : i + 1], "m")
+                kept[new] = None
+                record.update([ids[i % 30]], label=f"l{i}")
+                kept[ids[i % 30]] = f"l{i}"
+                deleted.append(ids[59 - (i - 100) % 20])
+                record.delete(deleted[-1:])
+        except BaseException as error:  # noqa: BLE001 - seen below
+            failed.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for number in (2, 3):
+            # The other kind, so that nothing can be left as it is.
+            manifest = published(store, "m", 16, "hnsw" if number == 2 else "exact")
+            assert manifest.generation == number
+            with store.lock("a" * 32), pytest.raises(StoreBusyError) as busy, store.lock():
+                pass
+            assert store.parallel or busy.value.job == "a" * 32
+    finally:
+        stop.set()
+        thread.join()
+    assert failed == []
+    assert len(kept) >= 2
+    assert {entry.id: entry.label for entry in record.find(list(kept))} == kept
+    assert record.find(deleted) == []
+    expected = (set(ids) | set(kept)) - set(deleted)
+    state = store.served.current()
+    assert set(state.index.ids().tolist()) == expected
+    answer = state.index.search(XB[100:101], 1)
+    assert store.served.entries(state, answer.ids[0])[0].source == "key:100"
+    store.close()
+
+
+def test_changing_the_model(open_store: Opener) -> None:
+    store = open_store()
+    record = store.catalogue
+    ids = record.upsert(records(20), XB[:20], "m")
+    published(store, "m", 16)
+    other = random_vectors(300, 24, seed=5)
+    vectors = dict(zip(ids, other[:20], strict=True))
+    staging = record.staging
+    assert staging.counts() == {}
+    assert staging.missing("n").tolist() == sorted(ids)
+    some = sorted(ids)[:12]
+    assert staging.add(some, np.stack([vectors[i] for i in some]), "n") == 12
+    assert (staging.counts(), len(staging.missing("n"))) == ({"n": 12}, 8)
+    rest = staging.missing("n").tolist()
+    assert staging.add([*rest, 77], np.stack([*(vectors[i] for i in rest), other[50]]), "n") == 8
+    assert staging.missing("n").tolist() == []
+    found, xb = staging.embeddings("n")
+    np.testing.assert_array_equal(xb, np.stack([vectors[i] for i in found.tolist()]))
+    # Until then the old model answers; what happens meanwhile is carried over.
+    assert store.served.current().manifest.model_digest == "m"
+    record.update([ids[0]], label="new")
+    record.delete([ids[1]])
+    late = record.upsert([Record("key:late", origin="added")], XB[30:31], "m")
+    assert staging.missing("n").tolist() == late
+    record.upsert(records(3)[2:], XB[60:61], "m")  # another picture under the same name
+    assert staging.missing("n").tolist() == sorted([*late, ids[2]])
+    staging.add([ids[2]], other[60:61], "n")
+    with store.lock():
+        staging.promote("n")
+        manifest = store.publish("n", 24, "auto", quiet, never)
+    assert (manifest.model_digest, manifest.dimension) == ("n", 24)
+    state = store.served.current()
+    assert state.manifest.generation == manifest.generation
+    assert (state.index.dimension, state.index.count()) == (24, 19)
+    assert record.count() == 20
+    # What was not embedded is kept, and not found.
+    assert record.get(late)[0].source == "key:late"
+    assert late[0] not in state.index.search(other[:1], 20).ids
+    assert staging.counts() == {}
+    np.testing.assert_array_equal(state.index.vectors([ids[2]])[0], other[60])
+    assert record.get([ids[0]])[0].label == "new"
+    assert record.model() == "n"
+    with pytest.raises(ModelChangedError):
+        record.upsert([Record("x")], XB[:1], "m")
+    store.close()

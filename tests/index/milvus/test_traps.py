@@ -1,0 +1,125 @@
+"""What Milvus and milvus-lite do that nobody would expect; each here is known to be avoided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index.milvus.connection import Connection, MilvusSettings, MilvusUnavailableError, _shown
+from index.milvus.rows import MAX_FACTS, entry_of
+from index.neighbours import IndexInputError
+from index.records import Record
+from index.stores import EngineCannotError
+from tests.index.milvus.conftest import Opener
+from tests.index.milvus.test_contract import XB, XQ, published, records
+from tests.index.vectors import random_vectors
+
+
+def test_each_trap(open_milvus: Opener) -> None:
+    store = open_milvus()
+    record = store.catalogue
+    ids = record.upsert(records(250), XB[:250], "m")
+
+    # milvus-lite takes any word for a kind of index, and fails in the background, unseen.
+    with pytest.raises(IndexInputError, match="there are auto, exact, hnsw"):
+        store.check_kind("IVF_NONSENSE")
+
+    # A graph searched with a smaller `ef` than wanted gives too few.
+    manifest = published(store, "m", 16, "hnsw")
+    assert (manifest.kind, manifest.recall["k"]) == ("hnsw", 10)
+    assert manifest.recall["value"] >= 0.95
+    index = store.served.current().index
+    assert (index.search(XQ, 200).ids >= 0).all()
+    assert ((index.search(XQ, 300).ids >= 0).sum(axis=1) == 250).all()
+
+    # NaN, or another dimension, is answered with nothing, with anything, or late.
+    for wrong in (np.full((1, 16), np.nan, np.float32), XQ[:, :4]):
+        with pytest.raises(IndexInputError):
+            index.search(wrong, 3)
+
+    # The fields have to be named, or all of them come, or none.
+    generation = store._generations.current()
+    (row,) = store._connection.query(generation.name, f"id == {ids[0]}", ["id", "fields"], 1)
+    assert set(row) == {"id", "fields"}
+    assert entry_of(row).source == "0.png"
+    (hits,) = store._connection.search(generation.name, XQ[:1], 2, "", ["id"], {"ef": 64})
+    assert [set(hit) for hit in hits] == [{"id"}, {"id"}]
+
+    # delete() says another thing each time: a dict, a list, a number of keys that never were.
+    assert record.delete([ids[0], 77]) == 1
+    assert record.delete([77]) == 0
+    assert index.remove([ids[1], 78]) == 1
+
+    # A collection that is not loaded, as after a restart, is loaded by whoever asks.
+    store._connection.release(generation.name)
+    store._connection.release(store._ledger._name)
+    assert store.served.current().index.search(XB[5:6], 1).ids[0, 0] == ids[5]
+    assert record.get_meta("corpus") is None
+
+    # Snapshots are refused, with what to do.
+    with pytest.raises(EngineCannotError, match="milvus-backup"):
+        store.snapshots.create("x")
+    assert store.snapshots.names() == []
+    assert [f.problem for f in store.verify()] == [None, None]
+    assert store.status()["pictures"] == 248
+
+    # More than Milvus can store in one field, or in one array.
+    for payload in (
+        {"text": "x" * 70_000},
+        {"values": list(map(str, range(MAX_FACTS + 1)))},
+        {str(i): i for i in range(1001)},
+    ):
+        with pytest.raises(IndexInputError, match="send a smaller payload"):
+            record.upsert([Record("big", payload=payload)], XB[:1], "m")
+    full: dict[str, Any] = {str(i): i / 7 for i in range(900)}
+    (big,) = record.upsert([Record("big", payload=full)], XB[260:261], "m")
+    assert record.get([big])[0].payload == full
+    store.close()
+
+
+def test_without_milvus() -> None:
+    pytest.importorskip("pymilvus")
+    with pytest.raises(MilvusUnavailableError, match=r"Milvus at http://127.0.0.1:9 cannot answer"):
+        Connection(MilvusSettings("http://127.0.0.1:9"), connect_seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"uri": " "}, "MILVUS_URI"), ({"uri": "x.db", "prefix": "a-b"}, "prefix is 'a-b'")],
+)
+def test_settings_that_cannot_be(settings: dict[str, str], words: str) -> None:
+    with pytest.raises(IndexInputError, match=words):
+        MilvusSettings(**settings)
+
+
+def test_no_secret_is_shown() -> None:
+    settings = MilvusSettings("http://user:secret@host:19530", token="secret")
+    assert "token" not in repr(settings)
+    assert _shown(settings.uri) == "http://host:19530"
+
+
+def test_congruence_of_the_engines(open_milvus: Opener) -> None:
+    """The same queries by FAISS and by Milvus: the share of common neighbours."""
+    from index.local import ExactIndex
+
+    xb, xq = random_vectors(1000, 16, seed=11), random_vectors(20, 16, seed=12)
+    store = open_milvus()
+    ids = np.array(store.catalogue.upsert([Record(f"{i}") for i in range(1000)], xb, "m"))
+    local = ExactIndex(16)
+    local.add(ids, xb)
+    truth = local.search(xq, 10)
+    shares = {}
+    for kind in ("exact", "hnsw"):
+        published(store, "m", 16, kind)
+        found = store.served.current().index.search(xq, 10)
+        shares[kind] = np.mean(
+            [np.isin(a, b).mean() for a, b in zip(truth.ids, found.ids, strict=True)]
+        )
+        if kind == "exact":
+            np.testing.assert_array_equal(found.scores, truth.scores)
+    print(f"overlap of FAISS and Milvus, 20 queries, 10 nearest of 1,000: {shares}")
+    assert shares["exact"] == 1.0
+    assert shares["hnsw"] >= 0.98
+    store.close()

@@ -1,0 +1,311 @@
+"""The API over each engine: the same requests, the same answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from embed.corpus import FolderCorpus
+from index.blobs import Blobs
+from index.objects import ObjectBlobs
+from search_api import changeover
+from search_api.app import create_app
+from search_api.engine import SearchEngine
+from search_api.local_store import LocalStore
+from search_api.places import fetched_model, share_model
+from search_api.settings import Milvus, Place
+from search_api.shards import Shard, embed_shard, import_shards, shard_folders
+from tests.index.milvus.conftest import ENGINES, MILVUS, opener, real_server
+from tests.search_api.conftest import MeanColour, colour, png, source_of
+from tests.search_api.test_index import wait
+from tests.search_api.test_models import OTHER, Wider
+from tests.search_api.test_writes import NEW, add, first, search
+
+__all__ = ["real_server"]
+CAT = '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
+
+
+def engine_over(open_store: Any, folder: Path, var: Path, encoder: Any = None) -> SearchEngine:
+    models = {OTHER: Wider()}
+    return SearchEngine(
+        encoder or MeanColour(),
+        FolderCorpus(folder),
+        var,
+        open_model=lambda path: models[f"sha256:{path.name}"],
+        open_store=open_store,
+        find_model=lambda digest: (
+            Path(digest.removeprefix("sha256:")) if digest in models else None
+        ),
+    )
+
+
+def answer(client: TestClient, path: str, **arguments: Any) -> Any:
+    """The answer, without what is allowed to differ between engines."""
+    response = client.request(arguments.pop("method", "GET"), path, **arguments)
+    body = response.json()
+
+    def told(value: Any) -> Any:
+        if isinstance(value, list):
+            return [told(element) for element in value]
+        if isinstance(value, dict):
+            return {
+                key: told(element)
+                for key, element in value.items()
+                if key not in ("id", "image_url", "next_cursor", "sequence", "time", "created",
+                               "built", "parameters", "request_id", "detail", "instance", "errors",
+                               "next_after")
+            }  # fmt: skip
+        return value
+
+    return response.status_code, told(body)
+
+
+def told_by(client: TestClient) -> list[Any]:
+    """What one service says to a list of requests."""
+    picture = {"image": ("q.png", png(colour("red", 2)))}
+    told = [
+        answer(client, "/v1/search", method="POST", files=picture, params=params)
+        for params in (
+            {"limit": 24},
+            {"limit": 5, "offset": 3},
+            {"limit": 24, "score_threshold": 0.9},
+            {"filter": '{"must": [{"key": "label", "match": {"value": "blue"}}]}'},
+            {"filter": '{"must_not": [{"key": "split", "match": {"value": "train"}}]}'},
+            {"filter": '{"must": [{"key": "n", "range": {"gte": 1}}]}'},
+            {"filter": '{"must": [{"key": "tags", "match": {"any": ["x", "y"]}}]}'},
+            {"filter": '{"musst": []}'},
+            {"limit": 1001},
+            {"limit": 2_000_000_000},
+            {"diversity": 0.5, "limit": 6},
+            {"group_by": "label", "group_size": 2},
+            {"group_by": "tags"},
+        )
+    ]
+    page = client.post("/v1/search", files=picture, params={"limit": 7}).json()
+    for _ in range(4):
+        told.append([point["payload"]["source"] for point in page["points"]])
+        if page["next_cursor"] is None:
+            break
+        page = client.post(
+            "/v1/search", files=picture, params={"limit": 7, "cursor": page["next_cursor"]}
+        ).json()
+    one = page["points"][0]["id"]
+    for strategy in ("average_vector", "best_score"):
+        told.append(
+            answer(client, "/v1/recommend", method="POST",
+                   json={"positive": [one], "strategy": strategy, "limit": 6})
+        )  # fmt: skip
+    told += [
+        answer(client, f"/v1/images/{one}/similar", params={"limit": 4}),
+        answer(client, f"/v1/images/{one}"),
+        answer(client, "/v1/images/77"),
+        answer(client, "/v1/images/77/similar"),
+    ]
+    index = answer(client, "/v1/index")[1]
+    told.append({key: index[key] for key in ("count", "model", "generation", "labels", "splits")})
+    return told
+
+
+@pytest.fixture(params=ENGINES)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return opener(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=MILVUS)
+def open_milvus(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return opener(request.param, request, tmp_path)
+
+
+def scenario(client: TestClient) -> None:
+    """Writes of every kind, each in the next search; the page of the service, its metrics."""
+    added = add(
+        client,
+        png(NEW),
+        png((9, 99, 9)),
+        key=["a", "b"],
+        payload=['{"label": "cat", "n": 1, "tags": ["x"]}', '{"n": 2.5, "tags": ["x", "y"]}'],
+    )
+    ids = [result["id"] for result in added.json()["results"]]
+    assert added.status_code == 201
+    assert first(client, NEW)["id"] == ids[0]
+    assert (
+        add(client, png((8, 98, 9)), key="b", payload='{"n": 3}').json()["results"][0]["id"]
+        == ids[1]
+    )
+    assert first(client, (8, 98, 9))["payload"]["n"] == 3
+    bad = add(client, b"rubbish", png((1, 2, 3)), key=["c", "d"]).json()["results"]
+    assert bad[0]["error"]["status"] == 415
+    patched = client.patch(
+        f"/v1/images/{ids[1]}", json={"payload": {"label": "cat", "tags": ["y"]}}
+    )
+    assert patched.json()["payload"]["label"] == "cat"
+    assert first(client, (8, 98, 9))["payload"]["tags"] == ["y"]
+    assert client.patch("/v1/images/77", json={"payload": {}}).status_code == 404
+    listed = client.get("/v1/images", params={"filter": CAT, "limit": 10}).json()
+    assert (listed["total"], sorted(p["id"] for p in listed["points"])) == (2, sorted(ids))
+    assert client.get(f"/v1/images/{ids[0]}/file").status_code == 200
+    assert client.delete(f"/v1/images/{bad[1]['id']}").json()["deleted"] == 1
+    assert client.delete(f"/v1/images/{bad[1]['id']}").status_code == 404
+
+
+def test_the_same_answers(open_store: Any, folder: Path, tmp_path: Path) -> None:
+    engine = engine_over(open_store, folder, tmp_path / "api")
+    engine.rebuild()
+    with TestClient(create_app(engine)) as client:
+        scenario(client)
+        told = told_by(client)
+        local = SearchEngine(MeanColour(), FolderCorpus(folder), tmp_path / "local")
+        local.rebuild()
+        with TestClient(create_app(local)) as reference:
+            scenario(reference)
+            for mine, theirs in zip(told, told_by(reference), strict=True):
+                assert mine == theirs
+        deleted = client.post("/v1/images/delete", json={"filter": json.loads(CAT)}).json()
+        assert deleted["deleted"] == 2
+        assert deleted["generation"] == 1
+        job = wait(client, client.post("/v1/index/rebuild").json()["id"])
+        assert job["state"] == "succeeded"
+        assert job["result"]["total"] == 24
+        result = search(client, colour("red", 2), 24)
+        assert (len(result["points"]), result["model"]) == (24, "sha256:mean-colour")
+        assert result["generation"] == job["result"]["generation"]
+        assert client.post("/v1/index/compact", params={"kind": "nonsense"}).status_code == 422
+        metrics = client.get("/metrics").text
+        assert "\nlookalike_index_pictures 24.0" in metrics
+        assert client.get("/readyz").status_code == 200
+        snapshot = client.post("/v1/snapshots", json={"name": "one"})
+        if engine.store.parallel:
+            assert snapshot.status_code == 501
+            assert snapshot.json()["type"] == "urn:lookalike:problem:not-with-this-index"
+            assert snapshot.headers["content-type"] == "application/problem+json"
+            assert client.get("/v1/snapshots").json() == {"snapshots": []}
+        else:
+            assert snapshot.status_code == 201
+
+
+def test_changing_the_model_over_http(open_milvus: Any, folder: Path, tmp_path: Path) -> None:
+    engine = engine_over(open_milvus, folder, tmp_path / "api")
+    engine.rebuild()
+    (tmp_path / "api" / "models" / OTHER.removeprefix("sha256:")).mkdir(parents=True)
+    with TestClient(create_app(engine)) as client:
+        added = add(client, png(NEW), key="k").json()["results"][0]["id"]
+        job = wait(client, client.post(f"/v1/models/{OTHER}/embed").json()["id"])
+        assert job["result"] == {"embedded": 25, "skipped": 0}
+        report = client.get(f"/v1/models/{OTHER}/diff", params={"k": 3}).json()
+        assert (report["queries"], report["overlap"]) == (25, 1.0)
+        assert search(client, NEW)["model"] == "sha256:mean-colour"
+        late = add(client, png((9, 99, 9))).json()["results"][0]["id"]
+        job = wait(client, client.post(f"/v1/models/{OTHER}/switch").json()["id"])
+        assert job["state"] == "succeeded", job
+        assert job["result"]["embedded"] == 1
+        found = search(client, NEW)
+        assert (found["model"], found["points"][0]["id"]) == (OTHER, added)
+        assert found["generation"] == job["result"]["generation"]
+        assert first(client, (9, 99, 9))["id"] == late
+        assert client.get("/v1/index").json()["dimension"] == 4
+        assert [c.model for c in changeover.candidates(engine)] == [OTHER]
+
+
+def test_shards_go_into_either_engine(open_milvus: Any, folder: Path, tmp_path: Path) -> None:
+    corpus, encoder = FolderCorpus(folder), MeanColour()
+    for number in (1, 2):
+        embed_shard(encoder, corpus, Shard(number, 2), tmp_path / "shards")
+    engine = engine_over(open_milvus, folder, tmp_path / "api")
+    shards = shard_folders(tmp_path / "shards")
+    for expected in (24, 0):
+        number = import_shards(engine.catalogue, shards, encoder.digest, corpus.name)
+        assert number == expected
+    engine.catalogue.set_meta("corpus", corpus.name)
+    assert engine.compact().count == 24
+    found = engine.search(png(colour("green", 1)))
+    assert found.points[0].entry.source == source_of("green", 1)
+    _, counts = engine.rebuild()
+    assert (counts.embedded, counts.kept) == (0, 24)
+    engine.close()
+
+
+@pytest.mark.milvus_server
+@pytest.mark.timeout(1800)
+def test_milvus_away_and_back(real_server: Any, folder: Path, tmp_path: Path, request: Any) -> None:
+    """503 while it cannot be reached, by itself well again; the same over a kill -9."""
+    engine = engine_over(opener("server", request, tmp_path), folder, tmp_path / "api")
+    engine.rebuild()
+
+    def eventually(client: TestClient) -> None:
+        until = time.monotonic() + 300
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.5)
+        assert first(client, NEW)["id"] == one
+        assert add(client, png((9, 99, 9)), key="late").status_code == 201
+        assert first(client, (9, 99, 9))["payload"]["source"] == "key:late"
+
+    def away(client: TestClient) -> None:
+        picture = {"image": ("q.png", png(NEW))}
+        for response in (
+            client.get("/readyz"),
+            client.post("/v1/search", files=picture),
+            client.get(f"/v1/images/{one}"),
+            add(client, png((1, 1, 1)), key="lost"),
+        ):
+            assert response.status_code == 503, response.text
+            assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["type"] == "urn:lookalike:problem:store-unavailable"
+        assert response.headers["retry-after"] == "2"
+        assert client.get("/livez").status_code == 200
+
+    with TestClient(create_app(engine)) as client:
+        one = add(client, png(NEW), key="k").json()["results"][0]["id"]
+        real_server.door.cut()
+        try:
+            away(client)
+        finally:
+            real_server.door.mend()
+        eventually(client)
+        real_server.kill()
+        try:
+            away(client)
+        finally:
+            real_server.start()
+        eventually(client)
+
+
+@pytest.fixture(params=["folder", "memory"])
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    pytest.importorskip("fsspec")
+    if request.param == "folder":
+        yield Blobs(tmp_path / "pictures")
+    else:
+        yield ObjectBlobs(f"memory://{tmp_path.name}")
+
+
+def test_pictures_in_an_object_store(pictures: Any, folder: Path, tmp_path: Path) -> None:
+    def open_store(model_of: Any) -> LocalStore:
+        return LocalStore(tmp_path / "var", model_of, pictures)
+
+    engine = engine_over(open_store, folder, tmp_path / "var")
+    engine.rebuild()
+    with TestClient(create_app(engine)) as client:
+        one = add(client, png(NEW)).json()["results"][0]["id"]
+        assert client.get(f"/v1/images/{one}/file").status_code == 200
+        assert len(pictures.names()) == 1
+
+
+def test_models_are_shared(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    place = Place(Milvus("x.db"), f"memory://{tmp_path.name}")
+    bundle = tmp_path / "one" / "models" / OTHER.removeprefix("sha256:")
+    bundle.mkdir(parents=True)
+    (bundle / "bundle.json").write_text("{}")
+    assert fetched_model(place, tmp_path / "two", OTHER) is None
+    share_model(place, tmp_path / "one", OTHER)
+    found = fetched_model(place, tmp_path / "two", OTHER)
+    assert found is not None
+    assert [path.name for path in found.iterdir()] == ["bundle.json"]
+    assert fetched_model(Place(), tmp_path / "two", "sha256:" + "c" * 64) is None
