@@ -1,11 +1,11 @@
 """Approximate indexes: FAISS finds candidates, and their scores are computed exactly.
 
-Beside the FAISS index lie the vectors themselves, in memory or mapped from the disk. They score
-the candidates, they answer searches under a filter exactly, and searches for more neighbours than
-the index is good for.
+Beside the FAISS index lie the vectors themselves, mapped from the disk once the index is stored:
+the system keeps in memory what of them is used, as there is room. They score the candidates, they
+answer searches under a filter exactly, and searches for more neighbours than the index is good for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.building import IDS_FILE, VECTORS_FILE, ascending, linked, mapped_files
 from index.local import IndexFileError
 from index.neighbours import (
     Ids,
@@ -23,7 +24,6 @@ from index.neighbours import (
     Vectors,
     as_allowed,
     as_ids,
-    as_new_ids,
     as_vectors,
     check_k,
     rows_of,
@@ -31,9 +31,7 @@ from index.neighbours import (
 from index.scan import SPARE, best_of, exact_rows
 
 INDEX_FILE = "index.faiss"
-IDS_FILE = "ids.npy"
 PLACES_FILE = "places.npy"
-VECTORS_FILE = "vectors.npy"
 # For more candidates than this a scan of everything is about as fast, and exact.
 _MOST = 4096
 
@@ -42,14 +40,16 @@ _MOST = 4096
 class Parts:
     """A trained FAISS ``index``, and what its rows are.
 
-    ``ids`` int64 (n,) ascend, ``xb`` float32 (n, d) stands in their order and may be mapped from
-    the disk; FAISS's row i is the vector at ``places[i]``, an integer array (n,).
+    ``ids`` int64 (n,) ascend, ``xb`` float32 (n, d) stands in their order; both may be mapped from
+    the disk, from files in ``folder``. FAISS answers with rows of ``xb`` or, where there is
+    ``places``, an integer array (n,), with i for the row ``places[i]``.
     """
 
     index: Any
     ids: Ids
     xb: Vectors
-    places: NDArray[np.integer]
+    places: NDArray[np.integer] | None = None
+    folder: Path | None = None
 
 
 class ApproximateIndex:
@@ -72,7 +72,7 @@ class ApproximateIndex:
             parts: the index and its vectors.
             parameters: ``effort``, which is efSearch or nprobe; ``rescored``, how many times
                 ``k`` candidates are looked at; ``factory``, FAISS's description; ``mapped``,
-                whether vectors stay on the disk.
+                whether FAISS's codes stay on the disk too.
             recall: what was measured.
         """
         self._kind = kind
@@ -97,6 +97,10 @@ class ApproximateIndex:
     def ids(self) -> Ids:
         """All stored ids, int64 (n,), ascending; a copy."""
         return self._parts.ids.copy()
+
+    def has(self, ids: IdsLike) -> NDArray[np.bool_]:
+        """Which of these ids are stored, bool (n,)."""
+        return rows_of(self._parts.ids, as_ids(ids))[1]
 
     def vectors(self, ids: IdsLike) -> Vectors:
         """Return a copy of the vectors, float32 (n, d), in the order given."""
@@ -131,12 +135,34 @@ class ApproximateIndex:
         return best_of(ids, xb, xq, k, exact_rows(xb, xq, k, rows))
 
     def save(self, folder: Path) -> tuple[str, ...]:
-        """Write all files into the folder; return their names."""
-        faiss.write_index(self._parts.index, str(folder / INDEX_FILE))
-        np.save(folder / IDS_FILE, self._parts.ids)
-        np.save(folder / PLACES_FILE, self._parts.places)
-        np.save(folder / VECTORS_FILE, self._parts.xb)
-        return INDEX_FILE, IDS_FILE, PLACES_FILE, VECTORS_FILE
+        """Write all files into the folder; return their names.
+
+        Ids and vectors that lie in files already are not written again, where the disk allows two
+        names for one file.
+        """
+        parts = self._parts
+        writers: dict[str, Callable[[Path], object]] = {
+            INDEX_FILE: lambda path: faiss.write_index(parts.index, str(path)),
+            IDS_FILE: lambda path: np.save(path, parts.ids),
+            VECTORS_FILE: lambda path: np.save(path, parts.xb),
+        }
+        places = parts.places
+        if places is not None:
+            writers[PLACES_FILE] = lambda path: np.save(path, places)
+        for name, write in writers.items():
+            path = folder / name
+            if self._mapped_from(path) or (
+                parts.folder is not None and linked(parts.folder / name, path)
+            ):
+                continue
+            write(path)
+        return tuple(writers)
+
+    def _mapped_from(self, path: Path) -> bool:
+        """Whether the index reads this very file, which must not be written then."""
+        arrays = {IDS_FILE: self._parts.ids, VECTORS_FILE: self._parts.xb}
+        base = getattr(arrays.get(path.name), "base", None)
+        return isinstance(base, np.memmap) and Path(str(base.filename)) == path.resolve()
 
     @classmethod
     def load(
@@ -146,45 +172,74 @@ class ApproximateIndex:
         parameters: Mapping[str, Any],
         recall: Mapping[str, float] | None,
     ) -> "ApproximateIndex":
-        """Read what ``save`` wrote; ``mapped`` among the parameters leaves the vectors on disk.
+        """Read what ``save`` wrote; ids and vectors are mapped from the disk.
+
+        ``mapped`` among the parameters leaves FAISS's codes there too.
 
         Raises IndexFileError if a file is missing or does not fit to the others.
         """
-        mapped = bool(parameters.get("mapped"))
         try:
-            flags = faiss.IO_FLAG_MMAP if mapped else 0
+            flags = faiss.IO_FLAG_MMAP if parameters.get("mapped") else 0
             index: Any = faiss.read_index(str(folder / INDEX_FILE), flags)
-            # No pickles: a stranger's file cannot run code.
-            ids = np.load(folder / IDS_FILE, allow_pickle=False)
-            places = np.load(folder / PLACES_FILE, allow_pickle=False)
-            xb = np.load(
-                folder / VECTORS_FILE, mmap_mode="r" if mapped else None, allow_pickle=False
-            )
-            ids = as_new_ids(ids, index.ntotal)
+            ids, xb = mapped_files(folder)
+            places = None
+            if (folder / PLACES_FILE).exists():
+                # No pickles: a stranger's file cannot run code.
+                places = np.load(folder / PLACES_FILE, allow_pickle=False)
         except (RuntimeError, OSError, ValueError, EOFError, MemoryError) as error:
             raise IndexFileError(f"{folder}: cannot be read: {error}; rebuild the index") from error
         if (
             xb.shape != (index.ntotal, index.d)
             or xb.dtype != np.float32
-            or (np.diff(ids) <= 0).any()
-            or places.dtype.kind != "i"
-            or not np.array_equal(np.sort(places), np.arange(index.ntotal))
+            or ids.shape != (index.ntotal,)
+            or ids.dtype != np.int64
+            or not ascending(ids)
+            or not _fit(index, places)
         ):
+            shape = None if places is None else places.shape
             raise IndexFileError(
                 f"{folder}: has vectors {xb.dtype} {xb.shape} and an index of {index.ntotal} of "
-                f"{index.d}, with ids and places {ids.shape} and {places.shape}; expected them to "
+                f"{index.d}, with ids {ids.dtype} {ids.shape} and places {shape}; expected them to "
                 "fit together; rebuild the index"
             )
-        return cls(kind, Parts(index, ids, xb, places), parameters, recall)
+        _no_threads_for_reading(index)
+        return cls(kind, Parts(index, ids, xb, places, folder), parameters, recall)
+
+
+def _fit(index: Any, places: NDArray[np.integer] | None) -> bool:
+    if places is None:
+        return isinstance(inner(index), faiss.IndexIVF)
+    return places.dtype.kind == "i" and np.array_equal(np.sort(places), np.arange(index.ntotal))
+
+
+def _no_threads_for_reading(index: Any) -> None:
+    """FAISS starts 32 threads for each search of mapped lists; the system reads ahead by itself."""
+    found = inner(index)
+    if isinstance(found, faiss.IndexIVF):
+        library: Any = faiss
+        lists = library.downcast_InvertedLists(found.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists):
+            lists.prefetch_nthread = 0
+
+
+def inner(index: Any) -> Any:
+    """The IVF or HNSW index behind a rotation or a reduction of dimensions, if there is one."""
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.downcast_index(index.index)
+    return index
 
 
 def candidates(parts: Parts, xq: Vectors, fetch: int, effort: int) -> Ids:
     """Rows (nq, fetch) near each query, -1 where there are too few."""
     library: Any = faiss
-    if isinstance(parts.index, faiss.IndexHNSW):
+    if isinstance(inner(parts.index), faiss.IndexHNSW):
         # Without ef >= k fewer would come back.
         options = library.SearchParametersHNSW(efSearch=max(effort, fetch))
     else:
         options = library.SearchParametersIVF(nprobe=effort)
+    if isinstance(parts.index, faiss.IndexPreTransform):
+        options = library.SearchParametersPreTransform(index_params=options)
     _, found = parts.index.search(xq, fetch, params=options)
+    if parts.places is None:
+        return np.asarray(found, np.int64)
     return np.where(found >= 0, parts.places[found], -1).astype(np.int64)

@@ -45,7 +45,7 @@ class Keep(Enum):
 KEEP: Final = Keep.KEEP
 """For `Catalogue.update`: leave this field as it is (None would clear it)."""
 _Change: TypeAlias = str | Literal[Keep.KEEP] | None
-_KEPT_KEYS = ("format_version", "sequence", "model", "checksum")
+_KEPT_KEYS = ("format_version", "sequence", "model", "checksum", "commits")
 
 
 class Catalogue(CatalogueReader):

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from index.acknowledged import Acknowledged, AcknowledgedError
 from index.checksums import crc
 from index.files import fsync_folder
-from index.schema import FORMAT_VERSION, SEAL_META, create, upgrade
+from index.schema import COMMITS, COUNT_COMMIT, FORMAT_VERSION, SEAL_META, create, upgrade
 
 _BUSY_SECONDS = 30.0
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -26,6 +27,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._acknowledged = Acknowledged(path.with_name(f"{path.name}-acknowledged"))
         self._idle: list[sqlite3.Connection] = []
         self._lending = threading.Lock()
         self._writing = threading.Lock()
@@ -35,12 +37,14 @@ class Database:
         except OSError as error:
             raise CatalogueError(f"{path}: cannot make its folder: {error.strerror}") from error
         try:
-            self._prepare()
+            self._prepare(path.exists())
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, existed: bool) -> None:
+        if not existed:
+            self._acknowledged.forget()
         with self._lent() as connection:
             tables = {
                 name
@@ -54,6 +58,7 @@ class Database:
                     "Lookalike catalogue; give another path"
                 )
             # Before the version is known nothing may be written: not even the journal mode.
+            self._check_commits(connection, new)
             old = not new and self._version(connection) < FORMAT_VERSION
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
@@ -65,6 +70,26 @@ class Database:
             with self.write() as connection:
                 (create if new else upgrade)(connection)
             fsync_folder(self._path.parent)
+
+    def _check_commits(self, connection: sqlite3.Connection, new: bool) -> None:
+        """Find out whether commits that were acknowledged are gone with a damaged log."""
+        noted = self._acknowledged.path
+        try:
+            expected = self._acknowledged.read()
+        except AcknowledgedError as error:
+            raise CatalogueError(
+                f"{error}; so nobody can tell whether the catalogue lacks writes: compare it with "
+                "a backup, then delete that file"
+            ) from error
+        row = None if new else connection.execute(COMMITS).fetchone()
+        found = 0 if row is None else int(row[0])
+        if found < expected:
+            raise CatalogueError(
+                f"{self._path}: lacks writes that were acknowledged: it ends with commit {found}, "
+                f"and {expected} were made. Its write-ahead log ({self._path.name}-wal) is damaged "
+                f"or missing; restore it from a backup. To go on with what is left, or if you have "
+                f"put it back from a backup, delete {noted}"
+            )
 
     def _version(self, connection: sqlite3.Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
@@ -104,12 +129,13 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-                connection.execute(SEAL_META)
+                number = _sealed(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+            self._acknowledged.note(number)
 
     @contextmanager
     def write_with(self, other: Path) -> Iterator[sqlite3.Connection]:
@@ -121,12 +147,13 @@ class Database:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
-                    connection.execute(SEAL_META)
+                    number = _sealed(connection)
                     connection.execute("COMMIT")
                 except BaseException:
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                     raise
+                self._acknowledged.note(number)
             finally:
                 connection.execute("DETACH snap")
 
@@ -185,3 +212,10 @@ class Database:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _sealed(connection: sqlite3.Connection) -> int:
+    """Count the transaction and write the checksum of the settings; the number of the commit."""
+    (number,) = connection.execute(COUNT_COMMIT).fetchone()
+    connection.execute(SEAL_META)
+    return int(number)

@@ -1,10 +1,11 @@
 """The kinds of index that a generation may hold: how each is chosen, built, written and read.
 
 ``exact``  every vector is looked at.
-``ivf``    inverted lists of 8-bit codes; the vectors in memory score the candidates.
+``ivf``    inverted lists of 8-bit codes; the vectors, mapped from the disk, score the candidates.
 ``hnsw``   a graph over 8-bit codes, likewise; slower to build, faster beyond some 100,000.
-``rabitq`` inverted lists of 1-bit codes (Gao and Long 2024, arXiv:2405.12497) and the vectors,
-           both mapped from the disk: for more vectors than the memory holds.
+``rabitq`` inverted lists of 1-bit codes (Gao and Long 2024, arXiv:2405.12497) of the rotated
+           vectors, reduced to 128 dimensions where they have more. 32 bytes a vector, mapped from
+           the disk as the vectors are: for more vectors than the memory holds.
 ``auto``   one of these, by count and memory.
 
 Anything else is taken for a FAISS factory string of an IVF or HNSW index, for experts.
@@ -16,23 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
-from index.approximate import ApproximateIndex, Parts, candidates
+from index.approximate import ApproximateIndex
+from index.building import Pieces, mapped_files, pieces_of, write_pieces
 from index.local import ExactIndex
 from index.neighbours import Ids, IndexInputError, Searchable, Vectors, as_new_ids, as_vectors
-from index.scan import SPARE, best_of, exact_rows
+from index.training import RECALL_K, create, factory_of, train
+
+__all__ = ["KINDS", "RECALL_K", "TARGET_RECALL", "Built", "Collected", "UnknownKindError"]
 
 EXACT_FILE = "index.faiss"
 KINDS = ("auto", "exact", "ivf", "hnsw", "rabitq")
 TARGET_RECALL = 0.999
-RECALL_K = 10
 
 _EXACT_BELOW = 200_000
 _IVF_BELOW = 300_000
-_HELD_OUT = 256
-_TRAINING_PER_LIST = 64
 _MEMORY_SHARE = 0.5
 
 
@@ -59,6 +59,63 @@ def choose(count: int, dimension: int, memory: int | None = None) -> str:
     return "ivf" if count < _IVF_BELOW else "hnsw"
 
 
+@dataclass(frozen=True)
+class Collected:
+    """What an index of ``kind`` is to be built from.
+
+    ``ids`` int64 (n,) ascend, ``xb`` is float32 (n, d). They are in memory for an exact index and,
+    for any other, mapped from files in ``folder``.
+    """
+
+    kind: str
+    ids: Ids
+    xb: Vectors
+    folder: Path | None = None
+
+
+def collect(pieces: Pieces, count: int, dimension: int, kind: str, folder: Path) -> Collected:
+    """Take ``count`` vectors piece by piece, so that a million million need no more memory.
+
+    Files for an approximate index are written into ``folder``, which must be on the store's disk
+    and stay until the index is published.
+
+    Raises as `index.building.write_pieces` does.
+    """
+    chosen = choose(count, dimension) if kind == "auto" else kind
+    if chosen != "exact":
+        write_pieces(pieces, count, dimension, folder)
+        return Collected(kind, *mapped_files(folder), folder)
+    ids, xb = np.empty(count, np.int64), np.empty((count, dimension), np.float32)
+    done = 0
+    for some, vectors in pieces:
+        ids[done : done + len(some)] = some
+        xb[done : done + len(some)] = vectors
+        done += len(some)
+    return Collected(kind, ids[:done], xb[:done])
+
+
+def build_collected(collected: Collected, target: float = TARGET_RECALL) -> Searchable:
+    """Build what `collect` has prepared; see `build`."""
+    ids, xb, folder = collected.ids, collected.xb, collected.folder
+    dimension = xb.shape[1]
+    chosen = choose(len(ids), dimension) if collected.kind == "auto" else collected.kind
+    if chosen != "exact":
+        index = _approximate(ids, xb, dimension, chosen, target)
+        # For so many that `auto` takes rabitq there is no memory for an exact one.
+        reached = index.recall is None or index.recall["value"] >= target or chosen == "rabitq"
+        if collected.kind != "auto" or reached:
+            if folder is None:
+                return index
+            index.save(folder)
+            kind, parameters, recall = index.kind, index.parameters, index.recall
+            del index  # its codes are in memory; those of the file need not be
+            return ApproximateIndex.load(folder, kind, parameters, recall)
+    exact = ExactIndex(dimension)
+    if len(ids):
+        exact.add(ids, np.asarray(xb))
+    return exact
+
+
 def build(
     ids: Ids, xb: Vectors, dimension: int, kind: str = "auto", target: float = TARGET_RECALL
 ) -> Searchable:
@@ -70,23 +127,23 @@ def build(
     Raises IndexInputError for vectors and ids as `ExactIndex.add` does, and for a kind or factory
     string that cannot be used or cannot be built from so few vectors.
     """
-    chosen = choose(len(ids), dimension) if kind == "auto" else kind
-    if chosen != "exact":
-        index = _approximate(ids, xb, dimension, chosen, target)
-        if kind != "auto" or index.recall is None or index.recall["value"] >= target:
-            return index
-        if chosen == "rabitq":
-            return index  # there is no memory for an exact one
-    exact = ExactIndex(dimension)
-    if len(ids):
-        exact.add(ids, xb)
-    return exact
+    if len(ids) != len(xb):
+        raise IndexInputError(f"got {len(ids)} ids for {len(xb)} vectors; expected one id each")
+    last = -1
+    for some, vectors in pieces_of(ids, xb):
+        as_vectors(vectors, dimension, "xb")
+        some = as_new_ids(some, len(some))
+        if some[0] <= last or (np.diff(some) <= 0).any():
+            raise IndexInputError("ids do not ascend; sort ids and vectors")
+        last = int(some[-1])
+    xb = xb.reshape(len(ids), dimension)
+    return build_collected(Collected(kind, np.asarray(ids, np.int64), xb), target)
 
 
 def check(kind: str, dimension: int) -> None:
     """Raise IndexInputError unless ``kind`` is known or a factory string that can be used."""
     if kind not in KINDS:
-        _created(kind, dimension)
+        create(kind, dimension, ", ".join(KINDS))
 
 
 def description(index: Searchable) -> Built:
@@ -126,87 +183,7 @@ def load(
 def _approximate(
     ids: Ids, xb: Vectors, dimension: int, kind: str, target: float
 ) -> ApproximateIndex:
-    xb = as_vectors(xb, dimension, "xb")
-    ids = as_new_ids(ids, len(xb))
-    if (np.diff(ids) <= 0).any():
-        raise IndexInputError("ids do not ascend; sort ids and vectors")
-    lists = max(1, min(int(2 * len(ids) ** 0.5), len(ids) // 39))
-    factory = {
-        "ivf": f"IVF{lists},SQ8",
-        "hnsw": "HNSW32_SQ8",
-        "rabitq": f"IVF{lists},RaBitQ",
-    }.get(kind, kind)
-    if kind not in KINDS:
-        kind = f"factory {factory}"
-    index = _created(factory, dimension)
-    # Held-out queries are not in the index while its recall is measured. FAISS's rows follow the
-    # order of adding, so they are noted.
-    shuffled = np.random.default_rng(0).permutation(len(ids))
-    held = shuffled[: min(_HELD_OUT, len(ids) // 20)]
-    places = np.concatenate((np.setdiff1d(np.arange(len(ids)), held), held))
-    wide = np.int32 if len(ids) < 2**31 else np.int64
-    parts = Parts(index, ids, xb, places.astype(wide))
-    try:
-        most = _TRAINING_PER_LIST * max(lists, 256)
-        index.train(xb if len(xb) <= most else xb[np.sort(shuffled[-most:])])
-        _add(parts, 0, len(ids) - len(held))
-        rescored = 10 if kind == "rabitq" else 2
-        effort, recall = _measured(parts, xb[held], rescored, target)
-        _add(parts, len(ids) - len(held), len(ids))
-    except RuntimeError as error:
-        raise IndexInputError(
-            f"FAISS cannot build {factory!r} over {len(ids)} vectors: {error}; use another kind"
-        ) from error
-    parameters = {
-        "factory": factory,
-        "effort": effort,
-        "rescored": rescored,
-        "mapped": kind == "rabitq",
-    }
-    return ApproximateIndex(kind, parts, parameters, recall)
-
-
-def _created(factory: str, dimension: int) -> Any:
-    try:
-        index: Any = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise IndexInputError(
-            f"kind is {factory!r}; expected one of {', '.join(KINDS)} or a FAISS factory string"
-        ) from error
-    if not isinstance(index, faiss.IndexIVF | faiss.IndexHNSW):
-        raise IndexInputError(
-            f"kind is {factory!r}, a {type(index).__name__}; expected an IVF or HNSW index"
-        )
-    return index
-
-
-def _add(parts: Parts, start: int, stop: int) -> None:
-    step = 100_000
-    for first in range(start, stop, step):
-        rows = parts.places[first : min(first + step, stop)]
-        parts.index.add(np.ascontiguousarray(parts.xb[rows]))
-
-
-def _measured(
-    parts: Parts, queries: Vectors, rescored: int, target: float
-) -> tuple[int, dict[str, float] | None]:
-    """The least effort that reaches the target, and the recall with it."""
-    inside = parts.index.ntotal
-    k = min(RECALL_K, inside)
-    graph = isinstance(parts.index, faiss.IndexHNSW)
-    most = 4096 if graph else parts.index.nlist
-    if not len(queries) or not k:
-        return most, None
-    rows = np.sort(parts.places[:inside]).astype(np.int64)
-    truth = best_of(parts.ids, parts.xb, queries, k, exact_rows(parts.xb, queries, k, rows))
-    effort = min(16, most)
-    while True:
-        fetch = min(max(rescored * k, k + SPARE), inside)
-        found = candidates(parts, queries, fetch, effort)
-        answer = best_of(parts.ids, parts.xb, queries, k, found)
-        shares = [np.isin(a, b).mean() for a, b in zip(truth.ids, answer.ids, strict=True)]
-        value = float(np.mean(shares))
-        # So few queries tell the recall roughly: the misses must be half of what is allowed.
-        if 1 - value <= (1 - target) / 2 or effort >= most:
-            return effort, {"k": k, "value": round(value, 6), "queries": len(queries)}
-        effort = min(most, effort + max(effort // 2, 1))
+    factory = factory_of(kind, len(ids), dimension)
+    index = create(factory, dimension, ", ".join(KINDS))
+    name = kind if kind in KINDS else f"factory {factory}"
+    return train(ids, xb, index, name, factory, target)

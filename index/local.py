@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from index.files import write_atomically
 from index.neighbours import (
@@ -91,6 +92,10 @@ class ExactIndex:
     def ids(self) -> Ids:
         """All stored ids, int64 (n,), ascending; a copy."""
         return self._state.ids.copy()
+
+    def has(self, ids: IdsLike) -> NDArray[np.bool_]:
+        """Which of these ids are stored, bool (n,)."""
+        return rows_of(self._state.ids, as_ids(ids))[1]
 
     def add(self, ids: IdsLike, xb: Vectors) -> None:
         """Store ``xb`` under ``ids``; see `NeighbourIndex.add`. Costs a copy of everything."""

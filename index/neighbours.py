@@ -80,6 +80,10 @@ class Searchable(Protocol):
         """All stored ids, int64 (n,), ascending."""
         ...
 
+    def has(self, ids: IdsLike) -> NDArray[np.bool_]:
+        """Which of these ids are stored, bool (n,); costs nothing that grows with ``count()``."""
+        ...
+
     def search(self, xq: Vectors, k: int, allowed: IdsLike | None = None) -> Neighbours:
         """Find the ``k`` nearest to each row of ``xq`` float32 (nq, d).
 

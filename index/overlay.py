@@ -1,6 +1,7 @@
 """An index that never changes, what was added since, and what was deleted, searched as one."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.local import ExactIndex
 from index.neighbours import (
@@ -32,7 +33,8 @@ class Overlay:
         self._base = base
         self._delta = delta
         # Ascending; of no use are ids that the base does not have.
-        self._masked = np.intersect1d(masked, base.ids())
+        masked = np.unique(masked)
+        self._masked = masked[base.has(masked)]
 
     @staticmethod
     def over(base: Searchable) -> "Overlay":
@@ -89,6 +91,12 @@ class Overlay:
     def everything(self) -> Ids:
         """All ids: a search among them is brute force's."""
         return self.ids()
+
+    def has(self, ids: IdsLike) -> NDArray[np.bool_]:
+        """Which of these ids a search may find, bool (n,)."""
+        wanted = as_ids(ids)
+        in_base = self._base.has(wanted) & ~np.isin(wanted, self._masked)
+        return in_base | self._delta.has(wanted)
 
     def vectors(self, ids: IdsLike) -> Vectors:
         """Return a copy of the vectors, float32 (n, d), in the order given.

@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from index.staging import unpack
 
 LISTED = "id IN (SELECT value FROM json_each(?))"
 _FIELDS = f"{FIELDS}, fields_crc"
+_PIECE = 10_000
 _REMEDY = "restore a snapshot or a backup"
 
 
@@ -33,6 +35,17 @@ class Changes(NamedTuple):
     ids: Ids
     xb: Vectors
     deleted: Ids
+
+
+class StoredEmbeddings(NamedTuple):
+    """``count`` embeddings as of the write ``sequence``.
+
+    ``pieces`` gives each once: ids int64 (m,), ascending from piece to piece, and float32 (m, d).
+    """
+
+    sequence: int
+    count: int
+    pieces: Iterator[tuple[Ids, Vectors]]
 
 
 class CatalogueReader:
@@ -140,6 +153,28 @@ class CatalogueReader:
                 (model_digest,),
             ).fetchall()
         return sequence, *unpack(rows, model_digest)
+
+    @contextmanager
+    def reading_embeddings(
+        self, model_digest: str, rows: int = _PIECE
+    ) -> Iterator["StoredEmbeddings"]:
+        """All that this model made, of one state, to be read at most ``rows`` at a time.
+
+        Writers go on meanwhile. Reading raises CatalogueError if an embedding is damaged.
+        """
+        with self._database.read_one_state() as connection:
+            (count,) = connection.execute(
+                "SELECT count(*) FROM images WHERE model_digest = ?", (model_digest,)
+            ).fetchone()
+            cursor = connection.execute(
+                "SELECT id, embedding, embedding_crc FROM images WHERE model_digest = ? "
+                "ORDER BY id",
+                (model_digest,),
+            )
+            pieces = (
+                unpack(some, model_digest) for some in iter(lambda: cursor.fetchmany(rows), [])
+            )
+            yield StoredEmbeddings(_sequence(connection), count, pieces)
 
     def sequence(self) -> int:
         """The number of the last write, whichever process made it; some microseconds."""

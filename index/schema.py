@@ -22,6 +22,12 @@ META_CRC = (
     "(SELECT crc(group_concat(key || '=' || value, char(10))) "
     "FROM (SELECT key, value FROM meta WHERE key <> 'checksum' ORDER BY key))"
 )
+# How many transactions were committed, whatever they changed; see `index.acknowledged`.
+COUNT_COMMIT = (
+    "INSERT INTO meta VALUES ('commits', '1') ON CONFLICT (key) DO UPDATE "
+    "SET value = CAST(value AS INTEGER) + 1 RETURNING CAST(value AS INTEGER)"
+)
+COMMITS = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'commits'"
 SEAL_META = f"INSERT OR REPLACE INTO meta VALUES ('checksum', {META_CRC})"  # noqa: S608 - fixed words
 
 _META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"

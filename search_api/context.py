@@ -86,6 +86,19 @@ async def filter_param(
 FilterParam = Annotated[Filter | None, Depends(filter_param)]
 
 
+def stamp(context: Context) -> dict[str, Any]:
+    """Which model and generation answer now, and the last write that they know of.
+
+    Raises SnapshotError if no index is loaded.
+    """
+    state = context.engine.served.current()
+    return {
+        "model": state.manifest.model_digest,
+        "generation": state.manifest.generation,
+        "sequence": state.sequence,
+    }
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of these errors; ``search_api.openapi`` adds what all have."""
     return {status: {"description": _MEANING[status]} for status in statuses}

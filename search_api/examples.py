@@ -63,8 +63,9 @@ _JOB = {
 SCHEMAS: dict[str, Any] = {
     "Health": {"status": "ok"},
     "Image": _IMAGE,
-    "Images": {"points": [_IMAGE], "total": 60_000, "next_after": 123},
-    "Examples": {"points": [_IMAGE]},
+    "StoredImage": {**_IMAGE, **_STAMP},
+    "Images": {"points": [_IMAGE], "total": 60_000, "next_after": 123, **_STAMP},
+    "Examples": {"points": [_IMAGE], **_STAMP},
     "Points": _POINTS,
     "SearchResponse": {**_POINTS, "prediction": _PREDICTION},
     "ClassifyResponse": {
@@ -77,6 +78,7 @@ SCHEMAS: dict[str, Any] = {
             },
         ],
         "model": _MODEL,
+        "generation": 1,
         "time": {"decode": 0.4, "total": 5.2},
     },
     "BatchResponse": {
@@ -143,10 +145,12 @@ SCHEMAS: dict[str, Any] = {
     "DeletedResponse": {"deleted": 2, **_STAMP},
     "SnapshotRequest": {"name": "monday"},
     "SnapshotInfo": _SNAPSHOT,
-    "Snapshots": {"snapshots": [_SNAPSHOT]},
+    "SnapshotMade": {**_SNAPSHOT, "generation": 1},
+    "Snapshots": {"snapshots": [_SNAPSHOT], **_STAMP},
     "Restored": {"snapshot": "monday", "changed": 3, "deleted": 1, **_STAMP},
     "Models": {
         "serving": _MODEL,
+        "generation": 1,
         "models": [
             {"model": _OTHER_MODEL, "embedded": 45_000, "total": 60_000},
             {"model": _MODEL, "embedded": 60_000, "total": 60_000},
@@ -154,6 +158,8 @@ SCHEMAS: dict[str, Any] = {
     },
     "ModelDifference": {
         "model": _OTHER_MODEL,
+        "serving": _MODEL,
+        "generation": 1,
         "queries": 500,
         "k": 10,
         "overlap": 0.81,

@@ -11,6 +11,7 @@ from embed.encoder import PictureEncoder
 from index import archives, kinds, snapshots
 from index.archives import Snapshot
 from index.blobs import Blobs
+from index.building import workspace
 from index.catalogue import Catalogue
 from index.manifest import Manifest, SnapshotError
 from index.served import ServedIndex
@@ -96,14 +97,17 @@ class LocalStore:
         progress: Progress,
         cancelled: Callable[[], bool],
     ) -> Manifest | None:
-        sequence, ids, xb = self.catalogue.snapshot_embeddings(model_digest)
-        progress("indexing", 0, len(ids))
-        index = kinds.build(ids, xb, dimension, kind)
-        if cancelled():
-            return None
-        manifest = snapshots.publish(self.var, index, model_digest, sequence)
+        # The catalogue is read once, in pieces, and not held while the index is trained.
+        with workspace(self.var) as folder:
+            with self.catalogue.reading_embeddings(model_digest) as stored:
+                progress("indexing", 0, stored.count)
+                collected = kinds.collect(stored.pieces, stored.count, dimension, kind, folder)
+            index = kinds.build_collected(collected)
+            if cancelled():
+                return None
+            manifest = snapshots.publish(self.var, index, model_digest, stored.sequence)
         self.served.take_up(index, manifest)
-        progress("indexing", len(ids), len(ids))
+        progress("indexing", stored.count, stored.count)
         return manifest
 
     def verify(self) -> list[Finding]:

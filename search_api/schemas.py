@@ -48,6 +48,14 @@ class Vote(Schema):
     share: float = Field(description="Share of those neighbours that have it, 0..1.")
 
 
+class Stamp(Schema):
+    """What answers now: what searches find from now on."""
+
+    model: str = Field(description="Digest of the model that serves.")
+    generation: int = Field(description="Number of the index that serves.")
+    sequence: int = Field(description="Number of the last write that searches find.")
+
+
 class Image(Schema):
     """A stored picture."""
 
@@ -125,7 +133,8 @@ class ClassifyResponse(Schema):
     """One result for each picture, in the order sent."""
 
     results: list[Classified]
-    model: str
+    model: str = Field(description="Digest of the model that answered.")
+    generation: int = Field(description="Number of the index that serves.")
     time: dict[str, float]
 
 
@@ -170,7 +179,11 @@ class RecommendRequest(Schema):
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
 
 
-class Images(Schema):
+class StoredImage(Image, Stamp):
+    """What is stored about one picture."""
+
+
+class Images(Stamp):
     """A page of stored pictures by ascending id."""
 
     points: list[Image]
@@ -178,7 +191,7 @@ class Images(Schema):
     next_after: int | None = Field(description="`after` of the next page; None on the last.")
 
 
-class Examples(Schema):
+class Examples(Stamp):
     """Stored pictures to try a search with."""
 
     points: list[Image]

@@ -6,15 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from search_api.schemas import ImageId, ItemError, Schema
-
-
-class Stamp(Schema):
-    """What searches find from now on."""
-
-    model: str = Field(description="Digest of the model that serves.")
-    generation: int = Field(description="Number of the index that serves.")
-    sequence: int = Field(description="Number of the last write that searches find.")
+from search_api.schemas import ImageId, ItemError, Schema, Stamp
 
 
 class Added(Schema):
@@ -75,7 +67,13 @@ class SnapshotInfo(Schema):
     problem: str | None = Field(default=None, description="Why it cannot be used, or None.")
 
 
-class Snapshots(Schema):
+class SnapshotMade(SnapshotInfo):
+    """A new snapshot; ``model`` and ``sequence`` are its own."""
+
+    generation: int = Field(description="Number of the index that serves.")
+
+
+class Snapshots(Stamp):
     """All snapshots, by name."""
 
     snapshots: list[SnapshotInfo]
@@ -101,6 +99,7 @@ class Models(Schema):
     """The models in the store."""
 
     serving: str = Field(description="Digest of the model that serves.")
+    generation: int = Field(description="Number of the index that serves.")
     models: list[ModelInfo]
 
 
@@ -108,6 +107,8 @@ class ModelDifference(Schema):
     """How much the neighbours of stored pictures change with another model."""
 
     model: str = Field(description="Digest of the other model.")
+    serving: str = Field(description="Digest of the model that serves.")
+    generation: int = Field(description="Number of the index that serves.")
     queries: int = Field(description="Stored pictures compared, drawn at random.")
     k: int = Field(description="Neighbours of each, itself left out.")
     overlap: float = Field(description="Mean share of neighbours that stay.")

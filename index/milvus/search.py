@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.milvus.connection import WINDOW, Connection, Row
 from index.milvus.expressions import both, listed
@@ -82,6 +83,17 @@ class MilvusIndex:
     def ids(self) -> Ids:
         """All stored ids, int64 (n,), ascending; reads all of them."""
         return self.everything().ids()
+
+    def has(self, ids: IdsLike) -> NDArray[np.bool_]:
+        """Which of these ids are stored, bool (n,)."""
+        wanted = as_ids(ids)
+        stored = [
+            int(r["id"])
+            for part in in_parts(wanted.tolist(), WINDOW)
+            for r in self._rows(part, ["id"])
+        ]
+        found: NDArray[np.bool_] = np.isin(wanted, stored)
+        return found
 
     def everything(self) -> Matching:
         """All ids, listed only where they are needed."""

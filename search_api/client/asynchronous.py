@@ -114,7 +114,7 @@ class AsyncClient:
         """Stored pictures to try a search with."""
         return await self._send(calls.examples(per_class))
 
-    async def get_image(self, image_id: int) -> schemas.Image:
+    async def get_image(self, image_id: int) -> schemas.StoredImage:
         """What is stored about a picture."""
         return await self._send(calls.get_image(image_id))
 
@@ -156,7 +156,7 @@ class AsyncClient:
 
     async def change_image(
         self, image_id: int, payload: Payload, *, replace: bool = False
-    ) -> schemas.Image:
+    ) -> schemas.StoredImage:
         """Merge ``payload`` into what is stored with a picture, or put it in its place."""
         return await self._send(writes.change_image(image_id, payload, replace))
 
@@ -178,7 +178,7 @@ class AsyncClient:
         """Ask a job to stop; follow it with ``get_job``."""
         return await self._send(writes.cancel_job(job_id))
 
-    async def create_snapshot(self, name: str | None = None) -> schemas_writes.SnapshotInfo:
+    async def create_snapshot(self, name: str | None = None) -> schemas_writes.SnapshotMade:
         """Keep what is indexed now; without a name it is called after the time."""
         return await self._send(writes.create_snapshot(name))
 

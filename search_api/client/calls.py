@@ -146,9 +146,9 @@ def examples(per_class: int) -> Call[schemas.Examples]:
     return Call("GET", "/v1/images/examples", _reads(schemas.Examples), options)
 
 
-def get_image(image_id: int) -> Call[schemas.Image]:
+def get_image(image_id: int) -> Call[schemas.StoredImage]:
     """`GET /v1/images/{id}`."""
-    return Call("GET", f"/v1/images/{int(image_id)}", _reads(schemas.Image))
+    return Call("GET", f"/v1/images/{int(image_id)}", _reads(schemas.StoredImage))
 
 
 def get_image_file(image_id: int, size: int | None) -> Call[bytes]:

@@ -114,7 +114,7 @@ class Client:
         """Stored pictures to try a search with."""
         return self._send(calls.examples(per_class))
 
-    def get_image(self, image_id: int) -> schemas.Image:
+    def get_image(self, image_id: int) -> schemas.StoredImage:
         """What is stored about a picture."""
         return self._send(calls.get_image(image_id))
 
@@ -156,7 +156,7 @@ class Client:
 
     def change_image(
         self, image_id: int, payload: Payload, *, replace: bool = False
-    ) -> schemas.Image:
+    ) -> schemas.StoredImage:
         """Merge ``payload`` into what is stored with a picture, or put it in its place."""
         return self._send(writes.change_image(image_id, payload, replace))
 
@@ -178,7 +178,7 @@ class Client:
         """Ask a job to stop; follow it with ``get_job``."""
         return self._send(writes.cancel_job(job_id))
 
-    def create_snapshot(self, name: str | None = None) -> schemas_writes.SnapshotInfo:
+    def create_snapshot(self, name: str | None = None) -> schemas_writes.SnapshotMade:
         """Keep what is indexed now; without a name it is called after the time."""
         return self._send(writes.create_snapshot(name))
 

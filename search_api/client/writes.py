@@ -27,10 +27,10 @@ def add_images(
     return answered(schemas_writes.AddResponse, "POST", "/v1/images", files=files, data=data)
 
 
-def change_image(image_id: int, payload: Payload, replace: bool) -> Call[schemas.Image]:
+def change_image(image_id: int, payload: Payload, replace: bool) -> Call[schemas.StoredImage]:
     """`PATCH /v1/images/{id}`."""
     body = {"payload": payload, "replace": replace}
-    return answered(schemas.Image, "PATCH", f"/v1/images/{int(image_id)}", json=body)
+    return answered(schemas.StoredImage, "PATCH", f"/v1/images/{int(image_id)}", json=body)
 
 
 def delete_image(image_id: int) -> Call[schemas_writes.DeletedResponse]:
@@ -58,10 +58,10 @@ def cancel_job(job_id: str) -> Call[schemas.Job]:
     return answered(schemas.Job, "DELETE", job_path(job_id))
 
 
-def create_snapshot(name: str | None) -> Call[schemas_writes.SnapshotInfo]:
+def create_snapshot(name: str | None) -> Call[schemas_writes.SnapshotMade]:
     """`POST /v1/snapshots`."""
     body = {"name": name}
-    return answered(schemas_writes.SnapshotInfo, "POST", "/v1/snapshots", json=body)
+    return answered(schemas_writes.SnapshotMade, "POST", "/v1/snapshots", json=body)
 
 
 def list_snapshots() -> Call[schemas_writes.Snapshots]:

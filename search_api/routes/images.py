@@ -17,7 +17,7 @@ from index.blobs import BlobError
 from index.catalogue import Entry
 from index.filters import parse_filter
 from search_api import schemas
-from search_api.context import Ctx, FilterParam, problems
+from search_api.context import Context, Ctx, FilterParam, problems, stamp
 from search_api.errors import Problem
 from search_api.pages import check_limit
 
@@ -51,7 +51,9 @@ def examples(
         chosen += random.sample(ids, min(per_class, len(ids)))
         if len(chosen) >= most:
             break
-    return schemas.Examples(points=[_image(e) for e in catalogue.get(chosen[:most])])
+    return schemas.Examples(
+        points=[_image(e) for e in catalogue.get(chosen[:most])], **stamp(context)
+    )
 
 
 @router.get(
@@ -77,6 +79,7 @@ def list_images(
         points=[_image(entry) for entry in entries[:limit]],
         total=catalogue.count(where),
         next_after=entries[limit - 1].id if len(entries) > limit else None,
+        **stamp(context),
     )
 
 
@@ -86,12 +89,12 @@ def list_images(
     summary="What is stored about a picture",
     responses=problems(404, 422),
 )
-def get_image(context: Ctx, image_id: ImageId) -> schemas.Image:
+def get_image(context: Ctx, image_id: ImageId) -> schemas.StoredImage:
     """Metadata by id: label, split, source and the rest of the payload.
 
     Example: `curl http://127.0.0.1:8000/v1/images/123`
     """
-    return _image(context.engine.catalogue.get([image_id])[0])
+    return stored_image(context, context.engine.catalogue.get([image_id])[0])
 
 
 @router.get(
@@ -146,6 +149,11 @@ def get_image_file(
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=media_type, headers=headers)
+
+
+def stored_image(context: Context, entry: Entry) -> schemas.StoredImage:
+    """An entry as an answer of its own."""
+    return schemas.StoredImage(**_image(entry).model_dump(), **stamp(context))
 
 
 def _image(entry: Entry) -> schemas.Image:

@@ -27,9 +27,10 @@ def list_models(context: Ctx) -> Models:
 
     Example: `curl http://127.0.0.1:8000/v1/models`
     """
-    serving = context.engine.encoder.digest
+    state = context.engine.served.current()
     return Models(
-        serving=serving,
+        serving=state.manifest.model_digest,
+        generation=state.manifest.generation,
         models=[ModelInfo(**asdict(found)) for found in changeover.candidates(context.engine)],
     )
 
@@ -66,7 +67,13 @@ def model_difference(
     Example: `curl http://127.0.0.1:8000/v1/models/sha256:8c4e…/diff`
     """
     found = changeover.compare(context.engine, digest, queries, k)
-    return ModelDifference(model=digest, **asdict(found))
+    manifest = context.engine.served.current().manifest
+    return ModelDifference(
+        model=digest,
+        serving=manifest.model_digest,
+        generation=manifest.generation,
+        **asdict(found),
+    )
 
 
 @router.post(

@@ -12,7 +12,7 @@ from index.filters import parse_filter
 from search_api import schemas
 from search_api.answering import PictureQuery
 from search_api.asking import answers_to, check_examples, item_error, points_of, read_upload
-from search_api.context import Ctx, problems
+from search_api.context import Ctx, problems, stamp
 from search_api.errors import Problem
 from search_api.pages import PageParams, make_page
 from search_api.recommending import Examples
@@ -93,8 +93,16 @@ async def classify(
         # The last one waited longest: its times are those of the request.
         for stage in ("queue", "forward"):
             stages.add(stage, answers[-1].time[stage] / 1000)
+    answered = (
+        {"model": answers[-1].model, "generation": answers[-1].generation}
+        if answers
+        else stamp(context)
+    )
     return schemas.ClassifyResponse(
-        results=results, model=context.engine.encoder.digest, time=stages.milliseconds()
+        results=results,
+        model=answered["model"],
+        generation=answered["generation"],
+        time=stages.milliseconds(),
     )
 
 

@@ -8,8 +8,14 @@ from fastapi import APIRouter, Path
 
 from index.archives import Snapshot
 from index.manifest import SnapshotError
-from search_api.context import Ctx, problems
-from search_api.schemas_writes import Restored, SnapshotInfo, SnapshotRequest, Snapshots
+from search_api.context import Ctx, problems, stamp
+from search_api.schemas_writes import (
+    Restored,
+    SnapshotInfo,
+    SnapshotMade,
+    SnapshotRequest,
+    Snapshots,
+)
 from search_api.writing import fold_if_due
 
 router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
@@ -24,14 +30,16 @@ Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
     summary="Keep what is indexed now, to go back to",
     responses=problems(409, 422, 503),
 )
-def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotInfo:
+def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotMade:
     """Copies the record of everything, durably, while searches and writes go on.
 
     Example: `curl -H 'content-type: application/json' -d '{"name": "monday"}'
     http://127.0.0.1:8000/v1/snapshots`
     """
     engine = context.engine
-    return _info(engine.store.snapshots.create(request.name if request else None))
+    made = engine.store.snapshots.create(request.name if request else None)
+    generation = engine.served.current().manifest.generation
+    return SnapshotMade(**_info(made).model_dump(), generation=generation)
 
 
 @router.get("", operation_id="list_snapshots", summary="All snapshots", responses=problems(503))
@@ -41,7 +49,7 @@ def list_snapshots(context: Ctx) -> Snapshots:
     Example: `curl http://127.0.0.1:8000/v1/snapshots`
     """
     names = context.engine.store.snapshots.names()
-    return Snapshots(snapshots=[_described(context, name) for name in names])
+    return Snapshots(snapshots=[_described(context, name) for name in names], **stamp(context))
 
 
 @router.post(
@@ -60,15 +68,7 @@ def restore_snapshot(context: Ctx, name: Name) -> Restored:
     engine = context.engine
     snapshot, changed, deleted = engine.store.snapshots.restore(name)
     fold_if_due(context)
-    state = engine.served.current()
-    return Restored(
-        snapshot=snapshot.name,
-        changed=changed,
-        deleted=deleted,
-        model=state.manifest.model_digest,
-        generation=state.manifest.generation,
-        sequence=state.sequence,
-    )
+    return Restored(snapshot=snapshot.name, changed=changed, deleted=deleted, **stamp(context))
 
 
 @router.delete(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Path, UploadFile
 
 from embed.pictures import PictureError
 from index.filters import parse_filter
 from search_api import schemas
-from search_api.context import Ctx, problems
+from search_api.context import Ctx, problems, stamp
 from search_api.errors import PICTURE_STATUS, Problem
+from search_api.routes.images import stored_image
 from search_api.schemas_writes import (
     Added,
     AddResponse,
@@ -74,7 +75,7 @@ def add_images(
             errors=errors,
         )
     fold_if_due(context)
-    return AddResponse(results=results, **_stamp(context))
+    return AddResponse(results=results, **stamp(context))
 
 
 @router.patch(
@@ -83,7 +84,7 @@ def add_images(
     summary="Change a picture's label, split or payload",
     responses=problems(404, 422, 503),
 )
-def change_image(context: Ctx, image_id: ImageId, request: ChangeRequest) -> schemas.Image:
+def change_image(context: Ctx, image_id: ImageId, request: ChangeRequest) -> schemas.StoredImage:
     """Merges `payload` into what is stored, or puts it in its place with `replace`.
 
     A label or split set so stays when the index is rebuilt. Example: `curl -X PATCH
@@ -93,9 +94,7 @@ def change_image(context: Ctx, image_id: ImageId, request: ChangeRequest) -> sch
     context.engine.writer.update(
         image_id, **change(request.payload), replace_payload=request.replace
     )
-    entry = context.engine.catalogue.get([image_id])[0]
-    payload = schemas.payload(entry.label, entry.split, entry.source, dict(entry.payload))
-    return schemas.image(entry.id, payload)
+    return stored_image(context, context.engine.catalogue.get([image_id])[0])
 
 
 @router.delete(
@@ -113,7 +112,7 @@ def delete_image(context: Ctx, image_id: ImageId) -> DeletedResponse:
     """
     context.engine.writer.delete(image_id)
     fold_if_due(context)
-    return DeletedResponse(deleted=1, **_stamp(context))
+    return DeletedResponse(deleted=1, **stamp(context))
 
 
 @router.post(
@@ -142,7 +141,7 @@ def delete_images(context: Ctx, request: DeleteRequest) -> DeletedResponse:
         )
     deleted = context.engine.writer.delete_many(request.ids, where)
     fold_if_due(context)
-    return DeletedResponse(deleted=deleted, **_stamp(context))
+    return DeletedResponse(deleted=deleted, **stamp(context))
 
 
 def _added(filename: str | None, key: str | None, result: int | PictureError) -> Added:
@@ -155,12 +154,3 @@ def _added(filename: str | None, key: str | None, result: int | PictureError) ->
         detail=str(result),
     )
     return Added(filename=filename, key=key, error=error)
-
-
-def _stamp(context: Ctx) -> dict[str, Any]:
-    state = context.engine.served.current()
-    return {
-        "model": state.manifest.model_digest,
-        "generation": state.manifest.generation,
-        "sequence": state.sequence,
-    }

@@ -87,7 +87,8 @@ def test_published_and_loaded(index: Searchable, tmp_path: Path) -> None:
     loaded, again = load_current(tmp_path, "m")
     assert again == manifest
     assert again.recall is not None
-    assert set(again.files) == {"index.faiss", "ids.npy", "places.npy", "vectors.npy"}
+    places = {"places.npy"} if index.kind == "hnsw" else set()
+    assert set(again.files) == {"index.faiss", "ids.npy", "vectors.npy"} | places
     assert_same(loaded.search(XQ, 10), index.search(XQ, 10))
     assert isinstance(loaded, ApproximateIndex)
     assert_same(loaded.exact(XQ, 10), brute_force(IDS, XB, XQ, 10))
@@ -119,7 +120,7 @@ def test_auto(count: int, memory: int, kind: str) -> None:
 def test_auto_takes_exact_where_nothing_else_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.kinds._EXACT_BELOW", 100)
     monkeypatch.setattr(
-        "index.kinds._measured", lambda *_: (16, {"k": 10, "value": 0.5, "queries": 10})
+        "index.training.measured", lambda *_: (16, 2, {"k": 10, "value": 0.5, "queries": 10})
     )
     assert isinstance(kinds.build(IDS, XB, D), ExactIndex)
     assert isinstance(kinds.build(IDS, XB, D, "ivf"), ApproximateIndex)
@@ -143,11 +144,14 @@ def test_few_vectors(count: int, kind: str) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    index = kinds.build(IDS, XB, D, "ivf")
+    index = kinds.build(IDS, XB, D, "hnsw")
     assert isinstance(index, ApproximateIndex)
     index.save(tmp_path)
     for name, content in (
         ("ids.npy", IDS[::-1].copy()),
+        ("ids.npy", IDS - IDS[-1]),
+        ("ids.npy", IDS[:-1]),
+        ("ids.npy", IDS.astype(np.float64)),
         ("places.npy", np.zeros(N, np.int32)),
         ("vectors.npy", XB[:-1]),
         ("ids.npy", np.array([object()], object)),
@@ -155,10 +159,14 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         whole = (tmp_path / name).read_bytes()
         np.save(tmp_path / name, content, allow_pickle=True)
         with pytest.raises(IndexFileError, match="rebuild the index"):
-            kinds.load(tmp_path, "ivf", index.parameters)
+            kinds.load(tmp_path, "hnsw", index.parameters)
         (tmp_path / name).write_bytes(whole)
+    (tmp_path / "places.npy").rename(tmp_path / "elsewhere.npy")
+    with pytest.raises(IndexFileError, match="places None"):
+        kinds.load(tmp_path, "hnsw", index.parameters)
+    (tmp_path / "elsewhere.npy").rename(tmp_path / "places.npy")
     faiss.write_index(faiss.IndexFlatIP(D), str(tmp_path / "index.faiss"))
-    with pytest.raises(IndexFileError, match=r"fit together|more than once|got"):
-        kinds.load(tmp_path, "ivf", index.parameters)
+    with pytest.raises(IndexFileError, match="fit together"):
+        kinds.load(tmp_path, "hnsw", index.parameters)
     with pytest.raises(kinds.UnknownKindError):
         kinds.load(tmp_path, "ivf", {})

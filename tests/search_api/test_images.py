@@ -19,6 +19,9 @@ def test_metadata(client: TestClient) -> None:
         "id": one,
         "payload": {"label": "green", "split": "test", "source": "test/green/6.png"},
         "image_url": f"/v1/images/{one}/file",
+        "model": "sha256:mean-colour",
+        "generation": 1,
+        "sequence": 1,
     }
 
 

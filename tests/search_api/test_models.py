@@ -73,6 +73,7 @@ def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
         models = client.get("/v1/models").json()
         assert models == {
             "serving": OLD,
+            "generation": 1,
             "models": [
                 {"model": OLD, "embedded": 25, "total": 25},
                 {"model": OTHER, "embedded": 0, "total": 25},
@@ -84,6 +85,7 @@ def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
         assert search(client, NEW)["model"] == OLD
         report = client.get(f"/v1/models/{OTHER}/diff", params={"k": 3}).json()
         assert (report["model"], report["queries"], report["k"]) == (OTHER, 25, 3)
+        assert (report["serving"], report["generation"]) == (OLD, 1)
         # The same colours in another order: no neighbour changes.
         assert (report["overlap"], report["first_kept"]) == (1.0, 1.0)
 

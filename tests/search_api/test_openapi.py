@@ -80,6 +80,25 @@ def test_every_answer_in_json_has_a_schema_with_an_example(document: dict[str, A
                 assert schema.get("examples"), words
 
 
+# Jobs and health are no answers of an index; each result of a batch says by itself.
+OF_NO_INDEX = {"Health", "Job", "Jobs", "JobLog", "BatchResponse"}
+
+
+def test_every_answer_says_which_generation_and_model_gave_it(document: dict[str, Any]) -> None:
+    told = set()
+    for path, method, operation in operations(document):
+        for status, body in operation["responses"].items():
+            content = body.get("content", {}).get("application/json")
+            if status.startswith("2") and content is not None:
+                schema = resolved(document, content["schema"])
+                if schema["title"] not in OF_NO_INDEX:
+                    assert {"generation", "model"} <= schema["properties"].keys() or (
+                        {"generation", "serving"} <= schema["properties"].keys()
+                    ), (method, path)
+                    told.add(schema["title"])
+    assert {"StoredImage", "Images", "SnapshotMade", "Snapshots", "Points"} <= told
+
+
 def test_examples_keep_the_schemas() -> None:
     for name, example in examples.SCHEMAS.items():
         model = getattr(schemas, name, None) or getattr(schemas_writes, name)

@@ -12,7 +12,7 @@ from tests.index.test_kinds import IDS, XB, XQ, D
 
 def test_samples_are_averaged() -> None:
     index = Overlay.over(kinds.build(IDS, XB, D, "ivf"))
-    sampler = RecallSampler(share=1)
+    sampler = RecallSampler(share=1, rest=0)
     assert sampler.recall is None
     for row in range(20):
         thread = sampler.offer(index, XQ[row : row + 1])
@@ -29,3 +29,12 @@ def test_an_exact_index_is_not_asked_again_and_the_share_is_kept() -> None:
     assert RecallSampler(share=1).offer(exact, XQ) is None
     index = Overlay.over(kinds.build(IDS, XB, D, "ivf"))
     assert RecallSampler(share=0).offer(index, XQ) is None
+
+
+def test_it_rests_after_a_sample() -> None:
+    index = Overlay.over(kinds.build(IDS, XB, D, "ivf"))
+    sampler = RecallSampler(share=1, rest=1e9)
+    thread = sampler.offer(index, XQ)
+    assert thread is not None
+    thread.join()
+    assert sampler.offer(index, XQ) is None

@@ -202,17 +202,26 @@ def test_bytes_go_when_nothing_names_them(client: TestClient, engine: SearchEngi
 
 
 def test_snapshots_over_http(client: TestClient) -> None:
-    assert client.get("/v1/snapshots").json() == {"snapshots": []}
+    empty = client.get("/v1/snapshots").json()
+    stamp = {"model": empty["model"], "generation": 1, "sequence": empty["sequence"]}
+    assert empty == {"snapshots": [], **stamp}
     made = client.post("/v1/snapshots", json={"name": "before"})
     assert made.status_code == 201
     assert made.json()["count"] == 24
+    assert (made.json()["model"], made.json()["generation"]) == (stamp["model"], 1)
     assert client.post("/v1/snapshots", json={"name": "before"}).status_code == 409
     assert client.post("/v1/snapshots", json={"name": "../x"}).status_code == 422
     assert client.post("/v1/snapshots").status_code == 201
     before = search(client, colour("red", 1), 24)["points"]
     add(client, png(NEW))
     client.post("/v1/images/delete", json={"ids": [before[0]["id"]]})
-    client.patch(f"/v1/images/{before[1]['id']}", json={"payload": {"label": None}})
+    changed = client.patch(f"/v1/images/{before[1]['id']}", json={"payload": {"label": None}})
+    told = {name: changed.json()[name] for name in stamp}
+    assert told == {**stamp, "sequence": stamp["sequence"] + 3}
+    listed = client.get("/v1/images").json()
+    assert {name: listed[name] for name in stamp} == told
+    one = client.get(f"/v1/images/{before[1]['id']}").json()
+    assert {name: one[name] for name in stamp} == told
     body = client.post("/v1/snapshots/before/restore").json()
     assert (body["snapshot"], body["changed"], body["deleted"]) == ("before", 2, 1)
     assert search(client, colour("red", 1), 24)["points"] == before

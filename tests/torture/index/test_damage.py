@@ -110,6 +110,73 @@ def test_every_flipped_or_truncated_file_is_found_out(
     )
 
 
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A store as a killed process leaves it: some of its writes in the log, some checkpointed."""
+    alive, dead = tmp_path / "alive", tmp_path / "dead"
+    xb = random_vectors(300, DIMENSION, seed=2)
+    with Catalogue(alive / "catalogue.sqlite") as catalogue:
+        records = [Record(f"{i}", None, "ab"[i % 2], {"n": i}) for i in range(100)]
+        catalogue.upsert(records[:40], xb[:40], MODEL)
+        with closing(sqlite3.connect(alive / "catalogue.sqlite")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for i in range(40, 60):
+            catalogue.upsert([records[i]], xb[i : i + 1], MODEL)
+        catalogue.delete([3, 45], remember=True)
+        catalogue.update([7], label="changed", by_hand=True)
+        catalogue.set_meta("corpus", "somewhere")
+        dead.mkdir()
+        # Without the -shm file, which holds nothing that the log does not.
+        for name in ("catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-acknowledged"):
+            (dead / name).write_bytes((alive / name).read_bytes())
+    return dead
+
+
+def test_every_write_lost_with_a_damaged_log_is_found_out(
+    log: Path, counted: Callable[[str, str], None]
+) -> None:
+    names = ("catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-acknowledged")
+    whole = {name: (log / name).read_bytes() for name in names}
+
+    def put_back() -> None:
+        for path in log.iterdir():
+            path.unlink()
+        for name, content in whole.items():
+            (log / name).write_bytes(content)
+
+    assert rows(log / names[0])[0]
+    truth = rows(log / names[0])
+    choose = random.Random(1)
+    outcome: Counter[str] = Counter()
+    for number in range(COUNTS.flips):
+        put_back()
+        path = log / (names[1] if number % 10 else names[2])
+        damaged = bytearray(path.read_bytes())
+        if number % 4 == 3:
+            damaged = damaged[: choose.randrange(len(damaged))]
+        else:
+            damaged[choose.randrange(len(damaged))] ^= 1 << choose.randrange(8)
+        path.write_bytes(damaged)
+        if detected_in_log(log):
+            outcome["detected"] += 1
+        else:
+            assert rows(log / names[0]) == truth, (number, path)
+            outcome["without effect"] += 1
+    put_back()
+    (log / names[1]).unlink()
+    assert detected_in_log(log)
+    assert outcome["detected"] > outcome["without effect"]
+    counted(f"{COUNTS.flips} of the write-ahead log and of its counter", str(dict(outcome)))
+
+
+def detected_in_log(store: Path) -> bool:
+    try:
+        with Catalogue(store / "catalogue.sqlite") as catalogue:
+            return catalogue.check() is not None
+    except CatalogueError:
+        return True
+
+
 class Bomb:
     """What a pickle would run when it is loaded."""
 

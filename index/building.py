@@ -1,0 +1,107 @@
+"""From embeddings read in pieces to files that an index maps, in memory that does not grow.
+
+Everything that grows with the number of vectors, but for FAISS's own codes, lies in files while an
+index is built: they are written once, read by row, and become a part of the generation by a second
+name for the same file.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from index.neighbours import Ids, IndexInputError, Vectors, as_new_ids, as_vectors
+
+IDS_FILE = "ids.npy"
+VECTORS_FILE = "vectors.npy"
+PIECE = 20_000
+"""Vectors that are read, checked and handed on at a time."""
+_FOLDER = "building"
+_CHECKED = 1_000_000
+
+Pieces = Iterable[tuple[Ids, Vectors]]
+"""Ids int64 (m,), ascending from piece to piece, and their vectors float32 (m, d)."""
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """An empty folder on the store's disk, gone afterwards; what a crash left there goes too.
+
+    The caller holds the right to build in the store: there is one such folder.
+    """
+    folder = root / _FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pieces_of(ids: Ids, xb: Vectors) -> Pieces:
+    """Ids int64 (n,) and vectors (n, d), which may be mapped, piece by piece."""
+    for start in range(0, len(ids), PIECE):
+        stop = start + PIECE
+        yield ids[start:stop], xb[start:stop]
+
+
+def write_pieces(pieces: Pieces, count: int, dimension: int, folder: Path) -> None:
+    """Write ``count`` ids and vectors as two ``.npy`` files.
+
+    Raises IndexInputError for vectors and ids as `ExactIndex.add` does, for ids that do not ascend
+    and for another number of them; OSError where the disk is full.
+    """
+    last, done = -1, 0
+    # Written and not mapped: where the disk is full, a write raises and a mapping kills.
+    with (folder / IDS_FILE).open("wb") as ids_file, (folder / VECTORS_FILE).open("wb") as xb_file:
+        _header(ids_file, "<i8", (count,))
+        _header(xb_file, "<f4", (count, dimension))
+        for ids, xb in pieces:
+            xb = as_vectors(xb, dimension, "xb")
+            ids = as_new_ids(ids, len(xb))
+            if not len(ids):
+                continue
+            if ids[0] <= last or (np.diff(ids) <= 0).any():
+                raise IndexInputError("ids do not ascend; sort ids and vectors")
+            ids_file.write(ids.astype("<i8", copy=False).data)
+            xb_file.write(xb.astype("<f4", copy=False).data)
+            last, done = int(ids[-1]), done + len(ids)
+    if done != count:
+        raise IndexInputError(f"got {done} vectors; expected {count}")
+
+
+def _header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def mapped_files(folder: Path) -> tuple[Ids, Vectors]:
+    """What `write_pieces` wrote, mapped from the disk for reading.
+
+    Raises ValueError or OSError for a file that is not as it was written. No pickle is read.
+    """
+    ids = np.load(folder / IDS_FILE, mmap_mode="r", allow_pickle=False)
+    xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+    # Plain arrays over the same mapping: np.memmap makes every small access slower.
+    return np.asarray(ids), np.asarray(xb)
+
+
+def ascending(ids: Ids) -> bool:
+    """Whether ids int64 (n,) are 0 or more and ascend; a piece at a time."""
+    if len(ids) and ids[0] < 0:
+        return False
+    starts = range(0, len(ids), _CHECKED)
+    return all((np.diff(ids[start : start + _CHECKED + 1]) > 0).all() for start in starts)
+
+
+def linked(source: Path, target: Path) -> bool:
+    """Give the file ``source`` the name ``target`` too; False where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False  # gone meanwhile, or on another disk
+    return True
