@@ -20,6 +20,7 @@ _COMMANDS = {
     "delete": ("search_api.commands.writing", "delete", "Delete pictures from the store."),
     "train": ("search_api.commands.training", "train", "Train a model."),
     "shape": ("search_api.commands.shaping", "shape_command", "Shape a model's embedding."),
+    "tune": ("search_api.commands.tuning", "tune", "Search for better settings of a recipe."),
     "evaluate": ("search_api.commands.training", "evaluate_command", "Measure a model."),
 }
 

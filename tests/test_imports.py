@@ -43,6 +43,7 @@ def loaded(package: str, *left_out: str) -> set[str]:
             (
                 "search_api.commands.training",
                 "search_api.commands.shaping",
+                "search_api.commands.tuning",
             ),
             {"embed", "index", "search_api"},
             {"torchvision", "tensorboard", "pymilvus", "milvus_lite"},

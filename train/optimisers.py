@@ -97,8 +97,9 @@ def _old_rate(recipe: Recipe) -> float:
 
 def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) -> list[Optimizer]:
     # airbench94's rates are for a loss summed over the batch; ours is a mean, so its rates are
-    # multiplied by the batch size. Its decay of 2e-6 an example and step is divided likewise.
-    decay = 2e-6 * batch_size
+    # multiplied by the batch size. Its decay of 2e-6 an example and step is divided likewise; the
+    # recipe's is relative to it.
+    decay = 2e-6 * batch_size * recipe.weight_decay / 5e-4
     old = _old_rate(recipe)
     bias_lr, head_lr = 0.053 * batch_size, 0.67 * batch_size
     filters = [p for _, p in named if p.ndim == 4]

@@ -172,7 +172,7 @@ def _train(
     )
     try:
         model = run_training(
-            recipe, dataset, folder, resume=resume, report=_print_epoch, steps=_step_bar
+            recipe, dataset, folder, resume=resume, report=print_epoch, steps=_step_bar
         )
     except KeyboardInterrupt:
         say(f"\nStopped. Go on with: lookalike train --resume {folder}")
@@ -263,7 +263,8 @@ def _recipe_of(model: Bundle) -> dict[str, Any]:
     return recipe
 
 
-def _print_epoch(epoch: Epoch) -> None:
+def print_epoch(epoch: Epoch) -> None:
+    """A line of the training log, for people."""
     say(
         f"epoch {epoch.epoch + 1:3d}  train loss {epoch.train_loss:.4f}"
         f"  val loss {epoch.validation_loss:.4f}  val accuracy {epoch.validation_accuracy:.4f}"
