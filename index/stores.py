@@ -238,6 +238,11 @@ class Store(Protocol[Model]):
         ...
 
     @property
+    def record(self) -> str:
+        """Where the catalogue is, for messages."""
+        ...
+
+    @property
     def parallel(self) -> bool: ...
 
     @property

@@ -112,5 +112,6 @@ _MEANING = {
     415: "Not a picture in a format that is known.",
     422: "Something in the request cannot be used; `detail` says what and why.",
     429: "Too much is waiting; `Retry-After` says when to come again.",
+    501: "What keeps the index does not have this: see docs/milvus.md.",
     503: "The index cannot answer now.",
 }

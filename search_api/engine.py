@@ -159,7 +159,7 @@ class SearchEngine:
         """
         damage = self.catalogue.check()
         if damage is not None:
-            raise CatalogueError(f"{self.store.name}: {damage}")
+            raise CatalogueError(f"{self.store.record}: {damage}")
         digest = self._first.digest
         try:
             manifest, problem = self.served.load(digest)

@@ -207,6 +207,10 @@ PROBLEMS: dict[int, tuple[str, str]] = {
     415: ("not-a-picture", "the 12 bytes are not a picture in a known format"),
     422: ("limit", "limit is 0; expected 1 to 1000, page with offset"),
     429: ("queue-full", "too many pictures are waiting; try again in a second"),
+    501: (
+        "not-with-this-index",
+        "a store in Milvus has no snapshots of its own; use milvus-backup",
+    ),
     503: ("not-ready", "no index is loaded yet; wait, or build one"),
 }
 """Kind and detail of a problem, by its status."""

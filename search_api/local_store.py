@@ -80,6 +80,10 @@ class LocalStore:
     def name(self) -> str:
         return f"the store in {self.var}"
 
+    @property
+    def record(self) -> str:
+        return str(catalogue_path(self.var))
+
     def lock(self, job: str = "") -> AbstractContextManager[None]:
         return store_lock(self.var, job)
 

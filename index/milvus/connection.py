@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +26,7 @@ WINDOW = 16_384
 
 _READ_SECONDS = 20.0
 _WRITE_SECONDS = 30.0
+_PATIENCE_SECONDS = 10.0
 _BUILD_SECONDS = 600.0
 _LOOK_SECONDS = 3.0
 _PAUSE_SECONDS = 0.25
@@ -146,6 +148,27 @@ class Connection:
         """Have the collection in Milvus's memory; searches wait for it."""
         with self._loading:
             self._call(lambda: self._client.load_collection(name, timeout=_BUILD_SECONDS))
+
+    def usable(self, name: str) -> bool:
+        """Whether the collection answers now. If it is not loaded, it will be."""
+        try:
+            self._call(
+                lambda: self._client.query(
+                    name,
+                    filter="sequence < 0",
+                    output_fields=["sequence"],
+                    limit=1,
+                    consistency_level="Strong",
+                    timeout=_LOOK_SECONDS,
+                )
+            )
+        except StateGoneError:
+            return False
+        except MilvusUnavailableError as error:
+            if _code(error.__cause__) == _NOT_LOADED:
+                self._want(name)
+            return False
+        return True
 
     def release(self, name: str) -> None:
         """Take the collection out of Milvus's memory; it stays on its disk."""
@@ -291,19 +314,26 @@ class Connection:
 
     def _on(self, name: str, ask: Callable[[], Answer]) -> Answer:
         """Ask a collection, which is loaded first where it is not."""
-        until = time.monotonic() + _READ_SECONDS
+        until = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 return self._call(ask)
             except MilvusUnavailableError as error:
                 code = _code(error.__cause__)
                 if code == _NOT_LOADED:
-                    self.load(name)
+                    self._want(name)
                 elif code not in _LOADED_LATER:
                     raise
                 if time.monotonic() > until:
                     raise
                 time.sleep(_PAUSE_SECONDS)
+
+    def _want(self, name: str) -> None:
+        """Have the collection loaded some time; after a restart Milvus is about to as a rule."""
+        with suppress(MilvusUnavailableError, StateGoneError):
+            self._call(
+                lambda: self._client.load_collection(name, timeout=_LOOK_SECONDS, _async=True)
+            )
 
     def _call(self, ask: Callable[[], Answer]) -> Answer:
         down = self._down

@@ -85,6 +85,10 @@ class Ledger:
         """Have all of it in Milvus's storage."""
         self._connection.flush(self._name)
 
+    def usable(self) -> bool:
+        """Whether it answers now."""
+        return self._connection.usable(self._name)
+
     def exists(self) -> bool:
         """Whether the collection is there still."""
         try:

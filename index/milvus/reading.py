@@ -27,8 +27,8 @@ from index.stores import StateGoneError
 
 _TRIES = 5
 _KEPT_TIMES = 20
-_FORGOTTEN = "forgotten"
-_META = "meta"
+FORGOTTEN = "forgotten"
+META = "meta"
 Answer = TypeVar("Answer")
 
 
@@ -128,7 +128,7 @@ class MilvusReader:
 
     def forgotten_sources(self) -> set[str]:
         """Sources of the corpus that were deleted by hand and shall stay so."""
-        return set(self._ledger.all(_FORGOTTEN))
+        return set(self._ledger.all(FORGOTTEN))
 
     def known_sources(self, model_digest: str) -> dict[str, int]:
         """Source to id of everything that this model has embedded."""
@@ -162,8 +162,12 @@ class MilvusReader:
 
     def get_meta(self, key: str) -> str | None:
         """The value under ``key``, or None."""
-        value = self._ledger.get(_META, key)
+        value = self._ledger.get(META, key)
         return None if value is None else str(value)
+
+    def usable(self) -> bool:
+        """Whether what is stored beside the pictures answers now."""
+        return self._ledger.usable()
 
     def check(self) -> str | None:
         """What is wrong, or None. Milvus keeps checksums of its own; see `MilvusStore.verify`."""

@@ -18,13 +18,13 @@ import numpy as np
 from index.catalogue import KEEP, Keep, ModelChangedError
 from index.filters import Filter
 from index.milvus.connection import WINDOW, Connection
-from index.milvus.copying import DELETED, with_vector
+from index.milvus.copying import DELETED
 from index.milvus.expressions import listed
 from index.milvus.generations import Generation, Generations, now
 from index.milvus.lease import Lease
 from index.milvus.ledger import Ledger
 from index.milvus.paging import VECTORS_AT_ONCE, in_parts
-from index.milvus.reading import _FORGOTTEN, _META, MilvusReader
+from index.milvus.reading import FORGOTTEN, META, MilvusReader
 from index.milvus.rows import (
     ALL,
     PROBES,
@@ -101,7 +101,7 @@ class MilvusRecord(MilvusReader):
                 ids.append(id_)
                 rows.append(row(with_id(record, id_), vector, sequence, sequence))
             self._upsert(generation, rows)
-            self._ledger.remove(_FORGOTTEN, [r.source for r in records if r.origin == "corpus"])
+            self._ledger.remove(FORGOTTEN, [r.source for r in records if r.origin == "corpus"])
         self._durable(generation)
         return ids
 
@@ -153,7 +153,7 @@ class MilvusRecord(MilvusReader):
             check_payload(payload)
         wanted = np.unique(as_ids(ids)).tolist()
         with self._turn():
-            generation = self._present()
+            generation = self._generations.current()
             if generation is None:
                 raise UnknownIdError(wanted, "the catalogue")
             known = {int(r["id"]) for r in self._rows(generation, wanted, ["id"])}
@@ -188,7 +188,7 @@ class MilvusRecord(MilvusReader):
         """
         wanted = np.unique(as_ids(ids)).tolist()
         with self._turn():
-            generation = self._present()
+            generation = self._generations.current()
             if generation is None:
                 return 0
             deleted = self._delete(generation, wanted, remember)
@@ -198,7 +198,7 @@ class MilvusRecord(MilvusReader):
     def delete_where(self, where: Filter) -> list[int]:
         """Delete what matches, remembering it as `delete` does; return the ids, ascending."""
         with self._turn():
-            generation = self._present()
+            generation = self._generations.current()
             if generation is None:
                 return []
             ids: list[int] = self.ids(where).tolist()
@@ -210,7 +210,7 @@ class MilvusRecord(MilvusReader):
         """Store a value, for example the corpus name, in the place of an earlier one."""
         check_text(key, "key")
         check_text(value, "value")
-        self._ledger.put(_META, {key: value}, now())
+        self._ledger.put(META, {key: value}, now())
 
     def _delete(self, generation: Generation, ids: Sequence[int], remember: bool) -> int:
         deleted = 0
@@ -221,7 +221,7 @@ class MilvusRecord(MilvusReader):
             self._ledger.put(DELETED, {str(e.id): e.id for e in found}, sequence)
             if remember:
                 sources = {e.source: e.source for e in found if e.origin == "corpus"}
-                self._ledger.put(_FORGOTTEN, sources, sequence)
+                self._ledger.put(FORGOTTEN, sources, sequence)
             self._writing.check()
             self._connection.delete(generation.name, [e.id for e in found])
             deleted += len(found)
@@ -233,12 +233,6 @@ class MilvusRecord(MilvusReader):
         with self._writing.held():
             yield
         self._changed()
-
-    def _present(self) -> Generation | None:
-        generation = self._generations.current()
-        if generation is None:
-            return None
-        return generation
 
     def _of_model(self, model_digest: str, xb: Vectors) -> Generation:
         """The generation to write embeddings to; made if there is none."""
@@ -324,6 +318,3 @@ def _matrix(embeddings: Vectors) -> Vectors:
     if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2:
         raise IndexInputError("embeddings is not a matrix; expected float32 (n, d)")
     return as_vectors(embeddings, embeddings.shape[1], "embeddings")
-
-
-__all__ = ["MilvusRecord", "with_vector"]

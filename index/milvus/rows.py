@@ -165,8 +165,10 @@ def as_mapping(entry: Entry) -> dict[str, Any]:
 
 def vectors_of(rows: Sequence[Mapping[str, Any]], dimension: int) -> Vectors:
     """The rows' vectors, float32 (n, dimension)."""
+    if not rows:
+        return np.empty((0, dimension), np.float32)
     found = np.array([row["vector"] for row in rows], np.float32)
-    return np.ascontiguousarray(found.reshape(len(rows), -1)[:, :dimension])
+    return np.ascontiguousarray(found[:, :dimension])
 
 
 def padded(vector: Vectors) -> Vectors:

@@ -40,7 +40,7 @@ from index.scan import SPARE, TIE
 
 EMBEDDED = "embedded == true"
 _GROWTH = 4
-_LEAST_EF = 64
+_LEAST_EF = 256
 _LISTED_AT_MOST = 10_000
 _WITH_ENTRIES = 1_024
 

@@ -75,12 +75,12 @@ class MilvusServed(Generic[Model]):
         return self._serving(self._ready())
 
     def available(self) -> bool:
-        """Whether Milvus answers, and has an index."""
+        """Whether Milvus answers, and has an index, loaded; after a restart that takes a while."""
         try:
-            self._ready()
+            generation = self._ready()
         except (MilvusUnavailableError, NoGenerationError, StateGoneError):
             return False
-        return True
+        return self._connection.usable(generation.name) and self._record.usable()
 
     def entries(self, serving: Serving[Model], ids: IdsLike) -> list[Entry]:
         """The entries that a search found; as a rule it has brought them along."""

@@ -88,6 +88,10 @@ class MilvusStore(Generic[Model]):
     def name(self) -> str:
         return f"the store {self.settings.prefix!r} in Milvus"
 
+    @property
+    def record(self) -> str:
+        return self.name
+
     @contextmanager
     def lock(self, job: str = "") -> Iterator[None]:
         with self._building.held(job, wait=0):

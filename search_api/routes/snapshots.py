@@ -28,7 +28,7 @@ Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
     operation_id="create_snapshot",
     status_code=201,
     summary="Keep what is indexed now, to go back to",
-    responses=problems(409, 422, 503),
+    responses=problems(409, 422, 501, 503),
 )
 def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotMade:
     """Copies the record of everything, durably, while searches and writes go on.
@@ -56,7 +56,7 @@ def list_snapshots(context: Ctx) -> Snapshots:
     "/{name}/restore",
     operation_id="restore_snapshot",
     summary="Go back to a snapshot",
-    responses=problems(404, 409, 422, 503),
+    responses=problems(404, 409, 422, 501, 503),
 )
 def restore_snapshot(context: Ctx, name: Name) -> Restored:
     """Puts what the snapshot holds in the place of what is indexed, in one write.
@@ -76,7 +76,7 @@ def restore_snapshot(context: Ctx, name: Name) -> Restored:
     operation_id="delete_snapshot",
     status_code=204,
     summary="Delete a snapshot",
-    responses=problems(404, 422),
+    responses=problems(404, 422, 501),
 )
 def delete_snapshot(context: Ctx, name: Name) -> None:
     """Deletes the copy; what is indexed stays as it is.
