@@ -1,12 +1,12 @@
 """Speed, recall and memory of the kinds of index, in one process over the same vectors.
 
     python -m benchmarks.index cifar --data ../shared
-    python -m benchmarks.index vectors --vectors million.npy --queries queries.npy --hnswlib
-    python -m benchmarks.index growth --vectors ten-million.npy --counts 10000,100000,1000000
+    python -m benchmarks.index vectors --vectors vectors.npy --queries queries.npy --hnswlib
 
 ``cifar`` embeds CIFAR-10 with the bundle that ships (or reads ``--vectors``) and holds 1,000
 vectors out as queries. Recall@10 against brute force stands beside every time. ``IndexFlatIP as it
-comes`` has FAISS's own settings; the other rows those of Lookalike. Times are medians.
+comes`` has FAISS's own settings; the other rows those of Lookalike. Times are medians. A million
+vectors and more are measured by `benchmarks.million` and `benchmarks.growth`.
 """
 
 from __future__ import annotations
@@ -165,41 +165,15 @@ def hnswlib_rows(table: Table, xb: np.ndarray, threads: int, targets: list[float
         table.row(f"hnswlib M=32, ef {ef}", lambda q: index.knn_query(q, K)[0], seconds, held)
 
 
-def growth(xb: np.ndarray, xq: np.ndarray, counts: list[int], kind: str, seconds: float) -> None:
-    """Build time, memory and latency by the number of vectors."""
-    print("| vectors | kind | recall@10 | build s | bytes of RAM a vector | 1 query ms |")
-    print("|---|---|---|---|---|---|")
-    for count in counts:
-        part = xb[:count]
-        before, started = memory(), time.perf_counter()
-        index = kinds.build(np.arange(count), part, xb.shape[1], kind, 0.9)
-        build = time.perf_counter() - started
-        held = memory() - before
-        found = kinds.description(index).recall
-        queries = iter(range(10**9))
-
-        def one(index: Searchable = index) -> object:
-            i = next(queries) % len(xq)  # noqa: B023 - called before the next round
-            return index.search(xq[i : i + 1], K)
-
-        print(
-            f"| {count:,} | {index.kind} | {found['value'] if found else 1.0:.4f} | {build:.1f} "
-            f"| {held / count:.1f} | {median_ms(one, seconds):.3f} |",
-            flush=True,
-        )
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["cifar", "vectors", "growth"])
+    parser.add_argument("part", choices=["cifar", "vectors"])
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--vectors", type=Path, help="float32 (n, d) as .npy, L2-normalised rows")
     parser.add_argument("--queries", type=Path, help="likewise; default: 1,000 of the vectors")
     parser.add_argument("--kinds", default="ivf,hnsw")
     parser.add_argument("--targets", default="0.999")
-    parser.add_argument("--counts", default="10000,100000,1000000,10000000")
-    parser.add_argument("--kind", default="rabitq", help="of `growth`")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each time")
     parser.add_argument("--hnswlib", action="store_true")
@@ -212,20 +186,15 @@ def main() -> None:
     if arguments.part == "cifar" and arguments.vectors is None:
         xb = cifar(arguments.data)
     else:
-        xb = np.load(arguments.vectors, mmap_mode="r" if arguments.part == "growth" else None)
+        xb = np.load(arguments.vectors)
     if arguments.queries is not None:
         xq = np.load(arguments.queries)
     else:
         held = np.random.default_rng(0).permutation(len(xb))[:1000]
         xq = np.array(xb[np.sort(held)])
-        if arguments.part != "growth":
-            xb = np.ascontiguousarray(np.delete(xb, held, axis=0))
-    if arguments.part == "growth":
-        counts = [int(n) for n in arguments.counts.split(",")]
-        growth(xb, xq, counts, arguments.kind, arguments.seconds)
-    else:
-        targets = [float(x) for x in arguments.targets.split(",")]
-        compare(xb, xq, arguments.kinds.split(","), targets, arguments)
+        xb = np.ascontiguousarray(np.delete(xb, held, axis=0))
+    targets = [float(x) for x in arguments.targets.split(",")]
+    compare(xb, xq, arguments.kinds.split(","), targets, arguments)
 
 
 if __name__ == "__main__":

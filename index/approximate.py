@@ -5,7 +5,7 @@ the system keeps in memory what of them is used, as there is room. They score th
 answer searches under a filter exactly, and searches for more neighbours than the index is good for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.building import IDS_FILE, VECTORS_FILE, ascending, linked, mapped_files
+from index.building import IDS_FILE, VECTORS_FILE, ascending, link_or_copy, mapped_files
 from index.local import IndexFileError
 from index.neighbours import (
     Ids,
@@ -117,8 +117,8 @@ class ApproximateIndex:
         if allowed is not None:
             rows, stored = rows_of(self._parts.ids, as_allowed(allowed))
             return self._exact(xq, k, rows[stored])
-        fetch = max(self.parameters["rescored"] * k, k + SPARE)
-        if fetch > _MOST or fetch >= self.count() or not len(xq):
+        fetch = max(min(self.parameters["rescored"] * k, _MOST), k + SPARE)
+        if 2 * k > _MOST or fetch >= self.count() or not len(xq):
             return self._exact(xq, k, None)
         rows = candidates(self._parts, xq, fetch, self.parameters["effort"])
         if (rows[:, min(k, self.count()) - 1] < 0).any():
@@ -137,32 +137,36 @@ class ApproximateIndex:
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write all files into the folder; return their names.
 
-        Ids and vectors that lie in files already are not written again, where the disk allows two
-        names for one file.
+        Those of an index that lies in files already get a second name there, or are copied. Raises
+        IndexFileError if they are gone.
         """
         parts = self._parts
-        writers: dict[str, Callable[[Path], object]] = {
-            INDEX_FILE: lambda path: faiss.write_index(parts.index, str(path)),
-            IDS_FILE: lambda path: np.save(path, parts.ids),
-            VECTORS_FILE: lambda path: np.save(path, parts.xb),
-        }
-        places = parts.places
-        if places is not None:
-            writers[PLACES_FILE] = lambda path: np.save(path, places)
-        for name, write in writers.items():
-            path = folder / name
-            if self._mapped_from(path) or (
-                parts.folder is not None and linked(parts.folder / name, path)
-            ):
-                continue
-            write(path)
-        return tuple(writers)
+        names = [INDEX_FILE, IDS_FILE, VECTORS_FILE]
+        if parts.places is not None:
+            names.append(PLACES_FILE)
+        if parts.folder is None or not (parts.folder / INDEX_FILE).exists():
+            self._write(folder)
+        elif parts.folder.resolve() != folder.resolve():
+            for name in names:
+                link_or_copy(parts.folder / name, folder / name)
+        return tuple(names)
 
-    def _mapped_from(self, path: Path) -> bool:
-        """Whether the index reads this very file, which must not be written then."""
-        arrays = {IDS_FILE: self._parts.ids, VECTORS_FILE: self._parts.xb}
-        base = getattr(arrays.get(path.name), "base", None)
-        return isinstance(base, np.memmap) and Path(str(base.filename)) == path.resolve()
+    def _write(self, folder: Path) -> None:
+        parts = self._parts
+        lists = getattr(inner(parts.index), "invlists", None)
+        library: Any = faiss
+        if lists is not None and isinstance(
+            library.downcast_InvertedLists(lists), faiss.OnDiskInvertedLists
+        ):
+            raise IndexFileError(
+                f"{parts.folder}: is gone, and the index was mapped from it; rebuild the index"
+            )
+        faiss.write_index(parts.index, str(folder / INDEX_FILE))
+        if parts.places is not None:
+            np.save(folder / PLACES_FILE, parts.places)
+        if parts.folder is None or parts.folder.resolve() != folder.resolve():
+            np.save(folder / IDS_FILE, parts.ids)
+            np.save(folder / VECTORS_FILE, parts.xb)
 
     @classmethod
     def load(

@@ -98,10 +98,9 @@ def ascending(ids: Ids) -> bool:
     return all((np.diff(ids[start : start + _CHECKED + 1]) > 0).all() for start in starts)
 
 
-def linked(source: Path, target: Path) -> bool:
-    """Give the file ``source`` the name ``target`` too; False where that cannot be."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the file ``source`` the name ``target`` too or, on another disk, copy it."""
     try:
         os.link(source, target)
     except OSError:
-        return False  # gone meanwhile, or on another disk
-    return True
+        shutil.copyfile(source, target)

@@ -100,7 +100,7 @@ def build_collected(collected: Collected, target: float = TARGET_RECALL) -> Sear
     dimension = xb.shape[1]
     chosen = choose(len(ids), dimension) if collected.kind == "auto" else collected.kind
     if chosen != "exact":
-        index = _approximate(ids, xb, dimension, chosen, target)
+        index = _approximate(ids, xb, dimension, chosen, target, folder)
         # For so many that `auto` takes rabitq there is no memory for an exact one.
         reached = index.recall is None or index.recall["value"] >= target or chosen == "rabitq"
         if collected.kind != "auto" or reached:
@@ -181,9 +181,9 @@ def load(
 
 
 def _approximate(
-    ids: Ids, xb: Vectors, dimension: int, kind: str, target: float
+    ids: Ids, xb: Vectors, dimension: int, kind: str, target: float, folder: Path | None
 ) -> ApproximateIndex:
     factory = factory_of(kind, len(ids), dimension)
     index = create(factory, dimension, ", ".join(KINDS))
     name = kind if kind in KINDS else f"factory {factory}"
-    return train(ids, xb, index, name, factory, target)
+    return train(ids, xb, index, name, factory, target, folder)

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ class Changes(NamedTuple):
     deleted: Ids
 
 
-class StoredEmbeddings(NamedTuple):
+@dataclass(frozen=True)
+class StoredEmbeddings:
     """``count`` embeddings as of the write ``sequence``.
 
     ``pieces`` gives each once: ids int64 (m,), ascending from piece to piece, and float32 (m, d).

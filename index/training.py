@@ -5,6 +5,7 @@ row or in pieces. What grows in memory is FAISS's own codes, and the graph where
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -72,12 +73,19 @@ def create(factory: str, dimension: int, expected: str) -> Any:
 
 
 def train(
-    ids: Ids, xb: Vectors, index: Any, kind: str, factory: str, target: float
+    ids: Ids,
+    xb: Vectors,
+    index: Any,
+    kind: str,
+    factory: str,
+    target: float,
+    folder: Path | None = None,
 ) -> ApproximateIndex:
     """Fill an empty FAISS ``index`` with ``xb`` float32 (n, d) under ids int64 (n,) ascending.
 
     It is set to the least effort that finds the share ``target`` of the true nearest of held-out
-    queries, which are not in the index while this is measured.
+    queries, which are not in the index while this is measured. ``folder`` is where ids and vectors
+    are mapped from, if they are.
 
     Raises IndexInputError where FAISS cannot build it from so few vectors.
     """
@@ -92,7 +100,7 @@ def train(
         # FAISS's graphs number their rows in the order of adding.
         order = np.concatenate((np.setdiff1d(np.arange(count), held), held))
         places = order.astype(np.int32 if count < 2**31 else np.int64)
-    parts = Parts(index, ids, xb, places)
+    parts = Parts(index, ids, xb, places, folder)
     try:
         index.train(xb if count <= most else xb[np.sort(sample[held_out:])])
         _add_all_but(parts, held)

@@ -1,5 +1,6 @@
 """Building from pieces: the same index, and never more than a piece of the vectors in memory."""
 
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from index import building, kinds, training
-from index.approximate import ApproximateIndex
+from index.approximate import ApproximateIndex, candidates
 from index.building import mapped_files, pieces_of, workspace, write_pieces
 from index.catalogue import Catalogue, Record
-from index.local import ExactIndex
+from index.local import ExactIndex, IndexFileError
 from index.neighbours import Ids, IndexInputError, Vectors
 from index.snapshots import load_current, publish
 from tests.index.vectors import assert_same, brute_force, random_vectors
@@ -49,14 +50,38 @@ def test_a_collected_index_is_that_of_whole_arrays(kind: str, tmp_path: Path) ->
     assert_same(load_current(tmp_path, "m")[0].search(XQ, 10), index.search(XQ, 10))
 
 
-def test_saving_into_the_folder_that_is_mapped_leaves_the_files_alone(tmp_path: Path) -> None:
-    index = kinds.build_collected(kinds.collect(pieces_of(IDS, XB), N, D, "ivf", tmp_path))
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "rabitq"])
+def test_saving_into_the_folder_that_is_mapped_leaves_the_files_alone(
+    kind: str, tmp_path: Path
+) -> None:
+    index = kinds.build_collected(kinds.collect(pieces_of(IDS, XB), N, D, kind, tmp_path))
     assert isinstance(index, ApproximateIndex)
-    before = (tmp_path / "vectors.npy").stat()
-    index.save(tmp_path)
-    after = (tmp_path / "vectors.npy").stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(index.save(tmp_path)) == set(before)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     np.testing.assert_array_equal(index.vectors(IDS), XB)
+
+
+def test_on_another_disk_the_files_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    for folder in (one, two, three):
+        folder.mkdir()
+    index = kinds.build_collected(kinds.collect(pieces_of(IDS, XB), N, D, "rabitq", one))
+    assert isinstance(index, ApproximateIndex)
+
+    def refused(*_: object) -> None:
+        raise OSError("Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refused)
+    index.save(two)
+    shutil.rmtree(one)
+    loaded = kinds.load(two, "rabitq", index.parameters)
+    assert_same(loaded.search(XQ, 10), index.search(XQ, 10))
+    # Codes that were mapped from a folder that is gone cannot be written once more.
+    with pytest.raises(IndexFileError, match="is gone"):
+        index.save(three)
 
 
 def test_a_generation_shares_its_vectors_with_what_was_collected(tmp_path: Path) -> None:
@@ -179,6 +204,23 @@ def test_the_effort_is_the_cheapest_that_reaches_the_target() -> None:
     assert more.parameters["effort"] * more.parameters["rescored"] > (
         index.parameters["effort"] * index.parameters["rescored"]
     )
+
+
+def test_no_search_scores_more_than_some_thousand_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    xb = random_vectors(5000, D, seed=5)
+    index = kinds.build(np.arange(5000), xb, D, "rabitq", 0.9)
+    assert isinstance(index, ApproximateIndex)
+    index.parameters["rescored"] = 160
+    asked: list[int] = []
+
+    def noting(parts: Any, xq: Vectors, fetch: int, effort: int) -> Ids:
+        asked.append(fetch)
+        return candidates(parts, xq, fetch, effort)
+
+    monkeypatch.setattr("index.approximate.candidates", noting)
+    for k in (1, 20, 200, 2048, 2049):
+        assert index.search(XQ, k).ids.shape == (20, k)
+    assert asked == [160, 3200, 4096, 4096]  # and for more it looks at all of them
 
 
 def test_few_vectors_give_no_recall(tmp_path: Path) -> None:

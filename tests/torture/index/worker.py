@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from index import archives, snapshots
+from index import archives, kinds, snapshots
 from index.blobs import Blobs
+from index.building import workspace
 from index.catalogue import Catalogue, Record
-from index.local import ExactIndex
 from index.neighbours import Vectors
 
 DIMENSION = 8
@@ -35,11 +35,12 @@ def content(version: int) -> bytes:
 
 def build(root: Path, catalogue: Catalogue) -> None:
     """Publish what the catalogue holds as a new generation."""
-    sequence, ids, xb = catalogue.snapshot_embeddings(MODEL)
-    index = ExactIndex(DIMENSION)
-    if len(ids):
-        index.add(ids, xb)
-    snapshots.publish(root, index, MODEL, sequence)
+    with workspace(root) as folder:
+        with catalogue.reading_embeddings(MODEL) as stored:
+            kind = "ivf" if stored.count >= 300 else "exact"
+            collected = kinds.collect(stored.pieces, stored.count, DIMENSION, kind, folder)
+        index = kinds.build_collected(collected)
+        snapshots.publish(root, index, MODEL, stored.sequence)
 
 
 def main() -> None:

@@ -1,0 +1,187 @@
+"""The growth of build time, memory and latency, from 10 thousand to 10 million vectors.
+
+    python -m benchmarks.vectors synthetic --folder FOLDER
+    python -m benchmarks.growth table --folder FOLDER
+    python -m benchmarks.growth plot --folder FOLDER --out docs/growth.svg
+    python -m benchmarks.growth catalogue --folder FOLDER
+
+The index is built from a memory-mapped array, through `index` alone: putting ten million rows into
+SQLite first would take longer than all else, and ``catalogue`` measures how long. It is built in a
+process of its own and searched in another; what was measured lies in FOLDER/results and is not
+measured again. From a million vectors on it is searched once more, cold, with 40 bytes of memory a
+vector for everything beyond the interpreter and its libraries: codes, ids, and whatever pages of
+the mapped vectors the system keeps (control groups; root only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contenders import MODULE, K, kept, queries_and_truth, starved
+from benchmarks.processes import run
+from benchmarks.vectors import SYNTHETIC, database_and_queries, open_vectors, unit
+
+_BYTES_A_VECTOR = 40
+_STEPS = "10000,30000,100000,300000,1000000,3000000,10000000"
+
+
+def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
+    """The table of the growth; returns its rows."""
+    xb = open_vectors(folder, SYNTHETIC)
+    rows = []
+    print(
+        "| vectors | build s | RAM building, bytes a vector | files, bytes a vector: codes,"
+        f" vectors and ids | RAM held, bytes a vector | recall@{K} | 1 query ms: median, p99"
+        f" | with {_BYTES_A_VECTOR} bytes a vector in all: recall, median, p99 |\n"
+        f"|{'---|' * 8}"
+    )
+    for count in counts:
+        if count > len(xb):
+            print(f"| {count:,} | there are {len(xb):,}: make more with benchmarks.vectors |")
+            continue
+        row = kept(
+            folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, xb, count, kind)
+        )
+        rows.append(row)
+        sizes = row["sizes"]
+        rest = sizes["vectors.npy"] + sizes["ids.npy"]
+        less = row["limited"]
+        strict = (
+            f"{less['recall']:.3f}, {less['median']:.2f}, {less['p99']:.2f}"
+            if "recall" in less
+            else less["problem"]
+        )
+        print(
+            f"| {count:,} | {row['seconds']:.1f} | {row['anonymous'] / count:.0f}"
+            f" | {sizes['index.faiss'] / count:.1f}, {rest / count:.0f}"
+            f" | {row['held'] / count:.1f} | {row['recall_found']:.4f}"
+            f" | {row['median']:.2f}, {row['p99']:.2f} | {strict} |",
+            flush=True,
+        )
+    return rows
+
+
+def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]:
+    """Build and search ``count`` vectors; the files are removed again."""
+    xq, _ = queries_and_truth(folder, xb, SYNTHETIC, count)
+    np.save(folder / "results" / "queries.npy", xq)
+    work = folder / f"work-{count}"
+    task = {
+        "vectors": str(folder / f"{SYNTHETIC}.npy"),
+        "queries": str(folder / "results" / "queries.npy"),
+        "truth": str(folder / "results" / f"truth-{SYNTHETIC}-{count}.npy"),
+        "work": str(work),
+        "count": count,
+        "kind": kind,
+        "target": 0.9,
+    }
+    made = kept(
+        folder,
+        f"growth-build-{kind}-{count}",
+        lambda: run(MODULE, {**task, "do": "build", "threads": 2}),
+    )
+    answer = run(MODULE, {**task, "do": "search", "threads": [1]})
+    # What the interpreter and the libraries take is not the vectors' part.
+    base = run(MODULE, {"do": "nothing"})["peak"]
+    limit = base + _BYTES_A_VECTOR * count
+    limited = (
+        starved({**task, "do": "search", "threads": [1]}, work, limit)
+        if count >= 1_000_000
+        else {"problem": "not tried"}
+    )
+    shutil.rmtree(work)
+    row = {name: answer[name] for name in ("loaded", "median", "p99", "rates", "held")}
+    return {**made, **row, "count": count, "recall_found": answer["recall"], "limited": limited}
+
+
+def plot(rows: list[dict[str, Any]], out: Path) -> None:
+    """Draw the growth as SVG; needs matplotlib."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "growth", "font.size": 9})
+    from matplotlib import pyplot
+
+    counts = [row["count"] for row in rows]
+    figure, axes = pyplot.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+    axes[0].plot(counts, [row["seconds"] for row in rows], "o-", label="build")
+    axes[0].plot(counts, [row["reading"] for row in rows], "o--", label="of it reading, writing")
+    axes[0].set(title="Time to build", ylabel="seconds")
+    held = [row["held"] / row["count"] for row in rows]
+    axes[1].plot(counts, [max(value, 0.1) for value in held], "o-", label="held in RAM")
+    codes = [row["sizes"]["index.faiss"] / row["count"] for row in rows]
+    axes[1].plot(counts, codes, "o--", label="codes, mapped")
+    axes[1].plot(counts, [row["anonymous"] / row["count"] for row in rows], "o:", label="building")
+    axes[1].axhline(_BYTES_A_VECTOR, color="grey", linewidth=0.8)
+    axes[1].set(title="Memory", ylabel="bytes a vector")
+    axes[2].plot(counts, [row["median"] for row in rows], "o-", label="median")
+    axes[2].plot(counts, [row["p99"] for row in rows], "o--", label="99th percentile")
+    axes[2].set(title="One query, one thread", ylabel="milliseconds")
+    for axis in axes:
+        axis.set(xscale="log", yscale="log", xlabel="vectors")
+        axis.grid(True, linewidth=0.3)
+        axis.legend(frameon=False)
+    figure.savefig(out, metadata={"Date": None})
+    print(f"drawn: {out}")
+
+
+def catalogue(folder: Path, counts: list[int]) -> None:
+    """How fast SQLite takes rows, gives them back in pieces and checks them."""
+    from index.catalogue import Catalogue, Record
+
+    real, _ = database_and_queries(folder)
+    path = folder / "catalogue" / "catalogue.sqlite"
+    shutil.rmtree(path.parent, ignore_errors=True)
+    print("| rows in it | rows/s added, 500 a write | rows/s read in pieces | bytes a row |")
+    print("|---|---|---|---|")
+    with Catalogue(path) as store:
+        done = 0
+        for count in counts:
+            first, started = done, time.perf_counter()
+            while done < count:
+                rows = range(done, min(done + 500, count))
+                records = [Record(f"train/{i:08d}", "train", "cat", {"n": i}) for i in rows]
+                store.upsert(records, unit(real[np.array(rows) % len(real)]), "m")
+                done = rows[-1] + 1
+            added = (done - first) / (time.perf_counter() - started)
+            started = time.perf_counter()
+            with store.reading_embeddings("m") as stored:
+                read = sum(len(ids) for ids, _ in stored.pieces)
+            rate = read / (time.perf_counter() - started)
+            size = sum(file.stat().st_size for file in path.parent.iterdir()) / done
+            print(f"| {done:,} | {added:,.0f} | {rate:,.0f} | {size:,.0f} |", flush=True)
+        started = time.perf_counter()
+        if store.check() is not None:
+            raise SystemExit("the catalogue is damaged")
+        print(f"every checksum: {done / (time.perf_counter() - started):,.0f} rows a second")
+    shutil.rmtree(path.parent)
+
+
+def main() -> None:
+    """Measure and print, or draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["table", "plot", "catalogue"])
+    parser.add_argument("--folder", type=Path, required=True, help="vectors, work and results")
+    parser.add_argument("--kind", default="rabitq")
+    parser.add_argument("--counts", help=f"default: {_STEPS}")
+    parser.add_argument("--out", type=Path, default=Path("docs/growth.svg"))
+    arguments = parser.parse_args()
+    (arguments.folder / "results").mkdir(exist_ok=True)
+    if arguments.part == "catalogue":
+        counts = arguments.counts or "100000,200000"
+        catalogue(arguments.folder, [int(n) for n in counts.split(",")])
+        return
+    counts = [int(n) for n in (arguments.counts or _STEPS).split(",")]
+    rows = growth(arguments.folder, counts, arguments.kind)
+    if arguments.part == "plot":
+        plot(rows, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
