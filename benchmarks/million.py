@@ -24,6 +24,9 @@ from benchmarks.contenders import BATCH, MODULE, K, kept, queries_and_truth, sta
 from benchmarks.processes import run
 from benchmarks.vectors import database_and_queries
 
+# Below this there is hardly room for the interpreter and its libraries.
+_INTERPRETER = 300_000_000
+
 
 def million(folder: Path, names: list[str], targets: list[float], threads: list[int]) -> None:
     """The table of a million vectors."""
@@ -69,7 +72,7 @@ def million(folder: Path, names: list[str], targets: list[float], threads: list[
             )
             job = {**task, "do": "search", "work": str(work)}
             answer = kept(folder, f"million-{safe}", lambda job=job: run(MODULE, job))
-            if half is not None:
+            if half is not None and half > _INTERPRETER:
                 job["settings"] = [row["values"] for row in answer["rows"]]
                 limited = kept(
                     folder,

@@ -58,8 +58,8 @@ class Database:
                     "Lookalike catalogue; give another path"
                 )
             # Before the version is known nothing may be written: not even the journal mode.
-            self._check_commits(connection, new)
             old = not new and self._version(connection) < FORMAT_VERSION
+            self._check_commits(connection, new)
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise CatalogueError(

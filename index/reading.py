@@ -145,17 +145,6 @@ class CatalogueReader:
             ).fetchall()
         return unpack(rows, model_digest)
 
-    def snapshot_embeddings(self, model_digest: str) -> tuple[int, Ids, Vectors]:
-        """The sequence number and, as of it, what `embeddings` gives."""
-        with self._database.read_one_state() as connection:
-            sequence = _sequence(connection)
-            rows = connection.execute(
-                "SELECT id, embedding, embedding_crc FROM images WHERE model_digest = ? "
-                "ORDER BY id",
-                (model_digest,),
-            ).fetchall()
-        return sequence, *unpack(rows, model_digest)
-
     @contextmanager
     def reading_embeddings(
         self, model_digest: str, rows: int = _PIECE

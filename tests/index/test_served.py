@@ -30,8 +30,9 @@ def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
 
 
 def build(root: Path, catalogue: Catalogue, model: str = "m") -> int:
-    sequence, ids, xb = catalogue.snapshot_embeddings(model)
-    return publish(root, filled(ids, xb), model, sequence).generation
+    with catalogue.reading_embeddings(model) as stored:
+        ((ids, xb),) = stored.pieces
+    return publish(root, filled(ids, xb), model, stored.sequence).generation
 
 
 def served(root: Path, catalogue: Catalogue, *models: str) -> ServedIndex[str]:

@@ -88,14 +88,14 @@ def test_a_compaction_is_cancelled_before_its_index_is_taken_up(
     from index import kinds
 
     entered, opened = threading.Event(), threading.Event()
-    build = kinds.build
+    build = kinds.build_collected
 
     def slow(*args: Any) -> Any:
         entered.set()
         assert opened.wait(30)
         return build(*args)
 
-    monkeypatch.setattr(kinds, "build", slow)
+    monkeypatch.setattr(kinds, "build_collected", slow)
     with TestClient(create_app(engine)) as client:
         job_id = client.post("/v1/index/compact").json()["id"]
         assert entered.wait(30)
