@@ -170,7 +170,7 @@ QUICK = Recipe(
     label_smoothing=0.2,
     augment=Augment(flip="alternating", translate=2),
     low_share=0.36,
-    shaping=Shaping(likeness=182),
+    shaping=Shaping(likeness=246),
     validation=0.02,
 )
 
@@ -193,7 +193,7 @@ BEST = Recipe(
     augment=Augment(flip="alternating", translate=4, cutout=12),
     low_share=0.34,
     proxy=Proxy(keep=0.5),
-    shaping=Shaping(likeness=182),
+    shaping=Shaping(likeness=246),
     validation=0.02,
 )
 

@@ -44,7 +44,7 @@ class Shaping:
     """
 
     likeness: int = 0
-    weight: float = 0.85
+    weight: float = 0.9
     pictures: int = 8_000
 
     def __post_init__(self) -> None:

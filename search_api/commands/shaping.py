@@ -20,7 +20,7 @@ from train.shaping import Shaping
 @click.option(
     "--likeness",
     type=click.IntRange(1),
-    default=182,
+    default=246,
     show_default=True,
     help="Dimensions for what is alike inside a class, added to one for each class.",
 )
@@ -44,7 +44,7 @@ def shape_command(
 
     \b
     Example:
-      lookalike shape runs/best/plain --weight 1.0 --out runs/best-shaped
+      lookalike shape runs/best/plain --weight 1.2 --out runs/best-shaped
     """
     model = Bundle.load(bundle)
     recipe = Recipe.from_dict(model.training.get("recipe", {}))
