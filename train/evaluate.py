@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from embed.encoder import Encoder
 from train import environment
-from train.data import Dataset, Split
+from train.data import Dataset
+from train.embedding_map import EmbeddingMap, embedding_map
+from train.inspection import (
+    Duplicates,
+    Gallery,
+    Mistake,
+    duplicates,
+    label_errors,
+    mistakes,
+)
 from train.measures import (
     Calibration,
     ClassScore,
@@ -21,18 +29,11 @@ from train.measures import (
     class_scores,
     confusion_matrix,
     macro,
-    retrieval,
 )
+from train.outliers import Outliers, outliers
+from train.search_quality import SearchQuality, encoded, evaluated, pictures_of, search_quality
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """A picture taken for another class; ``row`` is its place in the split."""
-
-    row: int
-    label: str
-    predicted: str
-    confidence: float
+__all__ = ["Evaluation", "Mistake", "evaluate", "search_of", "summary"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ class Evaluation:
         macro: means of ``scores``.
         confusion: counts, rows true, columns predicted.
         calibration: of the confidence given to users, after the temperature.
-        retrieval: queries from the split, the gallery from what was trained on.
+        uncalibrated: of the confidence before it.
+        search: what is found; queries from the split, the gallery from what was trained on.
         mistakes: most confident first.
+        label_errors: those of them whose label is likely wrong.
+        duplicates: pictures of which the training set has nearly the same.
+        outliers: how well pictures of other kinds are told from these.
+        map: some pictures of the split on a plane; for the report alone.
         precision: ``float32`` or ``bfloat16``, of the forward pass.
         environment: hardware, threads and versions that this was measured with.
     """
@@ -64,14 +70,28 @@ class Evaluation:
     macro: Macro
     confusion: tuple[tuple[int, ...], ...]
     calibration: Calibration
-    retrieval: Retrieval
+    uncalibrated: Calibration
+    search: SearchQuality
     mistakes: tuple[Mistake, ...]
+    label_errors: tuple[Mistake, ...]
+    duplicates: Duplicates
+    outliers: tuple[Outliers, ...]
+    map: EmbeddingMap
     precision: str
     environment: dict[str, Any]
 
+    @property
+    def retrieval(self) -> Retrieval:
+        """The search among what was trained on, by class."""
+        return self.search.known
+
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON, floats rounded to 5 places."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        values = asdict(self)
+        values["retrieval"] = values["search"].pop("known")
+        del values["map"]
+        values["label_errors"] = [mistake.row for mistake in self.label_errors]
+        plain: dict[str, Any] = _plain(values)
         return plain
 
 
@@ -93,45 +113,51 @@ def evaluate(encoder: Encoder, data: Dataset) -> Evaluation:
             f"the model knows the classes {', '.join(encoder.classes)}, the data has"
             f" {', '.join(data.classes)}; evaluate on data with the model's classes"
         )
-    if data.test is not None:
-        name, queries, known = "test", data.test, [data.train, data.validation]
-    else:
-        name, queries, known = "validation", data.validation, [data.train]
-    probabilities, xq = encoder.encode(_pictures(queries))
+    name, queries, known = evaluated(data)
+    gallery = Gallery(known, data.classes)
+    probabilities, xq = encoder.encode(pictures_of(queries))
+    xb = np.concatenate([encoder.encode(pictures_of(split)).embeddings for split in known.values()])
     labels, predicted = queries.labels.numpy(), probabilities.argmax(1)
-    confidence = probabilities.max(1)
+    confidence, right = probabilities.max(1), predicted == labels
     confusion = confusion_matrix(labels, predicted, len(data.classes))
     scores = class_scores(confusion, data.classes)
-    wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    wrong = mistakes(probabilities, labels, data.classes, xq, xb, gallery)
+    before = _before(probabilities, encoder.bundle.temperature)
     return Evaluation(
         split=name,
         pictures=len(labels),
         classes=data.classes,
         digest=encoder.digest,
-        accuracy=float((predicted == labels).mean()),
+        accuracy=float(right.mean()),
         scores=scores,
         macro=macro(scores),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        calibration=calibration(confidence, predicted == labels),
-        retrieval=retrieval(
-            xq,
-            labels,
-            np.concatenate([encoder.encode(_pictures(split)).embeddings for split in known]),
-            np.concatenate([split.labels.numpy() for split in known]),
-        ),
-        mistakes=tuple(
-            Mistake(
-                int(row),
-                data.classes[labels[row]],
-                data.classes[predicted[row]],
-                float(confidence[row]),
-            )
-            for row in wrong
-        ),
+        calibration=calibration(confidence, right),
+        uncalibrated=calibration(before.max(1), right),
+        search=search_quality(encoder, queries, list(known.values()), xq, xb),
+        mistakes=wrong,
+        label_errors=label_errors(wrong, probabilities, labels, data.classes),
+        duplicates=duplicates(queries, right, data.classes, gallery),
+        outliers=outliers(encoder, confidence, xq, xb),
+        map=embedding_map(xq),
         precision=encoder.precision,
         environment={**environment.describe(encoder.device), "runtime": encoder.runtime.name},
     )
+
+
+def search_of(encoder: Encoder, data: Dataset) -> SearchQuality:
+    """What another model's search finds on the same data, to stand beside an evaluation."""
+    _, queries, known = evaluated(data)
+    splits = list(known.values())
+    return search_quality(encoder, queries, splits, *encoded(encoder, queries, splits))
+
+
+def _before(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """The probabilities without the temperature: a softmax of logits that are multiplied by it."""
+    logits = np.log(np.maximum(probabilities, 1e-38)) * temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def summary(evaluation: Evaluation) -> str:
@@ -147,6 +173,8 @@ def summary(evaluation: Evaluation) -> str:
         f"  search mAP          {r.mean_average_precision:7.2%}   {r.queries:,} pictures searched"
         f" for among {r.gallery:,}",
         f"  right class among   {precision} found",
+        f"  altered copies      {e.search.copies.recall_at['mean'][1]:7.2%}   found first by a copy"
+        " that is cropped, turned, brightened, compressed or mirrored",
         "",
         f"  {'class':{width}}  precision  recall      F1  pictures",
     ]
@@ -155,11 +183,6 @@ def summary(evaluation: Evaluation) -> str:
         for s in e.scores
     ]
     return "\n".join(lines)
-
-
-def _pictures(split: Split) -> NDArray[np.uint8]:
-    pictures: Tensor = split.pictures.permute(0, 2, 3, 1)
-    return pictures.numpy()
 
 
 def _plain(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,23 @@ import numpy as np
 
 from embed.bundle import Bundle
 from embed.corpus import CIFAR10_CLASSES
-from embed.pictures import encode_png
 from embed.resnet import build, count_flops
+from train import anchors
 from train.data import Dataset
 from train.evaluate import Evaluation
+from train.inspection import Mistake, Neighbour
 from train.measures import BINS
+from train.search_quality import SearchQuality, evaluated
+from train.sprite import Sprite, Tile
 
-MAX_MISTAKES = 100
+MAX_MISTAKES = 60
 """Misclassified pictures shown."""
+MAX_LABEL_ERRORS = 30
+"""Likely label errors shown."""
+MAX_DUPLICATES = 30
+"""Near-duplicates shown."""
+NEIGHBOURS = 5
+"""Neighbours shown beside a picture."""
 MAX_MATRIX = 40
 """Classes up to which the confusion matrix is drawn; beyond, only its largest confusions."""
 MAX_CONFUSIONS = 10
@@ -38,7 +47,22 @@ class Cell:
     predicted: str
 
 
-def write_report(evaluation: Evaluation, data: Dataset, bundle: Bundle, path: Path) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """A picture, what is told of it, and the pictures beside it with theirs."""
+
+    tile: Tile
+    about: Mistake | Neighbour
+    beside: tuple[tuple[Tile, Neighbour], ...]
+
+
+def write_report(
+    evaluation: Evaluation,
+    data: Dataset,
+    bundle: Bundle,
+    path: Path,
+    beside: dict[str, SearchQuality] | None = None,
+) -> None:
     """Write one self-contained HTML file that asks nothing of the network.
 
     Args:
@@ -46,6 +70,7 @@ def write_report(evaluation: Evaluation, data: Dataset, bundle: Bundle, path: Pa
         data: the data that it was measured on; its pictures are shown.
         bundle: the model that it was measured of.
         path: the file to write; its folder is made if needed.
+        beside: what other models' searches find on the same data, by name.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -55,18 +80,74 @@ def write_report(evaluation: Evaluation, data: Dataset, bundle: Bundle, path: Pa
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
+    _, queries, known = evaluated(data)
+    splits = {evaluation.split: queries, **known}
+    pictures = Sprite(quality=80, side=min(bundle.preprocess.input_size, 48))
+    small = Sprite(quality=45)
+
+    def shown(about: Mistake | Neighbour, others: Sequence[Neighbour], split: str) -> Shown:
+        return Shown(
+            pictures.put(split, about.row, splits[split].pictures[about.row]),
+            about,
+            tuple(
+                (pictures.put(n.split, n.row, splits[n.split].pictures[n.row]), n) for n in others
+            ),
+        )
+
+    def looked_at(mistakes: Sequence[Mistake], most: int) -> list[Shown]:
+        return [shown(m, m.neighbours[:NEIGHBOURS], evaluation.split) for m in mistakes[:most]]
+
+    whole = bundle.classes == CIFAR10_CLASSES and evaluation.pictures == 10_000
     html = environment.get_template("report.html").render(
         e=evaluation,
         bundle=bundle,
+        anchors=anchors if whole and evaluation.split == "test" else None,
+        ours=_size(bundle),
+        searches={"this model": evaluation.search, **(beside or {})},
         matrix=matrix(evaluation) if len(evaluation.classes) <= MAX_MATRIX else None,
         confusions=confusions(evaluation),
-        mistakes=_mistakes(evaluation, data),
+        mistakes=looked_at(evaluation.mistakes, MAX_MISTAKES),
+        label_errors=looked_at(evaluation.label_errors, MAX_LABEL_ERRORS),
+        duplicates=[
+            shown(Neighbour(evaluation.split, d.row, d.label, 1.0), [d.neighbour], evaluation.split)
+            for d in evaluation.duplicates.pairs[:MAX_DUPLICATES]
+        ],
+        dots=_dots(evaluation, data, small),
+        hues=[round(360 * i / len(evaluation.classes)) for i in range(len(evaluation.classes))],
+        pictures=pictures,
+        small=small,
         facts=facts(bundle),
         measured=_named(evaluation.environment | {"precision": evaluation.precision}),
         recipe=_named(bundle.training.get("recipe", {})),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A picture on the map: its place in percent, its class, and what it was taken for if wrong."""
+
+    left: float
+    top: float
+    tile: Tile
+    label: int
+    taken: str | None
+
+
+def _dots(evaluation: Evaluation, data: Dataset, sprite: Sprite) -> list[Dot]:
+    _, queries, _ = evaluated(data)
+    taken = {mistake.row: mistake.predicted for mistake in evaluation.mistakes}
+    return [
+        Dot(
+            round(100 * x, 1),
+            round(100 * y, 1),
+            sprite.put(evaluation.split, row, queries.pictures[row]),
+            int(queries.labels[row]),
+            taken.get(row),
+        )
+        for row, (x, y) in zip(evaluation.map.rows, evaluation.map.places, strict=True)
+    ]
 
 
 def matrix(evaluation: Evaluation) -> list[list[Cell]]:
@@ -109,8 +190,7 @@ def confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
 def facts(bundle: Bundle) -> list[tuple[str, str]]:
     """How the bundle was trained, as pairs of name and value for people."""
     training, network = bundle.training, bundle.architecture
-    parameters = sum(parameter.numel() for parameter in build(network).parameters())
-    flops = count_flops(network, bundle.preprocess.input_size)
+    parameters, flops = _size(bundle)
     found = [
         (
             "network",
@@ -211,6 +291,7 @@ def _results(evaluation: Evaluation | None) -> str:
         (f"expected calibration error, {BINS} bins", _percent(e.calibration.error)),
         ("search: mean average precision", _percent(found.mean_average_precision)),
         *((f"search: precision at {k}", _percent(p)) for k, p in found.precision_at.items()),
+        *_beyond_the_class(e.search),
     ]  # fmt: skip
     where = ", ".join(f"{name} {value}" for name, value in _named(e.environment))
     return (
@@ -220,20 +301,25 @@ def _results(evaluation: Evaluation | None) -> str:
     )
 
 
+def _beyond_the_class(search: SearchQuality) -> list[tuple[str, str]]:
+    rows = []
+    if search.groups is not None:
+        fine = search.groups.precision_at.items()
+        rows += [(f"search by finer words: precision at {k}", _percent(p)) for k, p in fine]
+    copies = search.copies.recall_at["mean"].items()
+    return rows + [(f"altered copies: recall at {k}", _percent(r)) for k, r in copies]
+
+
 def _table(rows: list[tuple[str, str]]) -> str:
     lines = [f"| {name} | {value.replace('|', '/')} |" for name, value in rows]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _mistakes(evaluation: Evaluation, data: Dataset) -> list[dict[str, Any]]:
-    split = data.test if evaluation.split == "test" else data.validation
-    assert split is not None, "an evaluation on a test split comes with its data"
-    shown = []
-    for mistake in evaluation.mistakes[:MAX_MISTAKES]:
-        png = encode_png(split.pictures[mistake.row].permute(1, 2, 0).contiguous().numpy())
-        uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        shown.append({"mistake": mistake, "uri": uri})
-    return shown
+def _size(bundle: Bundle) -> tuple[int, int]:
+    """Parameters, and FLOPs (2 x MAC) of one forward pass."""
+    network = bundle.architecture
+    parameters = sum(parameter.numel() for parameter in build(network).parameters())
+    return parameters, count_flops(network, bundle.preprocess.input_size)
 
 
 def _named(values: dict[str, Any]) -> list[tuple[str, str]]:

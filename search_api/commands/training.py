@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from search_api.commands.options import (
 from train import environment
 from train.checkpoint import RECIPE, Epoch
 from train.data import Dataset, load_dataset
-from train.evaluate import Evaluation, evaluate, summary
+from train.evaluate import Evaluation, evaluate, search_of, summary
 from train.initial import read_init
 from train.loop import train as run_training
 from train.recipe import QUICK, Recipe, read_recipe
@@ -123,18 +124,31 @@ def train(
     show_default=True,
     help="Folder for metrics.json and report.html.",
 )
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Another bundle, whose search is measured too and stands beside; may be given again.",
+)
 @json_option
 def evaluate_command(
-    data: Path | None, var: Path, bundle: Path | None, out: Path, as_json: bool
+    data: Path | None,
+    var: Path,
+    bundle: Path | None,
+    out: Path,
+    beside: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Measure a model: accuracy, confusion, calibration, retrieval.
+    """Measure a model: accuracy, confidence, search, and the pictures that are worth a look.
 
-    On the corpus's test split, or its validation split where it has no test split.
+    On the corpus's test split, or its validation split where it has no test split. The report has
+    a map of the embedding, made by t-SNE where scikit-learn is installed (`lookalike[map]`).
 
     \b
     Example:
-      lookalike evaluate --out reports/shipped
+      lookalike evaluate --out reports/shipped --beside plain=runs/best/plain
     """
+    others = {name: Bundle.load(folder) for name, folder in map(_named_folder, beside)}
     model = Bundle.load(find_bundle(bundle, var))
     dataset = load(
         find_corpus(data, say), model.preprocess.input_size, Recipe.from_dict(_recipe_of(model))
@@ -144,11 +158,18 @@ def evaluate_command(
             f"the model knows the classes {', '.join(model.classes)}, the data has"
             f" {', '.join(dataset.classes)}; evaluate on data with the model's classes"
         )
-    evaluation = _evaluate(model, dataset, out)
+    evaluation = _evaluate(model, dataset, out, others)
     if as_json:
         print_json(evaluation.to_dict())
     else:
         click.echo(summary(evaluation))
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise click.UsageError(f"--beside is {text!r}; expected NAME=FOLDER, as plain=runs/plain")
+    return name, Path(folder)
 
 
 def train_default(corpus: Corpus, var: Path) -> Path:
@@ -240,12 +261,23 @@ def _absolute(init: str) -> str | None:
     return init if init == "pretrained" else str(Path(init).resolve())
 
 
-def _evaluate(model: Bundle, dataset: Dataset, folder: Path) -> Evaluation:
-    say("Evaluating: accuracy, calibration and the whole retrieval ranking (about a minute).")
+def _evaluate(
+    model: Bundle, dataset: Dataset, folder: Path, beside: dict[str, Bundle] | None = None
+) -> Evaluation:
+    say("Evaluating: accuracy, confidence, and all that is searched for (some minutes at most).")
     evaluation = evaluate(Encoder(model), dataset)
+    others = {}
+    for name, other in (beside or {}).items():
+        if other.preprocess.input_size != model.preprocess.input_size:
+            raise click.UsageError(
+                f"{name} takes pictures of {other.preprocess.input_size} pixels, the model of"
+                f" {model.preprocess.input_size}; they cannot stand beside each other"
+            )
+        others[name] = search_of(Encoder(other), dataset)
+    found = evaluation.to_dict() | {"beside": {n: asdict(q) for n, q in others.items()}}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
-    write_report(evaluation, dataset, model, folder / "report.html")
+    (folder / "metrics.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_report(evaluation, dataset, model, folder / "report.html", others)
     return evaluation
 
 

@@ -115,6 +115,24 @@ def test_print_recipe(old: Path) -> None:
     assert printed("--recipe", "quick", "--init", "pretrained")["name"] == "quick"
 
 
+def test_another_model_stands_beside(old: Path, tmp_path: Path) -> None:
+    done = run(
+        *("evaluate", "--data", old.parents[1] / "pictures", "--bundle", old),
+        *("--beside", f"same={old}", "--out", tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    same = metrics["beside"]["same"]
+    assert same["dimension"] == metrics["search"]["dimension"]
+    mean = same["known"]["mean_average_precision"]
+    assert mean == pytest.approx(metrics["retrieval"]["mean_average_precision"], abs=1e-5)
+    assert '<th class="n">same</th>' in (tmp_path / "report.html").read_text()
+    for wrong in ("same", f"={old}", "same="):
+        done = run("evaluate", "--bundle", old, "--beside", wrong)
+        assert done.returncode == 2
+        assert "expected NAME=FOLDER" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

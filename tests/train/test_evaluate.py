@@ -167,6 +167,7 @@ class FakeEncoder:
     precision = "float32"
     device = "cpu"
     runtime = SimpleNamespace(name="fake")
+    bundle = SimpleNamespace(temperature=2.0)
 
     probabilities = np.array(
         [[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.25, 0.6, 0.15], [0.05, 0.9, 0.05]], np.float32
@@ -174,7 +175,8 @@ class FakeEncoder:
     embeddings = on_circle(0, 40, 100, 60)
 
     def encode(self, pictures: NDArray[np.uint8]) -> Encoding:
-        rows = pictures[:, 0, 0, 0]
+        # Altered copies, and pictures of other kinds, are told by what is left of the number.
+        rows = pictures[:, 0, 0, 0] % 4
         return Encoding(self.probabilities[rows], self.embeddings[rows])
 
 
@@ -211,16 +213,42 @@ def test_classification_by_hand(found: Evaluation) -> None:
 
 
 def test_mistakes_most_confident_first(found: Evaluation) -> None:
-    assert [dataclasses.replace(m, confidence=0.0) for m in found.mistakes] == [
+    assert [
+        dataclasses.replace(m, confidence=0.0, probabilities={}, neighbours=())
+        for m in found.mistakes
+    ] == [
         Mistake(3, "red", "green", 0.0),
         Mistake(1, "green", "red", 0.0),
     ]
     assert [m.confidence for m in found.mistakes] == pytest.approx([0.9, 0.7])
+    assert [list(m.probabilities) for m in found.mistakes] == [
+        ["green", "red", "blue"],
+        ["red", "green", "blue"],
+    ]
+    assert list(found.mistakes[1].probabilities.values()) == pytest.approx([0.7, 0.2, 0.1])
+
+
+def test_neighbours_of_mistakes_nearest_first(found: Evaluation) -> None:
+    # Gallery: training 0 (0 degrees) and 1 (60), validation 0 (100). Row 3 lies at 60 degrees.
+    first, second = (m.neighbours for m in found.mistakes)
+    assert [(n.split, n.row, n.label) for n in first] == [
+        ("train", 1, "red"),
+        ("validation", 0, "green"),
+        ("train", 0, "red"),
+    ]
+    assert [n.score for n in first] == pytest.approx(np.cos(np.deg2rad([0, 40, 60])), abs=1e-5)
+    assert [(n.split, n.row) for n in second] == [("train", 1), ("train", 0), ("validation", 0)]
 
 
 def test_calibration_of_the_whole(found: Evaluation) -> None:
     # Confidences .8 .7 .6 .9, each in a bin of its own; right, wrong, right, wrong.
     assert found.calibration.error == pytest.approx((0.2 + 0.7 + 0.4 + 0.9) / 4)
+    # Before the temperature of 2 the logits were twice as large: probabilities squared.
+    before = [b.confidence for b in found.uncalibrated.bins]
+    squares = [0.64 / 0.66, 0.49 / 0.54, 0.36 / 0.445, 0.81 / 0.815]
+    third = found.uncalibrated.bins[-1]
+    assert (third.pictures, third.confidence) == (2, pytest.approx((squares[0] + squares[3]) / 2))
+    assert before[:2] == pytest.approx([squares[2], squares[1]])
 
 
 def test_the_gallery_is_training_and_validation_for_the_test(found: Evaluation) -> None:
@@ -233,7 +261,7 @@ def test_the_gallery_is_training_and_validation_for_the_test(found: Evaluation) 
 def test_without_a_test_split_validation_is_searched_for_in_training() -> None:
     found = by_hand(None, numbered([0, 1], [0, 0]), numbered([0, 2, 3], [0, 1, 1]))
     assert (found.split, found.pictures, found.accuracy) == ("validation", 2, 1.0)
-    assert found.mistakes == ()
+    assert found.mistakes == found.label_errors == ()
     # 0: first. 40: 60 (green) before 0 (red).
     assert found.retrieval == Retrieval(2, 3, pytest.approx((1 + 1 / 2) / 2), {1: 0.5})
 
@@ -247,17 +275,22 @@ def test_to_dict_is_json_with_rounded_floats(found: Evaluation) -> None:
         "mean_average_precision": 0.79167,
         "precision_at": {"1": 0.75},
     }
-    assert plain["mistakes"][0] == {
-        "row": 3,
-        "label": "red",
-        "predicted": "green",
-        "confidence": 0.9,
-    }
+    mistake = plain["mistakes"][0]
+    assert (mistake["row"], mistake["predicted"], mistake["confidence"]) == (3, "green", 0.9)
+    assert mistake["probabilities"] == {"green": 0.9, "red": 0.05, "blue": 0.05}
+    assert mistake["neighbours"][0] == {"split": "train", "row": 1, "label": "red", "score": 1.0}
+    assert plain["label_errors"] == []
+    assert plain["search"]["dimension"] == 2
+    assert plain["search"]["groups"] is None
+    assert list(plain["search"]["copies"]["recall_at"]["mean"]) == ["1", "10"]
+    assert [o["kind"] for o in plain["outliers"]] == ["scenes", "noise", "text"]
+    assert "map" not in plain
     assert plain["confusion"] == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert plain["environment"]["torch"] == torch.__version__
 
 
 def test_summary(found: Evaluation) -> None:
+    copies = found.search.copies.recall_at["mean"][1]
     assert summary(found) == "\n".join(
         [
             "Measured on 4 test pictures, each seen once.",
@@ -266,6 +299,8 @@ def test_summary(found: Evaluation) -> None:
             "  calibration error    55.00%   how far confidence is from accuracy",
             "  search mAP           79.17%   4 pictures searched for among 3",
             "  right class among   75.0% of the first 1 found",
+            f"  altered copies      {copies:7.2%}   found first by a copy that is cropped, turned,"
+            " brightened, compressed or mirrored",
             "",
             "  class  precision  recall      F1  pictures",
             "  red        50.0%   50.0%   50.0%         2",

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from embed.architecture import Architecture
 from embed.bundle import Bundle
@@ -18,9 +20,18 @@ from embed.pictures import decode
 from embed.resnet import build
 from tests.train.helpers import coloured, colours
 from train.data import Dataset, Split
-from train.evaluate import Evaluation, evaluate
+from train.evaluate import Evaluation, evaluate, search_of
 from train.recipe import Recipe
-from train.report import MAX_MISTAKES, confusions, facts, matrix, model_card, write_report
+from train.report import (
+    MAX_MISTAKES,
+    NEIGHBOURS,
+    confusions,
+    facts,
+    matrix,
+    model_card,
+    write_report,
+)
+from train.sprite import COLUMNS
 
 TRAINING = {
     "recipe": Recipe(name="mine", seed=4).to_dict(),
@@ -55,8 +66,8 @@ def test_it_asks_nothing_of_the_network(
 ) -> None:
     html = written(evaluation, colours(), bundle, tmp_path)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
-    without_pictures = re.sub(r"data:image/png;base64,[\w+/=]+", "", html)
-    for word in ("http:", "https:", "url(", "@import", "<script", "<link", "<iframe", 'src="/'):
+    without_pictures = re.sub(r"url\(data:image/webp;base64,[\w+/=]+\)", "", html)
+    for word in ("http:", "https:", "url(", "@import", "<script", "<link", "<iframe", "src="):
         assert word not in without_pictures
 
 
@@ -68,12 +79,19 @@ def test_its_figures_are_those_measured(
     for share in (
         e.accuracy,
         e.macro.f1,
-        e.calibration.error,
         e.retrieval.mean_average_precision,
         e.retrieval.precision_at[10],
         *(score.recall for score in e.scores),
     ):
         assert f">{share:.2%}<" in html
+    assert f"before: calibration error {e.uncalibrated.error:.2%}" in html
+    assert f"after: calibration error {e.calibration.error:.2%}" in html
+    for kind in e.outliers:
+        assert f"<th>{kind.kind}</th>" in html
+        assert f">{kind.by_neighbours:.2%}<" in html
+    assert f">{e.search.copies.recall_at['mean'][1]:.2%}<" in html
+    assert f">{e.search.copies.recall_at['jpeg'][10]:.2%}<" in html
+    assert "Beside others" not in html
     assert bundle.digest in html
     assert "15 test pictures of 3 classes" in html
     assert "15 pictures searched for among 36" in html
@@ -84,24 +102,65 @@ def test_its_figures_are_those_measured(
     assert [int(count) for count in counts] == [c for row in e.confusion for c in row]
 
 
+def tiles(html: str, name: str) -> NDArray[np.uint8]:
+    """The pictures of a sprite, uint8 ``(n, 32, 32, 3)``, by the rule of the style that has it."""
+    found = re.search(rf"{name} {{[^}}]*url\(data:image/webp;base64,([\w+/=]+)\)", html)
+    assert found is not None
+    pixels = decode(base64.b64decode(found[1]))
+    rows = pixels.reshape(-1, 32, COLUMNS, 32, 3)
+    return rows.swapaxes(1, 2).reshape(-1, 32, 32, 3)
+
+
+def far(a: NDArray[np.uint8], b: Tensor) -> float:
+    """Mean difference of a picture in a sprite, which is compressed, and the picture."""
+    return float(np.abs(a.astype(int) - b.permute(1, 2, 0).numpy().astype(int)).mean())
+
+
 def test_misclassified_pictures_are_the_pictures(
     evaluation: Evaluation, bundle: Bundle, tmp_path: Path
 ) -> None:
     data = colours()
     assert data.test is not None
     html = written(evaluation, data, bundle, tmp_path)
-    shown = re.findall(
-        r'<img src="data:image/png;base64,([\w+/=]+)".*?<b>(\w+)</b>'
-        r'<span class="taken">(\w+)</span> ([\d.]+)%',
-        html,
+    pictures = tiles(html, r"\.pic")
+    section = html[html.index("<h2>Misclassified") : html.index("<h2>Likely label")]
+    items = section.split("<li>")[1:]
+    assert len(items) == len(evaluation.mistakes) > 0
+    splits = {"test": data.test, "train": data.train, "validation": data.validation}
+    for item, mistake in zip(items, evaluation.mistakes, strict=True):
+        places = [int(x) + COLUMNS * int(y) for x, y in re.findall(r"--x:(\d+);--y:(\d+)", item)]
+        assert len(places) == 1 + NEIGHBOURS
+        shown = [("test", mistake.row), *((n.split, n.row) for n in mistake.neighbours)]
+        for place, (split, row) in zip(places, shown[:6], strict=True):
+            picture = splits[split].pictures[row]
+            # Noise loses in compression, but is far nearer to itself than to any other picture.
+            others = splits[split].pictures[[i for i in range(12) if i != row]]
+            assert far(pictures[place], picture) < min(far(pictures[place], p) for p in others)
+        assert f"<b>{mistake.label}</b> taken for <span" in item
+        assert f'"taken">{mistake.predicted}</span>' in item
+        assert f"{mistake.predicted} {100 * mistake.confidence:.1f}%, " in item
+        assert f"similarity {mistake.neighbours[0].score:.3f}, " in item
+
+
+def test_the_map_shows_every_picture_of_the_split(
+    evaluation: Evaluation, bundle: Bundle, tmp_path: Path
+) -> None:
+    data = colours()
+    assert data.test is not None
+    html = written(evaluation, data, bundle, tmp_path)
+    dots = re.findall(
+        r'<b class="h(\d)( taken)?" style="left:([\d.]+)%;top:([\d.]+)%;--x:(\d+);--y:(\d+)"', html
     )
-    assert len(shown) == len(evaluation.mistakes) > 0
-    for (png, label, taken, confidence), mistake in zip(shown, evaluation.mistakes, strict=True):
-        pixels = decode(base64.b64decode(png))
-        expected = data.test.pictures[mistake.row].permute(1, 2, 0).numpy()
-        assert np.array_equal(pixels, expected)
-        assert (label, taken) == (mistake.label, mistake.predicted)
-        assert float(confidence) == pytest.approx(100 * mistake.confidence, abs=0.051)
+    assert len(dots) == 15
+    wrong = {mistake.row for mistake in evaluation.mistakes}
+    pictures = tiles(html, r"\.map b:hover i")
+    for row, (label, taken, left, top, x, y) in enumerate(dots):
+        assert int(label) == int(data.test.labels[row])
+        assert bool(taken) == (row in wrong)
+        assert 0 <= float(left) <= 100
+        assert 0 <= float(top) <= 100
+        assert far(pictures[int(x) + COLUMNS * int(y)], data.test.pictures[row]) < 40
+    assert "by principal components" in html
 
 
 def test_validation_pictures_are_shown_where_there_is_no_test(
@@ -111,30 +170,87 @@ def test_validation_pictures_are_shown_where_there_is_no_test(
     found = evaluate(Encoder(bundle, precision="float32"), data)
     html = written(found, data, bundle, tmp_path)
     assert "12 validation pictures of 3 classes" in html
-    png = re.findall(r"data:image/png;base64,([\w+/=]+)", html)[0]
-    expected = data.validation.pictures[found.mistakes[0].row].permute(1, 2, 0).numpy()
-    assert np.array_equal(decode(base64.b64decode(png)), expected)
+    assert f"validation picture {found.mistakes[0].row}" in html
 
 
-def test_no_more_than_a_hundred_mistakes(bundle: Bundle, tmp_path: Path) -> None:
+def test_no_more_than_so_many_mistakes(bundle: Bundle, tmp_path: Path) -> None:
     wrong = coloured(80)
     data = dataclasses.replace(colours(), test=Split(wrong.pictures, (wrong.labels + 1) % 3))
     found = evaluate(Encoder(bundle, precision="float32"), data)
     assert len(found.mistakes) > MAX_MISTAKES
     html = written(found, data, bundle, tmp_path)
-    assert html.count("data:image/png;base64,") == MAX_MISTAKES
-    assert f"The 100 most confident of {len(found.mistakes)}, most confident first" in html
+    section = html[html.index("<h2>Misclassified") : html.index("<h2>Likely label")]
+    assert section.count("<li>") == MAX_MISTAKES
+    assert f"The {MAX_MISTAKES} most confident of {len(found.mistakes)}, most confident" in html
+
+
+def test_other_models_stand_beside(evaluation: Evaluation, bundle: Bundle, tmp_path: Path) -> None:
+    other = search_of(Encoder(bundle, precision="float32"), colours())
+    assert other == evaluation.search
+    low = dataclasses.replace(
+        other, known=dataclasses.replace(other.known, mean_average_precision=0.1234)
+    )
+    write_report(evaluation, colours(), bundle, tmp_path / "r.html", beside={"plain": low})
+    html = (tmp_path / "r.html").read_text()
+    assert '<th class="n">plain</th>' in html
+    mean = f"{evaluation.retrieval.mean_average_precision:.2%}"
+    assert f'<td class="n">{mean}</td><td class="n">12.34%</td>' in html
+
+
+def test_finer_words_and_doubles_and_label_errors(bundle: Bundle, tmp_path: Path) -> None:
+    data = colours()
+    assert data.test is not None
+    # Each test picture is in the training set, the first mirrored; groups are the classes.
+    pictures = data.train.pictures[:15].clone()
+    pictures[0] = pictures[0].flip(-1)
+    data = dataclasses.replace(
+        data,
+        train=dataclasses.replace(data.train, groups=data.train.labels),
+        validation=dataclasses.replace(data.validation, groups=data.validation.labels),
+        test=Split(pictures, data.train.labels[:15], data.train.labels[:15]),
+    )
+    found = evaluate(Encoder(bundle, precision="float32"), data)
+    assert found.search.groups is not None
+    assert found.search.groups.queries == 15
+    assert len(found.duplicates.pairs) == 15
+    assert {(d.row, d.neighbour.split, d.neighbour.row) for d in found.duplicates.pairs} == {
+        (row, "train", row) for row in range(15)
+    }
+    assert found.duplicates.accuracy_of_them == pytest.approx(found.accuracy)
+    assert found.duplicates.accuracy_without is None
+    found = dataclasses.replace(found, label_errors=found.mistakes[:1])
+    html = written(found, data, bundle, tmp_path)
+    assert "15 of the 15 test pictures are nearly the same" in html
+    assert "finer word: share among the first 10" in html
+    section = html[html.index("<h2>Likely label") : html.index("<h2>Near-dup")]
+    assert section.count("<li>") == 1
+
+
+def test_beside_others_on_the_whole_of_cifar10(
+    evaluation: Evaluation, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    architecture = Architecture(widths=(24, 24, 24))
+    cifar = dataclasses.replace(
+        tiny_bundle,
+        architecture=architecture,
+        classes=CIFAR10_CLASSES,
+        weights={n: w.numpy() for n, w in build(architecture).state_dict().items()},
+    )
+    html = written(dataclasses.replace(evaluation, pictures=10_000), colours(), cifar, tmp_path)
+    assert "airbench96_faster" in html
+    assert f"{evaluation.accuracy:.2%}, single view" in html
+    assert "raw pixels 0.144" in html
 
 
 def test_nothing_wrong_and_a_bundle_that_tells_nothing(
     evaluation: Evaluation, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     perfect = dataclasses.replace(
-        evaluation, mistakes=(), confusion=((5, 0, 0), (0, 5, 0), (0, 0, 5))
+        evaluation, mistakes=(), label_errors=(), confusion=((5, 0, 0), (0, 5, 0), (0, 0, 5))
     )
     html = written(perfect, colours(), tiny_bundle, tmp_path)
     assert "None: every picture was classified rightly." in html
-    assert "<img" not in html
+    assert "no picture is contradicted by both" in html
     assert "The whole recipe" not in html
 
 
