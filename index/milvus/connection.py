@@ -7,6 +7,7 @@ asked again, and one that is gone is told apart from a Milvus that does not answ
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -94,13 +95,7 @@ class Connection:
             MilvusUnavailableError: nothing answers there.
         """
         self.settings = settings
-        try:
-            import pymilvus
-        except ImportError as error:
-            raise IndexInputError(
-                f"the index is kept in Milvus, and its client is missing ({error}); install it"
-                " with: pip install 'lookalike[milvus]'"
-            ) from error
+        pymilvus = _imported()
         # Every error is raised, and said where it is known what it means.
         for name in ("pymilvus", "milvus_lite"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -355,6 +350,25 @@ class Connection:
     def _says(self, error: Exception) -> str:
         words = " ".join(str(error).split())[:300]
         return f"Milvus at {_shown(self.settings.uri)} cannot answer: {words}"
+
+
+def _imported() -> Any:
+    """The client's package.
+
+    While it is imported it reads MILVUS_URI by itself, and refuses a file there.
+    """
+    uri = os.environ.pop("MILVUS_URI", None)
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise IndexInputError(
+            f"the index is kept in Milvus, and its client is missing ({error}); install it"
+            " with: pip install 'lookalike[milvus]'"
+        ) from error
+    finally:
+        if uri is not None:
+            os.environ["MILVUS_URI"] = uri
+    return pymilvus
 
 
 def _code(error: BaseException | None) -> object:
