@@ -142,6 +142,20 @@ class CatalogueReader:
         with self._database.read() as connection:
             return _sequence(connection)
 
+    def touched(self, after: int, most: int) -> tuple[int, list[int] | None]:
+        """The sequence number, and the ids stored, changed or deleted after the write ``after``.
+
+        None in their place where there are more than ``most``.
+        """
+        with self._database.read_one_state() as connection:
+            sequence = _sequence(connection)
+            rows = connection.execute(
+                "SELECT id FROM images WHERE sequence > ?1 "
+                "UNION ALL SELECT id FROM deletions WHERE sequence > ?1 LIMIT ?2",
+                (after, most + 1),
+            ).fetchall()
+        return sequence, None if len(rows) > most else [row[0] for row in rows]
+
     def changes(self, after: int, model_digest: str) -> Changes:
         """What happened to this model's embeddings after the write ``after``."""
         with self._database.read_one_state() as connection:
