@@ -2,11 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from index.checksums import crc
 from index.conditions import COLUMNS
 from index.database import CatalogueError, Database
 from index.filters import Filter, check_key
@@ -17,6 +19,7 @@ from index.records import Entry, Origin, entry_from_row
 from index.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, META_CRC
 from index.staging import unpack
 
+SAME = 0.9999
 LISTED = "id IN (SELECT value FROM json_each(?))"
 _FIELDS = f"{FIELDS}, fields_crc"
 _REMEDY = "restore a snapshot or a backup"
@@ -136,6 +139,38 @@ class CatalogueReader:
                 (model_digest,),
             ).fetchall()
         return sequence, *unpack(rows, model_digest)
+
+    def unchanged(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None],
+    ) -> NDArray[np.bool_]:
+        """Of which of these ids just that is stored, bool (n,); damaged is changed.
+
+        Embeddings float32 (n, d) of one picture differ in their last bits by the batch that it was
+        in; they count as the same from a cosine of ``SAME`` on.
+        """
+        wanted = as_ids(ids).tolist()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id, content_hash, embedding, embedding_crc FROM images WHERE {LISTED} "  # noqa: S608 - fixed words
+                "AND model_digest = ?",
+                (json.dumps(wanted), model_digest),
+            ).fetchall()
+        stored = {
+            id_: (content, np.frombuffer(data, "<f4"))
+            for id_, content, data, expected in rows
+            if crc(id_, model_digest, data) == expected
+        }
+        same = np.zeros(len(wanted), bool)
+        for row, id_ in enumerate(wanted):
+            content, vector = stored.get(id_, (None, np.empty(0, np.float32)))
+            if content is not None and content == content_hashes[row]:
+                fits = len(vector) == embeddings.shape[1]
+                same[row] = fits and float(vector @ embeddings[row]) >= SAME
+        return same
 
     def sequence(self) -> int:
         """The number of the last write, whichever process made it; some microseconds."""

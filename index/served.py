@@ -95,8 +95,13 @@ class ServedIndex(Generic[Model]):
             self._set(index, manifest)
             self._seen = snapshots.stamp(self._root)
 
-    def current(self) -> Serving[Model]:
+    def current(self, wait: bool = True) -> Serving[Model]:
         """The newest generation with every write acknowledged before this call.
+
+        Args:
+            wait: for a new generation to be loaded; else a thread loads one of the same model, and
+                the one before, which with the catalogue's changes gives the same answers, is
+                returned meanwhile.
 
         Raises:
             SnapshotError: no index is loaded, and none can be.
@@ -104,9 +109,25 @@ class ServedIndex(Generic[Model]):
         """
         serving = self._serving
         if serving is None or self._seen != snapshots.stamp(self._root):
-            serving = self._newest()
+            if wait or serving is None or not self._of_its_model(serving):
+                serving = self._newest()
+            elif not self._loading.locked():
+                threading.Thread(target=self._load_aside, name="load", daemon=True).start()
         sequence = self._catalogue.sequence()
         return serving if serving.sequence == sequence else self._extend()
+
+    def _of_its_model(self, serving: Serving[Model]) -> bool:
+        try:
+            manifest = snapshots.read_manifest(self._root)
+        except SnapshotError:
+            return False
+        return manifest.model_digest == serving.manifest.model_digest
+
+    def _load_aside(self) -> None:
+        try:
+            self._newest()
+        except CatalogueError as error:
+            log.warning("the new generation is not loaded yet: %s", error)
 
     def _newest(self) -> Serving[Model]:
         serving = self._serving

@@ -11,17 +11,24 @@ import numpy as np
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
-from index.catalogue import Catalogue, Entry, ModelChangedError
+from embed.runtime import LANES
+from index.catalogue import Entry, ModelChangedError
+from index.entries import EntryCache
 from index.filters import Filter
 from index.grouping import Members
-from index.neighbours import IdsLike, Neighbours, Searchable, UnknownIdError, Vectors
+from index.neighbours import Ids, IdsLike, Neighbours, Searchable, UnknownIdError, Vectors
 from index.ranking import vote
+from index.selections import Selections
 from index.served import ServedIndex, Serving
 from search_api.arranging import Arranged, Picked, arrange, plain, wanted
 from search_api.cursors import Cursor, fingerprint
 from search_api.results import Group, Page, Point, Prediction, SearchResult
 from search_api.sampling import RecallSampler
 from search_api.stages import Stages, together
+
+COMPANY = 8
+"""Queries at a time from which on there is enough to do for two lanes of batches. One scan of an
+exact index for 8 queries costs little more than one for 4."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,18 @@ class Answering:
     """Answers from the newest state of the store; safe to use from several threads."""
 
     def __init__(
-        self, served: ServedIndex[PictureEncoder], catalogue: Catalogue, sampler: RecallSampler
+        self,
+        served: ServedIndex[PictureEncoder],
+        entries: EntryCache,
+        selections: Selections,
+        sampler: RecallSampler,
     ) -> None:
         """``sampler`` is offered the queries of searches by picture."""
         self._served = served
-        self._catalogue = catalogue
+        self._entries = entries
+        self._selections = selections
         self._sampler = sampler
-        self._searching = threading.Lock()
+        self._searching = threading.BoundedSemaphore(LANES)
 
     def pictures(
         self, encoder: PictureEncoder, queries: Sequence[PictureQuery]
@@ -78,26 +90,25 @@ class Answering:
         """One answer for each picture.
 
         One forward pass for all, and one scan of the index for those whose pages are plain, share
-        a filter and ask for about as much.
+        a filter and ask for about as much. What is not plain takes longer, and gets the prediction
+        and the embedding only: see `finish`.
 
         Raises:
             ModelChangedError: another model than the encoder's answers now.
         """
         everyone = together([query.stages for query in queries])
         with everyone("forward"):
-            # In company there are more requests to read and to answer at the same time.
-            spare = len(queries) > 1
+            # In company there are more requests to read, to search and to answer meanwhile.
+            spare = len(queries) >= COMPANY
             probabilities, xq = encoder.encode([query.picture for query in queries], spare=spare)
         results: dict[int, SearchResult] = {}
         groups: dict[tuple[Filter | None, int], list[int]] = {}
         for row, query in enumerate(queries):
-            if query.page is None:
+            if query.page is None or not query.page.plain:
                 results[row] = self._unsearched(encoder.digest, query.stages)
                 continue
-            # A page of another kind is searched for by itself.
             deep = (query.page.offset + query.page.limit).bit_length()
-            key = (query.page.filter, deep if query.page.plain else -1 - row)
-            groups.setdefault(key, []).append(row)
+            groups.setdefault((query.page.filter, deep), []).append(row)
         for rows in groups.values():
             questions = [
                 Question(xq[row : row + 1], page, queries[row].stages)
@@ -106,14 +117,24 @@ class Answering:
             ]
             found = self.answer(self._nearest, questions, encoder.digest)
             results.update(zip(rows, found, strict=True))
-        return [
-            replace(
-                results[row],
-                prediction=Prediction.of(encoder.classes, probabilities[row]),
-                vector=xq[row],
+        classes = encoder.classes
+        for row, values in enumerate(probabilities):
+            results[row] = replace(
+                results[row], prediction=Prediction.of(classes, values), vector=xq[row]
             )
-            for row in range(len(queries))
-        ]
+        return [results[row] for row in range(len(queries))]
+
+    def finish(self, query: PictureQuery, result: SearchResult) -> SearchResult:
+        """Search for a page that is not plain, by what `pictures` made of the query.
+
+        Raises as `answer` does.
+        """
+        if query.page is None or query.page.plain:
+            return result
+        assert result.vector is not None
+        question = Question(result.vector[None], query.page, query.stages)
+        (found,) = self.answer(self._nearest, [question], result.model)
+        return replace(found, prediction=result.prediction, vector=result.vector)
 
     def answer(
         self, find: Find, questions: Sequence[Question], model: str | None = None
@@ -133,7 +154,7 @@ class Answering:
         everyone = together([question.stages for question in questions])
         before: Serving[PictureEncoder] | None = None
         while True:
-            state = self._served.current()
+            state = self._served.current(wait=False)
             if model not in (None, state.manifest.model_digest):
                 raise ModelChangedError(f"{state.manifest.model_digest} answers now, not {model}")
             try:
@@ -143,13 +164,14 @@ class Answering:
                     of = (
                         None
                         if first.group_by is None
-                        else self._catalogue.members(first.group_by, first.filter)
+                        else self._selections.members(first.group_by, first.filter)
                     )
-                    # One scan at a time, on all threads: those that compete are slower for all.
+                    allowed = None if first.filter is None else self._selections.ids(first.filter)
+                    # A few scans at a time: more that compete for the cores are slower for all.
                     with self._searching:
-                        found = self._search(find, questions, state, of)
+                        found = self._search(find, questions, state, of, allowed)
                 with everyone("payload"):
-                    entries = self._entries(found)
+                    entries = self._known(found)
             except UnknownIdError:
                 # Pictures were deleted between the steps; the next state does not have them.
                 if before is state:
@@ -168,10 +190,9 @@ class Answering:
         questions: Sequence[Question],
         state: Serving[PictureEncoder],
         of: Members | None,
+        allowed: Ids | None,
     ) -> list[Arranged]:
         pages = [question.page for question in questions]
-        where = pages[0].filter
-        allowed = None if where is None else self._catalogue.ids(where)
         if all(page.plain for page in pages):
             xq = np.vstack([question.vectors for question in questions])
             scores, ids = find(state.index, xq, wanted(pages), allowed)
@@ -197,9 +218,9 @@ class Answering:
             (), None, state.manifest.generation, model, stages.milliseconds(), None, state.sequence
         )
 
-    def _entries(self, found: Sequence[Arranged]) -> dict[int, Entry]:
+    def _known(self, found: Sequence[Arranged]) -> dict[int, Entry]:
         ids = sorted(set().union(*(arranged.ids() for arranged in found)))
-        return {entry.id: entry for entry in self._catalogue.get(ids)}
+        return dict(zip(ids, self._entries.get(ids), strict=True))
 
 
 def _result(

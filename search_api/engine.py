@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureError, PictureLimits, decode
+from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode
 from index.blobs import BlobError, Blobs
 from index.catalogue import Catalogue, CatalogueError, Entry, ModelChangedError
+from index.entries import EntryCache
 from index.ranking import Strategy
+from index.selections import Selections
 from index.served import ServedIndex
 from index.snapshots import (
     Manifest,
@@ -38,6 +41,19 @@ class CorpusMismatchError(ValueError):
     """The store holds another corpus than the one asked for."""
 
 
+@dataclass(frozen=True)
+class Cached:
+    """How much of the catalogue stays in memory.
+
+    Attributes:
+        entries: pictures whose labels and payloads are kept.
+        selections: filters, and groupings, of which is kept what they pick.
+    """
+
+    entries: int = 20_000
+    selections: int = 16
+
+
 def catalogue_path(var: Path) -> Path:
     """Where the store in ``var`` keeps its catalogue."""
     return var / "catalogue.sqlite"
@@ -58,6 +74,7 @@ class SearchEngine:
         var: Path,
         limits: PictureLimits = PictureLimits(),
         open_model: Callable[[Path], PictureEncoder] | None = None,
+        cached: Cached = Cached(),
     ) -> None:
         """Open the store in ``var``, made if needed; call ``load`` or ``rebuild`` before searching.
 
@@ -68,6 +85,7 @@ class SearchEngine:
             limits: bounds of each picture.
             open_model: opens another bundle, so that a change of model by any process can be
                 followed; without it this engine keeps to ``encoder``.
+            cached: how much of the catalogue is kept in memory.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -84,7 +102,9 @@ class SearchEngine:
         self.catalogue = Catalogue(catalogue_path(var))
         self.blobs = Blobs(var / "pictures")
         self.served: ServedIndex[PictureEncoder] = ServedIndex(var, self.catalogue, self.model)
-        self.answering = Answering(self.served, self.catalogue, self.sampler)
+        self.entries = EntryCache(self.catalogue, cached.entries)
+        self.selections = Selections(self.catalogue, cached.selections)
+        self.answering = Answering(self.served, self.entries, self.selections, self.sampler)
         self.builder = Builder(var, self.catalogue, self.served, self.blobs, self.picture)
         self.writer = Writer(self.catalogue, self.blobs, limits, lambda: self.encoder)
 
@@ -262,8 +282,12 @@ class SearchEngine:
         Raises:
             PictureError: ``data`` is not a usable picture.
         """
+        return self.reduced(Opened(data, self.limits))
+
+    def reduced(self, opened: Opened) -> RGB:
+        """Decode a picture whose header was read, as ``read`` does."""
         encoder = self.encoder
-        return encoder.fit(decode(data, self.limits, at_least=encoder.input_size))
+        return encoder.fit(opened.decode(encoder.input_size))
 
     def search(self, data: bytes, page: Page = Page()) -> SearchResult:
         """Classify an encoded picture and find its neighbours.
@@ -274,12 +298,18 @@ class SearchEngine:
         stages = Stages()
         with stages("decode"):
             picture = self.read(data)
-        return self.answer([PictureQuery(picture, page, stages)])[0]
+        query = PictureQuery(picture, page, stages)
+        while True:
+            try:
+                return self.answering.finish(query, self.answer([query])[0])
+            except ModelChangedError:
+                continue  # the service went over to another model meanwhile
 
     def answer(self, queries: Sequence[PictureQuery]) -> list[SearchResult]:
         """Classify several pictures and find their neighbours.
 
-        One forward pass for all; see `Answering.pictures`.
+        One forward pass for all. What is not a plain page has no neighbours yet; see
+        `Answering.pictures` and `Answering.finish`.
         """
         for query in queries:
             query.stages.end("queue")

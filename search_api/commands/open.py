@@ -12,7 +12,7 @@ from embed.encoder import Encoder
 from embed.pictures import PictureLimits
 from index.catalogue import Catalogue
 from search_api.commands.options import Bars, say
-from search_api.engine import SearchEngine, catalogue_path
+from search_api.engine import Cached, SearchEngine, catalogue_path
 from search_api.ingest import Counts
 from search_api.shelf import model_folder
 
@@ -42,22 +42,30 @@ def open_model(folder: Path) -> Encoder:
 
 @contextmanager
 def open_engine(
-    data: Path | None, var: Path, bundle: Path | None, limits: PictureLimits = PictureLimits()
+    data: Path | None,
+    var: Path,
+    bundle: Path | None,
+    limits: PictureLimits = PictureLimits(),
+    cached: Cached = Cached(),
 ) -> Iterator[SearchEngine]:
     """The engine over a store that is not built yet, or not loaded yet."""
     encoder = open_model(find_bundle(bundle, var))
-    with engine_over(find_corpus(data, say, limits), var, encoder, limits) as engine:
+    with engine_over(find_corpus(data, say, limits), var, encoder, limits, cached) as engine:
         yield engine
 
 
 @contextmanager
 def engine_over(
-    corpus: Corpus, var: Path, encoder: Encoder, limits: PictureLimits = PictureLimits()
+    corpus: Corpus,
+    var: Path,
+    encoder: Encoder,
+    limits: PictureLimits = PictureLimits(),
+    cached: Cached = Cached(),
 ) -> Iterator[SearchEngine]:
     """The engine over parts that are there already; closed at the end."""
     if isinstance(corpus, ArrayCorpus):
         corpus.keep_in(var / "corpus" / "-".join(corpus.name.lower().split()))
-    engine = SearchEngine(encoder, corpus, var, limits, open_model)
+    engine = SearchEngine(encoder, corpus, var, limits, open_model, cached)
     try:
         yield engine
     finally:
