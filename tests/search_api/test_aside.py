@@ -92,6 +92,12 @@ def test_the_order(engine: SearchEngine, tmp_path: Path) -> None:
     }
 
 
+def test_only_a_file_of_milvus_lite_is_of_one_process() -> None:
+    assert Place(Milvus("var/milvus.db")).of_one_process
+    assert not Place(Milvus("http://127.0.0.1:19530")).of_one_process
+    assert not Place().of_one_process
+
+
 @pytest.mark.parametrize(
     ("script", "error", "words"),
     [
