@@ -10,13 +10,46 @@ run: .venv/.run
 test: .venv/.dev
 	$(BIN)/python -m pytest
 
-# The attacks of tests/torture with their full counts: about an hour, on this machine only.
-torture: .venv/.dev
-	LOOKALIKE_TORTURE=full $(BIN)/python -m pytest tests/torture -m torture --timeout 3600
+# The attacks of tests/torture with their full counts, on this machine only: about an hour, in parts
+# of less than ten minutes each. What has passed at this commit is not run again, so that
+# `make torture` goes on where it was cut off; `make torture-requests` runs one part. Each leaves its
+# lines of the table in .torture/.
+TORTURE := requests pictures clients ends steady-1 steady-2
+TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches
+PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+run-requests = tests/torture/test_requests.py
+run-pictures = tests/torture/test_pictures.py
+run-clients = tests/torture/test_load.py -k slow
+run-ends = tests/torture/test_load.py -k sigterm
+run-steady-1 = tests/torture/test_steady.py
+run-steady-2 = tests/torture/test_steady.py
+run-index-answers = tests/torture/index/test_answers.py
+run-index-damage = tests/torture/index/test_damage.py
+run-index-disk = tests/torture/index/test_disk.py
+run-index-kill = tests/torture/index/test_kill.py
+run-index-switches = tests/torture/index/test_switches.py
 
-# Those of the store alone: some 4 minutes.
-torture-index: .venv/.dev
-	LOOKALIKE_TORTURE=full $(BIN)/python -m pytest tests/torture/index -m torture --timeout 3600
+.PHONY: $(TORTURE:%=torture-%) $(TORTURE_INDEX:%=torture-%)
+
+torture: $(TORTURE:%=$(PASSED)/%) $(TORTURE_INDEX:%=$(PASSED)/%)
+	@cat $^
+
+torture-index: $(TORTURE_INDEX:%=$(PASSED)/%)
+	@cat $^
+
+$(TORTURE:%=torture-%) $(TORTURE_INDEX:%=torture-%): torture-%: $(PASSED)/%
+	@cat $<
+
+$(PASSED)/steady-2: $(PASSED)/steady-1
+$(PASSED)/steady-1 $(PASSED)/steady-2: export LOOKALIKE_TORTURE_STEADY = .torture/steady
+
+$(TORTURE:%=$(PASSED)/%) $(TORTURE_INDEX:%=$(PASSED)/%): $(PASSED)/%: | .venv/.dev
+	@mkdir -p $(@D)
+	@rm -f $@.new
+	LOOKALIKE_TORTURE=full LOOKALIKE_TORTURE_TABLE=$@.new \
+		$(BIN)/python -m pytest $(run-$*) -m torture --timeout 3600
+	@touch $@.new
+	@mv $@.new $@
 
 # The store in Milvus alone: milvus-lite, and the real server, which is installed for it.
 test-milvus: .venv/.dev

@@ -7,7 +7,9 @@ Needs wrk (`apt-get install wrk`). It starts `lookalike serve` and `peers/tutori
 the other on 127.0.0.1, and loads each with 1, 8 and 64 connections that upload test pictures
 without pause; server and load generator share the cores. Rounds alternate between the two, and
 medians over the rounds are printed with ratios, peak memory, and the share of answers whose first
-neighbour is the picture itself. The model alone is the encoder in a loop over batches of 64, with
+neighbour is the picture itself. ``cpu_ms`` is the server's CPU time for one request, which holds on
+a busy machine too. With ``--rebuild 8`` eight clients load it without and with rebuilds that run in
+it meanwhile. The model alone is the encoder in a loop over batches of 64, with
 no HTTP, no decoding and no search.
 """
 
@@ -22,9 +24,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,6 +113,52 @@ def memory(pid: int) -> tuple[float, float]:
     return now, peak
 
 
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of the process, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def while_rebuilding(script: Path, clients: int, seconds: int) -> list[dict]:
+    """Loads the service without a job, then while it rebuilds, and again without.
+
+    Rebuilds follow each other for as long as a measurement takes: one that finds nothing new, and
+    one that embeds everything again.
+    """
+    runs = []
+    for what in ("no job", "rebuild", "rebuild, reembed", "no job again"):
+        over, done = threading.Event(), []
+
+        def jobs(what=what, over=over, done=done) -> None:
+            while not over.is_set() and what.startswith("rebuild"):
+                query = "?reembed=true" if what.endswith("reembed") else ""
+                job = call("POST", f"/v1/index/rebuild{query}")["id"]
+                while (state := call("GET", f"/v1/jobs/{job}"))["finished"] is None:
+                    if over.is_set() and "reembed" in what:
+                        call("DELETE", f"/v1/jobs/{job}")
+                    time.sleep(0.2)
+                done.append(state["state"])
+
+        thread = threading.Thread(target=jobs)
+        thread.start()
+        time.sleep(3 if what.startswith("rebuild") else 0)  # until the job is at work
+        run = wrk("/v1/search?limit=12", clients, seconds, script)
+        over.set()
+        thread.join()
+        runs.append({"what": what, "jobs": done, **run})
+    return runs
+
+
+def call(method: str, path: str) -> dict:
+    try:
+        request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", method=method)
+        return json.load(urllib.request.urlopen(request, timeout=60))
+    except urllib.error.HTTPError as error:
+        if error.code == 409:  # over in this moment
+            return {}
+        raise
+
+
 def first_is_itself(bodies: list[bytes], ids: list[int]) -> float:
     right = 0
     for body, image_id in zip(bodies, ids, strict=True):
@@ -141,6 +192,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument(
+        "--rebuild", type=int, default=0, metavar="CLIENTS", help="load it during rebuilds, too"
+    )
     parser.add_argument("--serve", default="", help="more options for lookalike serve")
     args = parser.parse_args()
     corpus = open_corpus(args.data)
@@ -166,7 +220,7 @@ def main() -> None:
         peer = [sys.executable, str(here / "peers" / "tutorial.py"), str(args.bundle)]
         peer += [str(folder / "stored.npz"), str(PORT)]
         found: dict[tuple[str, str], list[dict]] = {}
-        alone = []
+        alone, rebuilt = [], []
         paths = {"ours": f"/v1/images/{ids[0]}", "tutorial": "/v1/images/0"}
         for _ in range(args.rounds):
             alone.append(
@@ -176,11 +230,17 @@ def main() -> None:
                 with server(command) as (pid, start):
                     wrk("/v1/search", 8, 2, script)  # warm up
                     for clients in args.clients:
+                        spent = cpu_seconds(pid)
                         run = wrk("/v1/search?limit=12", clients, args.seconds, script)
+                        # Of the whole run; hardly depends on what else the machine does.
+                        answered = max(run["per_s"] * args.seconds, 1)
+                        run["cpu_ms"] = 1000 * (cpu_seconds(pid) - spent) / answered
                         found.setdefault((label, f"search, {clients} clients"), []).append(run)
                     for what, path in (("livez", "/livez"), ("metadata", paths[label])):
                         run = wrk(path, 8, max(args.seconds // 3, 1))
                         found.setdefault((label, f"{what}, 8 clients"), []).append(run)
+                    if label == "ours" and args.rebuild:
+                        rebuilt += while_rebuilding(script, args.rebuild, args.seconds)
                     now, peak = memory(pid)
                     rest = {"start_s": start, "rss_mb": now, "peak_mb": peak}
                     if label == "ours":
@@ -204,6 +264,14 @@ def main() -> None:
             print(f"{'':22} ratio {ratio:.2f}; p99/p50 {values['p99'] / values['p50']:.2f}", end="")
             share = values["per_s"] / statistics.median(alone)
             print(f"; of the model alone {share:.2f}" if what.startswith("search") else "")
+    for what in dict.fromkeys(run["what"] for run in rebuilt):
+        runs = [run for run in rebuilt if run["what"] == what]
+        text = "  ".join(
+            f"{name} {statistics.median(run[name] for run in runs):.2f}"
+            for name in ("per_s", "p50", "p99", "bad")
+        )
+        ended = Counter(state for run in runs for state in run["jobs"])
+        print(f"{args.rebuild} clients, {what:18} {text}  jobs {dict(ended)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -50,15 +51,16 @@ class PictureEncoder(Protocol):
     def encode(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Encoding:
         """RGB pictures of any size to probabilities and embeddings, in the order given.
 
-        ``spare`` leaves a core to whoever prepares the next pictures meanwhile.
+        ``spare`` takes no more than a share of the cores, for there is other work to be done.
         """
 
 
 class Encoder:
     """Runs a bundle's network over pictures.
 
-    Safe to call from several threads: one forward pass runs at a time, on all of the runtime's
-    threads, which is faster than passes that compete for the cores.
+    Safe to call from several threads: a forward pass runs alone, on all of the runtime's threads,
+    or as one of the few that each have their share of them, which is faster than passes that
+    compete for the cores.
     """
 
     def __init__(
@@ -89,7 +91,11 @@ class Encoder:
         self.runtime = make_runtime(bundle, runtime, precision, threads, cache)
         self._digest = bundle.digest
         self._dimension = int(self.runtime.run(self._blank()).features.shape[1])
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._running = 0
+        self._lanes: SimpleQueue[int] = SimpleQueue()
+        for lane in range(self.runtime.lanes):
+            self._lanes.put(lane)
 
     @property
     def digest(self) -> str:
@@ -130,7 +136,7 @@ class Encoder:
 
         Args:
             pictures: RGB arrays uint8 ``(h, w, 3)`` of any sizes, or one array ``(n, h, w, 3)``.
-            spare: leave a core to whoever prepares the next pictures meanwhile.
+            spare: take no more than a share of the cores, for there is other work to be done.
 
         Returns:
             probabilities ``(n, classes)`` and embeddings ``(n, dimension)``, float32.
@@ -145,9 +151,24 @@ class Encoder:
         for start in range(0, len(pictures), self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = self.bundle.preprocess.stack(pictures[rows])
-            with self._lock:
-                logits[rows], features[rows] = self.runtime.run(batch, spare)
+            logits[rows], features[rows] = self._pass(batch, spare)
         return Raw(logits, features)
+
+    def _pass(self, batch: NDArray[np.uint8], spare: bool) -> Raw:
+        with self._counting:
+            alone = self._running == 0 and not spare
+            self._running += 1
+        try:
+            if alone and self.runtime.lanes > 1:
+                return self.runtime.run(batch)
+            lane = self._lanes.get()
+            try:
+                return self.runtime.run(batch, lane)
+            finally:
+                self._lanes.put(lane)
+        finally:
+            with self._counting:
+                self._running -= 1
 
     def _blank(self) -> NDArray[np.uint8]:
         return np.zeros((1, self.input_size, self.input_size, 3), np.uint8)

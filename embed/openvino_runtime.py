@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from embed.bundle import Bundle
-from embed.runtime import Precision, Raw, available_cores
+from embed.runtime import LANES, Precision, Raw, available_cores
+
+# Merely importing OpenVINO reports to its maker, by a forked copy of the whole process. Without
+# this package it has nothing to do that with.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402 - not before that
 
 log = logging.getLogger(__name__)
 
@@ -57,24 +62,25 @@ class OpenVinoRuntime:
         model = _read_or_export(core, bundle, cache)
         threads = threads or available_cores()
 
-        def compiled(number: int) -> openvino.InferRequest:
-            options: dict[str, Any] = {
-                "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": number,
-            }
-            return core.compile_model(model, "CPU", options).create_infer_request()
+        self.lanes = min(LANES, threads)
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        # How threads are shared is fixed when compiling, hence twice.
+        whole = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": 1})
+        self._request = whole.create_infer_request()
+        self._shares = [self._request]
+        if self.lanes > 1:
+            parts = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": self.lanes})
+            self._shares = [parts.create_infer_request() for _ in range(self.lanes)]
 
-        self._request = compiled(threads)
-        # The number of threads is fixed when compiling, hence twice.
-        self._sparing = compiled(threads - 1) if threads > 1 else self._request
-
-    def run(self, batch: NDArray[np.uint8], spare: bool = False) -> Raw:
+    def run(self, batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
         """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
 
-        ``spare`` runs it on one thread fewer.
+        On all threads, or on those of a ``lane``.
         """
-        request = self._sparing if spare else self._request
+        request = self._request if lane is None else self._shares[lane]
         found = request.infer({0: batch}, share_inputs=True)
         return Raw(found[0], found[1])
 

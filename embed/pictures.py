@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,18 +77,7 @@ def read_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
 def decode(
     data: bytes, limits: PictureLimits = PictureLimits(), at_least: int | None = None
 ) -> RGB:
-    """Decode one picture.
-
-    The first frame of an animation; EXIF orientation applied; transparency laid over white;
-    16-bit greyscale scaled to 8 bits; palette and CMYK converted.
-
-    Args:
-        data: the encoded picture, one of ``FORMATS``.
-        limits: bounds checked before any pixel is decoded.
-        at_least: the shorter side, in pixels, that the caller needs. A JPEG then decodes at the
-            smallest of its native 1/2, 1/4, 1/8 scales that keeps it, several times faster; a
-            picture of more than ``LARGE`` pixels is averaged down by a whole factor that keeps
-            eight times the side, so that what follows needs little memory.
+    """Decode one picture: `Opened` and its ``decode`` in one.
 
     Returns:
         uint8 ``(height, width, 3)``.
@@ -95,67 +85,115 @@ def decode(
     Raises:
         PictureError: empty, over a limit, of another format, or damaged.
     """
-    if not data:
-        raise PictureError("empty", "the file is empty (0 bytes); expected a picture")
-    if len(data) > limits.max_bytes:
-        raise PictureError(
-            "too-large",
-            f"the picture has {len(data):,} bytes, more than the limit of"
-            f" {limits.max_bytes:,}; send a smaller file",
-        )
+    return Opened(data, limits).decode(at_least)
+
+
+class Opened:
+    """A picture whose header was read and is within the limits; no pixel is decoded yet.
+
+    Attributes:
+        pixels: width times height.
+    """
+
+    def __init__(self, data: bytes, limits: PictureLimits = PictureLimits()) -> None:
+        """Read the header.
+
+        Args:
+            data: the encoded picture, one of ``FORMATS``.
+            limits: bounds of its size.
+
+        Raises:
+            PictureError: empty, over a limit, of another format, or its header is damaged.
+        """
+        if not data:
+            raise PictureError("empty", "the file is empty (0 bytes); expected a picture")
+        if len(data) > limits.max_bytes:
+            raise PictureError(
+                "too-large",
+                f"the picture has {len(data):,} bytes, more than the limit of"
+                f" {limits.max_bytes:,}; send a smaller file",
+            )
+        with _no_warnings():
+            self._image = _open(data, limits)
+        self.pixels = self._image.width * self._image.height
+
+    def decode(self, at_least: int | None = None) -> RGB:
+        """Decode it; possible once.
+
+        The first frame of an animation; EXIF orientation applied; transparency laid over white;
+        16-bit greyscale scaled to 8 bits; palette and CMYK converted.
+
+        Args:
+            at_least: the shorter side, in pixels, that the caller needs. A JPEG then decodes at
+                the smallest of its native 1/2, 1/4, 1/8 scales that keeps it, several times
+                faster; a picture of more than ``LARGE`` pixels is averaged down by a whole factor
+                that keeps eight times the side, so that what follows needs little memory.
+
+        Returns:
+            uint8 ``(height, width, 3)``.
+
+        Raises:
+            PictureError: it is damaged.
+        """
+        image = self._image
+        with _no_warnings():
+            try:
+                if at_least is not None and image.format == "JPEG":
+                    # draft() keeps both sides at or above the size asked for.
+                    image.draft(None, (at_least, at_least))
+                if image.width * image.height > LARGE:
+                    return _large_ones.submit(_large_pixels, image, at_least).result()
+                return _pixels(image, None)
+            except Exception as error:
+                # Pillow's decoders raise many kinds for damaged data (OSError, SyntaxError,
+                # struct.error, ...), and all of them mean the same to the caller.
+                raise PictureError(
+                    "truncated",
+                    f"the {image.format} picture is damaged or truncated ({_brief(error)});"
+                    " send the whole file",
+                ) from error
+            finally:
+                image.close()
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Pillow's own pixel limit only warns; ours refuses."""
     with warnings.catch_warnings():
-        # Pillow's own pixel limit only warns; ours below refuses.
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:
-            raise PictureError(
-                "not-a-picture",
-                f"the {len(data):,} bytes are not a picture in a known format; expected one of"
-                f" {', '.join(FORMATS)}",
-            ) from None
-        except Image.DecompressionBombError as error:
-            raise PictureError(
-                "too-many-pixels",
-                f"the picture has too many pixels ({_brief(error)}); the limit is"
-                f" {limits.max_pixels:,}; scale it down",
-            ) from error
-        except Exception as error:
-            # Its first bytes name one of our formats, or Pillow would have said "unidentified".
-            raise PictureError(
-                "truncated",
-                f"the picture is damaged or truncated ({_brief(error)}); send the whole file",
-            ) from error
-        try:
-            return _decode_frame(image, limits, at_least)
-        except PictureError:
-            raise
-        except Exception as error:
-            # Pillow's decoders raise many kinds for damaged data (OSError, SyntaxError,
-            # struct.error, ...), and all of them mean the same to the caller.
-            raise PictureError(
-                "truncated",
-                f"the {image.format} picture is damaged or truncated ({_brief(error)});"
-                " send the whole file",
-            ) from error
-        finally:
-            image.close()
+        yield
 
 
-def _decode_frame(image: Image.Image, limits: PictureLimits, at_least: int | None) -> RGB:
+def _open(data: bytes, limits: PictureLimits) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise PictureError(
+            "not-a-picture",
+            f"the {len(data):,} bytes are not a picture in a known format; expected one of"
+            f" {', '.join(FORMATS)}",
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            "too-many-pixels",
+            f"the picture has too many pixels ({_brief(error)}); the limit is"
+            f" {limits.max_pixels:,}; scale it down",
+        ) from error
+    except Exception as error:
+        # Its first bytes name one of our formats, or Pillow would have said "unidentified".
+        raise PictureError(
+            "truncated",
+            f"the picture is damaged or truncated ({_brief(error)}); send the whole file",
+        ) from error
     width, height = image.size
     if width * height > limits.max_pixels:
+        image.close()
         raise PictureError(
             "too-many-pixels",
             f"the picture has {width} x {height} = {width * height:,} pixels, more than the"
             f" limit of {limits.max_pixels:,}; scale it down",
         )
-    if at_least is not None and image.format == "JPEG":
-        # draft() keeps both sides at or above the size asked for.
-        image.draft(None, (at_least, at_least))
-    if image.width * image.height > LARGE:
-        return _large_ones.submit(_large_pixels, image, at_least).result()
-    return _pixels(image, None)
+    return image
 
 
 def _large_pixels(image: Image.Image, shrink_to: int | None) -> RGB:

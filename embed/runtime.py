@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 RuntimeName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+LANES = 2
+"""How many passes a runtime that can share its threads runs at a time. While the answers of one
+batch are put together, which is Python, another one is in the network."""
 _NVIDIA = Path("/dev/nvidiactl")
 
 
@@ -29,17 +32,20 @@ class Raw(NamedTuple):
 
 
 class Runtime(Protocol):
-    """Runs one network. Not safe to call from several threads at once: ``Encoder`` takes turns."""
+    """Runs one network; ``Encoder`` sees to it that a lane, or all of it, is used by one thread."""
 
     name: str
     precision: Precision
     device: str
     """``cpu`` or ``cuda``."""
 
-    def run(self, batch: NDArray[np.uint8], spare: bool = False) -> Raw:
+    lanes: int
+    """Passes that can run at a time, each on its share of the threads; 1 where only whole ones."""
+
+    def run(self, batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
         """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
 
-        ``spare`` leaves one core free, where the runtime can.
+        On all threads, or on those of a ``lane``, 0 to ``lanes - 1``.
         """
 
 

@@ -14,6 +14,7 @@ class TorchRuntime:
     """Runs the network eagerly on the GPU if there is one, else on the CPU."""
 
     name = "torch"
+    lanes = 1
 
     def __init__(
         self, bundle: Bundle, precision: Precision = "auto", threads: int | None = None
@@ -40,10 +41,10 @@ class TorchRuntime:
         self._network = bundle.network().to(self.device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(self, batch: NDArray[np.uint8], spare: bool = False) -> Raw:
+    def run(self, batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
         """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
 
-        Torch's threads are those of the whole process, so ``spare`` changes nothing.
+        Torch's threads are those of the whole process, so its one lane has all of them.
         """
         pictures = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
         reduced = self.precision == "bfloat16"

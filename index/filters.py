@@ -18,17 +18,15 @@ Source of the semantics: https://qdrant.tech/documentation/concepts/filtering/
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from index.conditions import Condition, Filter, HasId, Match, Range
 from index.neighbours import IndexInputError
 from index.payload import Scalar, check_number, check_text
 
-__all__ = ["Filter", "FilterError", "check_key", "parse_filter"]
+__all__ = ["Filter", "FilterBounds", "FilterError", "check_key", "parse_filter"]
 
-MAX_FILTER_DEPTH = 5
-MAX_CONDITIONS = 256
-MAX_VALUES = 16384
 MAX_KEY_PARTS = 8
 _CLAUSES = ("must", "should", "must_not")
 _BOUNDS = ("gt", "gte", "lt", "lte")
@@ -38,23 +36,38 @@ class FilterError(IndexInputError):
     """A filter is not understood; the message names the place and what was expected."""
 
 
-def parse_filter(obj: object) -> Filter:
+@dataclass(frozen=True)
+class FilterBounds:
+    """How large a filter may be.
+
+    Attributes:
+        depth: filters inside each other, the outermost counted.
+        conditions: in all of them; SQLite takes some 900.
+        values: of ``any`` and ``has_id``, in all.
+    """
+
+    depth: int = 5
+    conditions: int = 256
+    values: int = 16_384
+
+
+def parse_filter(obj: object, bounds: FilterBounds = FilterBounds()) -> Filter:
     """Build a Filter from decoded JSON. None for a clause or a bound counts as not given.
 
-    Raises FilterError for unknown words, wrong types, more than MAX_FILTER_DEPTH filters inside
-    each other (the outermost counts), MAX_CONDITIONS conditions or MAX_VALUES values.
+    Raises FilterError for unknown words, wrong types, and for a filter beyond ``bounds``.
     """
-    return _Parser().filter(obj, "filter", "", 1)
+    return _Parser(bounds).filter(obj, "filter", "", 1)
 
 
 class _Parser:
-    def __init__(self) -> None:
+    def __init__(self, bounds: FilterBounds) -> None:
+        self._bounds = bounds
         self._conditions = 0
         self._values = 0
 
     def filter(self, obj: object, here: str, prefix: str, depth: int) -> Filter:
-        if depth > MAX_FILTER_DEPTH:
-            raise FilterError(f"{here} is nested too deep; expected at most {MAX_FILTER_DEPTH}")
+        if depth > (most := self._bounds.depth):
+            raise FilterError(f"{here} is nested too deep; expected at most {most}")
         fields = _object(obj, here, _CLAUSES)
         clauses: dict[str, tuple[Condition, ...]] = {}
         for clause in _CLAUSES:
@@ -71,8 +84,8 @@ class _Parser:
 
     def _condition(self, obj: object, here: str, depth: int) -> Condition:
         self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise FilterError(f"{here} is one too many; expected at most {MAX_CONDITIONS}")
+        if self._conditions > (most := self._bounds.conditions):
+            raise FilterError(f"{here} is one too many; expected at most {most}")
         if isinstance(obj, Mapping) and any(clause in obj for clause in _CLAUSES):
             return self.filter(obj, here, f"{here}.", depth + 1)
         fields = _object(obj, here, ("key", "match", "range", "has_id"))
@@ -111,8 +124,8 @@ class _Parser:
         if not isinstance(obj, list) or not obj:
             raise FilterError(f"{here} is {obj!r}; expected a list with at least one value")
         self._values += len(obj)
-        if self._values > MAX_VALUES:
-            raise FilterError(f"{here} has too many values; expected at most {MAX_VALUES} in all")
+        if self._values > (most := self._bounds.values):
+            raise FilterError(f"{here} has too many values; expected at most {most} in all")
         return obj
 
 

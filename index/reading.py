@@ -2,13 +2,15 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from index.checksums import crc
 from index.conditions import COLUMNS
 from index.database import CatalogueError, Database
 from index.filters import Filter, check_key
@@ -19,6 +21,7 @@ from index.records import Entry, Origin, entry_from_row
 from index.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, META_CRC
 from index.staging import unpack
 
+SAME = 0.9999
 LISTED = "id IN (SELECT value FROM json_each(?))"
 _FIELDS = f"{FIELDS}, fields_crc"
 _PIECE = 10_000
@@ -167,10 +170,56 @@ class CatalogueReader:
             )
             yield StoredEmbeddings(_sequence(connection), count, pieces)
 
+    def unchanged(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None],
+    ) -> NDArray[np.bool_]:
+        """Of which of these ids just that is stored, bool (n,); damaged is changed.
+
+        Embeddings float32 (n, d) of one picture differ in their last bits by the batch that it was
+        in; they count as the same from a cosine of ``SAME`` on.
+        """
+        wanted = as_ids(ids).tolist()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id, content_hash, embedding, embedding_crc FROM images WHERE {LISTED} "  # noqa: S608 - fixed words
+                "AND model_digest = ?",
+                (json.dumps(wanted), model_digest),
+            ).fetchall()
+        stored = {
+            id_: (content, np.frombuffer(data, "<f4"))
+            for id_, content, data, expected in rows
+            if crc(id_, model_digest, data) == expected
+        }
+        same = np.zeros(len(wanted), bool)
+        for row, id_ in enumerate(wanted):
+            content, vector = stored.get(id_, (None, np.empty(0, np.float32)))
+            if content is not None and content == content_hashes[row]:
+                fits = len(vector) == embeddings.shape[1]
+                same[row] = fits and float(vector @ embeddings[row]) >= SAME
+        return same
+
     def sequence(self) -> int:
         """The number of the last write, whichever process made it; some microseconds."""
         with self._database.read() as connection:
             return _sequence(connection)
+
+    def touched(self, after: int, most: int) -> tuple[int, list[int] | None]:
+        """The sequence number, and the ids stored, changed or deleted after the write ``after``.
+
+        None in their place where there are more than ``most``.
+        """
+        with self._database.read_one_state() as connection:
+            sequence = _sequence(connection)
+            rows = connection.execute(
+                "SELECT id FROM images WHERE sequence > ?1 "
+                "UNION ALL SELECT id FROM deletions WHERE sequence > ?1 LIMIT ?2",
+                (after, most + 1),
+            ).fetchall()
+        return sequence, None if len(rows) > most else [row[0] for row in rows]
 
     def changes(self, after: int, model_digest: str) -> Changes:
         """What happened to this model's embeddings after the write ``after``."""

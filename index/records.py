@@ -13,7 +13,7 @@ Origin: TypeAlias = Literal["corpus", "added"]
 """``corpus``: the corpus holds the picture. ``added``: the store holds its bytes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A picture to store. ``source`` is its unique name, for example a path inside the corpus.
 
@@ -29,7 +29,7 @@ class Record:
     origin: Origin = "corpus"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry(Record):
     """A stored picture: a Record with its id.
 

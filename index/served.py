@@ -14,7 +14,8 @@ from typing import Generic
 
 from index import snapshots
 from index.catalogue import Catalogue, CatalogueError
-from index.neighbours import IdsLike, Searchable
+from index.entries import EntryCache
+from index.neighbours import IdsLike, Searchable, as_ids
 from index.overlay import Overlay
 from index.records import Entry
 from index.snapshots import Manifest, ModelMismatchError, NoGenerationError, SnapshotError
@@ -27,7 +28,11 @@ class ServedIndex(Generic[Model]):
     """Follows the store in one folder; all methods may be called from several threads."""
 
     def __init__(
-        self, root: Path, catalogue: Catalogue, model_of: Callable[[str], Model | None]
+        self,
+        root: Path,
+        catalogue: Catalogue,
+        model_of: Callable[[str], Model | None],
+        entries: EntryCache | None = None,
     ) -> None:
         """Nothing is loaded yet; see `load`.
 
@@ -35,10 +40,12 @@ class ServedIndex(Generic[Model]):
             root: the store's folder.
             catalogue: its catalogue.
             model_of: the model with a digest, or None where this process cannot have it.
+            entries: keeps the entries that searches find; None to read them each time.
         """
         self._root = root
         self._catalogue = catalogue
         self._model_of = model_of
+        self._entries = entries
         self._serving: Serving[Model] | None = None
         self._overlay: Overlay | None = None
         self._seen: snapshots.Stamp | None = None
@@ -82,8 +89,13 @@ class ServedIndex(Generic[Model]):
             self._set(index, manifest)
             self._seen = snapshots.stamp(self._root)
 
-    def current(self) -> Serving[Model]:
+    def current(self, wait: bool = True) -> Serving[Model]:
         """The newest generation with every write acknowledged before this call.
+
+        Args:
+            wait: for a new generation to be loaded; else a thread loads one of the same model, and
+                the one before, which with the catalogue's changes gives the same answers, is
+                returned meanwhile.
 
         Raises:
             SnapshotError: no index is loaded, and none can be.
@@ -91,9 +103,19 @@ class ServedIndex(Generic[Model]):
         """
         serving = self._serving
         if serving is None or self._seen != snapshots.stamp(self._root):
-            serving = self._newest()
+            if wait or serving is None or not self._of_its_model(serving):
+                serving = self._newest()
+            elif not self._loading.locked():
+                threading.Thread(target=self._load_aside, name="load", daemon=True).start()
         sequence = self._catalogue.sequence()
         return serving if serving.sequence == sequence else self._extend()
+
+    def at_hand(self) -> Serving[Model] | None:
+        """What `current` would give, where it does so without reading anything; else None."""
+        serving = self._serving
+        if serving is None or self._seen != snapshots.stamp(self._root):
+            return None
+        return serving if serving.sequence == self._catalogue.sequence() else None
 
     def available(self) -> bool:
         """Whether an index is loaded."""
@@ -101,7 +123,22 @@ class ServedIndex(Generic[Model]):
 
     def entries(self, serving: Serving[Model], ids: IdsLike) -> list[Entry]:
         """The entries that a search of ``serving`` found; see `index.stores.Served`."""
-        return self._catalogue.get(ids)
+        if self._entries is None:
+            return self._catalogue.get(ids)
+        return self._entries.get(as_ids(ids).tolist())
+
+    def _of_its_model(self, serving: Serving[Model]) -> bool:
+        try:
+            manifest = snapshots.read_manifest(self._root)
+        except SnapshotError:
+            return False
+        return manifest.model_digest == serving.manifest.model_digest
+
+    def _load_aside(self) -> None:
+        try:
+            self._newest()
+        except CatalogueError as error:
+            log.warning("the new generation is not loaded yet: %s", error)
 
     def _newest(self) -> Serving[Model]:
         serving = self._serving

@@ -8,6 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index.archives import Snapshot
 from index.catalogue import KEEP, Keep
 from index.filters import Filter
@@ -114,6 +117,14 @@ class RecordOfAll(Protocol):
 
     def embeddings(self, model_digest: str) -> tuple[Ids, Vectors]: ...
 
+    def unchanged(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None],
+    ) -> NDArray[np.bool_]: ...
+
     def model(self) -> str | None: ...
 
     def forgotten_sources(self) -> set[str]: ...
@@ -137,6 +148,24 @@ class RecordOfAll(Protocol):
     def check(self) -> str | None: ...
 
     def close(self) -> None: ...
+
+
+class Entries(Protocol):
+    """Entries, from memory where the store keeps them there; see `index.entries.EntryCache`."""
+
+    def known(self, id_: int) -> Entry | None:
+        """The entry as it is now, where that is known at once; else None."""
+        ...
+
+    def get(self, ids: Sequence[int]) -> list[Entry]: ...
+
+
+class Selected(Protocol):
+    """What filters and groupings pick; see `index.selections.Selections`."""
+
+    def matching(self, where: Filter) -> IdsLike: ...
+
+    def members(self, key: str, where: Filter | None = None) -> Members: ...
 
 
 class Pictures(Protocol):
@@ -196,7 +225,16 @@ class Served(Protocol[Model]):
 
     def load(self, model_digest: str) -> tuple[Manifest, str | None]: ...
 
-    def current(self) -> Serving[Model]: ...
+    def current(self, wait: bool = True) -> Serving[Model]:
+        """The state with every write acknowledged before this call.
+
+        ``wait``: for a new generation to be loaded; else the one before may answer meanwhile.
+        """
+        ...
+
+    def at_hand(self) -> Serving[Model] | None:
+        """What `current` would give, where that is known at once; None where it takes a while."""
+        ...
 
     def available(self) -> bool:
         """Whether a search could be answered now."""
@@ -247,6 +285,12 @@ class Store(Protocol[Model]):
 
     @property
     def catalogue(self) -> RecordOfAll: ...
+
+    @property
+    def entries(self) -> Entries: ...
+
+    @property
+    def selections(self) -> Selected: ...
 
     @property
     def pictures(self) -> Pictures: ...

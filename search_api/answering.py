@@ -12,6 +12,7 @@ import numpy as np
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
+from embed.runtime import LANES
 from index.catalogue import Entry, ModelChangedError
 from index.filters import Filter
 from index.grouping import Members
@@ -25,6 +26,9 @@ from search_api.sampling import RecallSampler
 from search_api.stages import Stages, together
 
 _TRIES = 3
+COMPANY = 8
+"""Queries at a time from which on there is enough to do for two lanes of batches. One scan of an
+exact index for 8 queries costs little more than one for 4."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,11 @@ class Answering:
     def __init__(self, store: Store[PictureEncoder], sampler: RecallSampler) -> None:
         """``sampler`` is offered the queries of searches by picture."""
         self._served = store.served
-        self._catalogue = store.catalogue
+        self._selections = store.selections
         self._sampler = sampler
-        # One scan at a time, on all threads: on one machine those that compete are slower for all.
+        # A few scans at a time: on one machine more that compete are slower for all.
         self._searching: AbstractContextManager[object] = (
-            nullcontext() if store.parallel else threading.Lock()
+            nullcontext() if store.parallel else threading.BoundedSemaphore(LANES)
         )
 
     def pictures(
@@ -82,26 +86,25 @@ class Answering:
         """One answer for each picture.
 
         One forward pass for all, and one scan of the index for those whose pages are plain, share
-        a filter and ask for about as much.
+        a filter and ask for about as much. What is not plain takes longer, and gets the prediction
+        and the embedding only: see `finish`.
 
         Raises:
             ModelChangedError: another model than the encoder's answers now.
         """
         everyone = together([query.stages for query in queries])
         with everyone("forward"):
-            # In company there are more requests to read and to answer at the same time.
-            spare = len(queries) > 1
+            # In company there are more requests to read, to search and to answer meanwhile.
+            spare = len(queries) >= COMPANY
             probabilities, xq = encoder.encode([query.picture for query in queries], spare=spare)
         results: dict[int, SearchResult] = {}
         groups: dict[tuple[Filter | None, int], list[int]] = {}
         for row, query in enumerate(queries):
-            if query.page is None:
+            if query.page is None or not query.page.plain:
                 results[row] = self._unsearched(encoder.digest, query.stages)
                 continue
-            # A page of another kind is searched for by itself.
             deep = (query.page.offset + query.page.limit).bit_length()
-            key = (query.page.filter, deep if query.page.plain else -1 - row)
-            groups.setdefault(key, []).append(row)
+            groups.setdefault((query.page.filter, deep), []).append(row)
         for rows in groups.values():
             questions = [
                 Question(xq[row : row + 1], page, queries[row].stages)
@@ -110,14 +113,24 @@ class Answering:
             ]
             found = self.answer(self._nearest, questions, encoder.digest)
             results.update(zip(rows, found, strict=True))
-        return [
-            replace(
-                results[row],
-                prediction=Prediction.of(encoder.classes, probabilities[row]),
-                vector=xq[row],
+        classes = encoder.classes
+        for row, values in enumerate(probabilities):
+            results[row] = replace(
+                results[row], prediction=Prediction.of(classes, values), vector=xq[row]
             )
-            for row in range(len(queries))
-        ]
+        return [results[row] for row in range(len(queries))]
+
+    def finish(self, query: PictureQuery, result: SearchResult) -> SearchResult:
+        """Search for a page that is not plain, by what `pictures` made of the query.
+
+        Raises as `answer` does.
+        """
+        if query.page is None or query.page.plain:
+            return result
+        assert result.vector is not None
+        question = Question(result.vector[None], query.page, query.stages)
+        (found,) = self.answer(self._nearest, [question], result.model)
+        return replace(found, prediction=result.prediction, vector=result.vector)
 
     def answer(
         self, find: Find, questions: Sequence[Question], model: str | None = None
@@ -138,7 +151,7 @@ class Answering:
         before: Serving[PictureEncoder] | None = None
         tries = 0
         while True:
-            state = self._served.current()
+            state = self._served.current(wait=False)
             if model not in (None, state.manifest.model_digest):
                 raise ModelChangedError(f"{state.manifest.model_digest} answers now, not {model}")
             try:
@@ -148,10 +161,12 @@ class Answering:
                     of = (
                         None
                         if first.group_by is None
-                        else self._catalogue.members(first.group_by, first.filter)
+                        else self._selections.members(first.group_by, first.filter)
                     )
+                    where = first.filter
+                    allowed = None if where is None else self._selections.matching(where)
                     with self._searching:
-                        found = self._search(find, questions, state, of)
+                        found = self._search(find, questions, state, of, allowed)
                 with everyone("payload"):
                     entries = self._entries(state, found)
             except (UnknownIdError, StateGoneError):
@@ -174,10 +189,9 @@ class Answering:
         questions: Sequence[Question],
         state: Serving[PictureEncoder],
         of: Members | None,
+        allowed: IdsLike | None,
     ) -> list[Arranged]:
         pages = [question.page for question in questions]
-        where = pages[0].filter
-        allowed = None if where is None else self._catalogue.matching(where)
         if all(page.plain for page in pages):
             xq = np.vstack([question.vectors for question in questions])
             scores, ids = find(state.index, xq, wanted(pages), allowed)

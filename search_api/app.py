@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Lifespan
 
+from embed.runtime import LANES
 from search_api import errors, openapi
 from search_api.access import Access
+from search_api.answering import COMPANY
 from search_api.batching import Batcher
 from search_api.context import Context
+from search_api.encoding import Writer
 from search_api.engine import SearchEngine
 from search_api.job_store import JobStore
 from search_api.jobs import JobRunner
@@ -36,6 +40,9 @@ from search_api.routes import (
     writes,
 )
 from search_api.settings import Limits
+from search_api.shortcuts import Shortcuts
+from search_api.tasks import Perform, perform
+from search_api.threads import take_share
 
 WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {
@@ -54,7 +61,10 @@ are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`.
 
 
 def create_app(
-    engine: SearchEngine, limits: Limits = Limits(), access: Access = Access()
+    engine: SearchEngine,
+    limits: Limits = Limits(),
+    access: Access = Access(),
+    aside: Perform | None = None,
 ) -> FastAPI:
     """An app that serves ``engine``; it closes the engine when it shuts down.
 
@@ -62,13 +72,23 @@ def create_app(
         engine: what answers.
         limits: what one request may ask for.
         access: who may ask.
+        aside: does the work of jobs elsewhere; None for this process.
     """
     metrics = Metrics()
     runner = JobRunner(metrics.observe_job, JobStore(engine.var / "jobs"))
     batcher = Batcher(
-        engine.answer, limits.max_batch, limits.max_waiting, observe=metrics.observe_batch
+        engine.answer,
+        limits.max_batch,
+        limits.max_waiting,
+        observe=metrics.observe_batch,
+        lanes=LANES,
+        least=COMPANY,
+        begin=take_share,
     )
-    context = Context(engine, batcher, limits, runner, metrics)
+    writer = Writer(limits.max_cursor_chars, limits.max_cached_entries)
+    context = Context(
+        engine, batcher, limits, runner, metrics, writer, aside or partial(perform, engine)
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -81,6 +101,7 @@ def create_app(
     app.state.context = context
     # The last one added is the outermost: what is refused is recorded too, and may be read by the
     # pages that may ask.
+    app.add_middleware(Shortcuts, context=context)
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Gate, access=access)
     if access.origins:

@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from fastapi import Request, UploadFile
+from fastapi import Response, UploadFile
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
-from embed.pictures import PictureError
+from embed.pictures import Opened, PictureError
+from index.catalogue import ModelChangedError
 from search_api import schemas
 from search_api.answering import PictureQuery
-from search_api.context import Context
+from search_api.context import Context, stamp
 from search_api.errors import PICTURE_STATUS, Problem
 from search_api.results import Page, SearchResult
 from search_api.settings import Limits
 from search_api.stages import Stages
+
+_PATIENCE_SECONDS = 0.1
+_INLINE_BYTES = 16 * 2**10
+_INLINE_PIXELS = 2**16
 
 
 def check_images(limits: Limits, number: int) -> None:
@@ -46,10 +52,21 @@ def check_examples(limits: Limits, name: str, number: int) -> None:
         )
 
 
-def points_of(context: Context, result: SearchResult) -> schemas.Points:
-    """The answer to a query that is not one uploaded picture."""
+def points_of(context: Context, result: SearchResult) -> Response:
+    """The answer to a query that is not one uploaded picture; shape of `schemas.Points`."""
     context.metrics.observe_stages(result.time)
-    return schemas.Points(**schemas.points(result, context.limits.max_cursor_chars))
+    return in_json(context.writer.points(result))
+
+
+def stored(context: Context, image_id: int) -> bytes:
+    """What is stored about a picture, as `schemas.StoredImage`. Raises UnknownIdError."""
+    (entry,) = context.engine.entries.get([image_id])
+    return context.writer.stored(entry, stamp(context))
+
+
+def in_json(body: bytes) -> Response:
+    """A response of JSON that is written already."""
+    return Response(body, media_type="application/json")
 
 
 async def decoded(context: Context, image: UploadFile, page: Page | None) -> PictureQuery:
@@ -60,15 +77,40 @@ async def decoded(context: Context, image: UploadFile, page: Page | None) -> Pic
     """
     stages = Stages()
     data = await read_upload(image, context.limits.picture.max_bytes)
+    return await query_of(context, data, page, stages)
+
+
+async def query_of(
+    context: Context, data: bytes, page: Page | None, stages: Stages
+) -> PictureQuery:
+    """A query from an encoded picture.
+
+    Raises:
+        PictureError: it is not a usable picture.
+    """
+    engine = context.engine
     with stages("decode"):
-        picture = await run_in_threadpool(context.engine.read, data)
+        if len(data) > _INLINE_BYTES:
+            picture = await run_in_threadpool(engine.read, data)
+        else:
+            opened = Opened(data, engine.limits)
+            if opened.pixels > _INLINE_PIXELS:
+                picture = await run_in_threadpool(engine.reduced, opened)
+            else:
+                # A small one is decoded in less time than a thread takes to begin.
+                picture = engine.reduced(opened)
     return PictureQuery(picture, page, stages)
 
 
 async def answers_to(
-    request: Request, context: Context, queries: Sequence[PictureQuery]
+    receive: Receive, context: Context, queries: Sequence[PictureQuery]
 ) -> list[SearchResult]:
-    """The answers of the one thread that owns the model; none if the client has gone.
+    """The answers of the threads that own the model; none if the client has gone.
+
+    Args:
+        receive: of the request, whose body was read.
+        context: of the app.
+        queries: what is asked.
 
     Raises:
         QueueFullError: too much is waiting.
@@ -76,30 +118,70 @@ async def answers_to(
     """
     if not queries:
         return []
-    for query in queries:
-        query.stages.begin("queue")
-    futures = context.batcher.submit(queries)
-    answers = asyncio.gather(*map(asyncio.wrap_future, futures))
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answers.done():
-            answers.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await answers
-            raise ClientDisconnect
-        results = answers.result()
-    finally:
-        gone.cancel()
+    results = await _in_turn(receive, context, queries)
+    for row, query in enumerate(queries):
+        while query.page is not None and not query.page.plain:
+            try:
+                # Aside: it takes longer, and others wait for the next batch.
+                results[row] = await run_in_threadpool(
+                    context.engine.answering.finish, query, results[row]
+                )
+                break
+            except ModelChangedError:
+                # The service went over to another model meanwhile.
+                (results[row],) = await _in_turn(receive, context, [query])
     for result in results:
         context.metrics.observe_stages(result.time)
     return results
 
 
-async def _disconnected(request: Request) -> None:
-    """Returns when the client closes the connection; the body was read before."""
-    while (await request.receive())["type"] != "http.disconnect":
+async def _in_turn(
+    receive: Receive, context: Context, queries: Sequence[PictureQuery]
+) -> list[SearchResult]:
+    for query in queries:
+        query.stages.begin("queue")
+    futures = context.batcher.submit(queries)
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    left = len(futures)
+
+    def one_done(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not over.done():
+            over.set_result(True)
+
+    def tell(done: object) -> None:
+        # Called by a thread of the batcher; the loop is closed once the service has ended.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(one_done, done)
+
+    for future in futures:
+        future.add_done_callback(tell)
+    watch: list[asyncio.Task[None]] = []
+    # Most answers come sooner than a client goes, and watching for that costs more than waiting.
+    later = loop.call_later(
+        _PATIENCE_SECONDS, lambda: watch.append(loop.create_task(_gone(receive, over)))
+    )
+    try:
+        answered = await over
+    finally:
+        later.cancel()
+        for task in watch:
+            task.cancel()
+        for future in futures:
+            future.cancel()  # nothing happens to one that is done
+    if not answered:
+        raise ClientDisconnect
+    return [future.result() for future in futures]
+
+
+async def _gone(receive: Receive, over: asyncio.Future[bool]) -> None:
+    """Gives up when the client closes the connection; the body was read before."""
+    while (await receive())["type"] != "http.disconnect":
         pass
+    if not over.done():
+        over.set_result(False)
 
 
 async def read_upload(image: UploadFile, max_bytes: int) -> bytes:

@@ -26,10 +26,12 @@ class QueueFullError(RuntimeError):
 
 
 class Batcher(Generic[In, Out]):
-    """One thread does all the work, in batches of whatever is waiting when it gets to it.
+    """A few threads, the lanes, do all the work, in batches of what waits when one gets to it.
 
     Alone, an item starts at once: nothing waits for company. Under load batches grow by
-    themselves, because more arrives while the batch before is being worked on.
+    themselves, because more arrives while the batches before are being worked on. With two lanes
+    the next batch is worked on while the answers of the one before are put together; a further
+    lane begins only with a batch of some size, as one larger batch is worth more than two small.
     """
 
     RETRY_AFTER = 1
@@ -41,28 +43,42 @@ class Batcher(Generic[In, Out]):
         max_batch: int,
         max_waiting: int,
         observe: Callable[[int, int], None] = lambda batch, waiting: None,
+        lanes: int = 1,
+        least: int = 1,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
             work: items to results, in the same order and of the same number.
             max_batch: most items in one batch.
             max_waiting: how many may wait; an arrival beyond that is refused.
             observe: told of each batch's size and how many are left waiting.
+            lanes: how many batches may be worked on at a time.
+            least: how many must wait before a further lane begins beside one that works.
+            begin: called in each thread before its first batch.
         """
-        if max_batch < 1 or max_waiting < 1:
+        if min(max_batch, max_waiting, lanes) < 1:
             raise ValueError(
-                f"max_batch is {max_batch} and max_waiting {max_waiting}; expected at least 1"
+                f"max_batch is {max_batch}, max_waiting {max_waiting} and lanes {lanes}; expected"
+                " at least 1"
             )
         self._work = work
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._observe = observe
+        self._begin = begin
+        self._least = least
+        self._busy = 0
         self._waiting: deque[tuple[In, Future[Out]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"batcher-{lane}", daemon=True)
+            for lane in range(lanes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -90,26 +106,38 @@ class Batcher(Generic[In, Out]):
         return futures
 
     def close(self) -> None:
-        """Finish what waits, then stop the thread."""
+        """Finish what waits, then stop the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
+        self._begin()
         while batch := self._take():
             # From here on a future can no longer be cancelled; what was abandoned is left out.
             live = [(item, f) for item, f in batch if f.set_running_or_notify_cancel()]
             self._observe(len(live), len(self._waiting))
             if live:
                 self._do(live)
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify()
 
     def _take(self) -> list[tuple[In, Future[Out]]]:
         with self._changed:
-            while not self._waiting and not self._closed:
+            while len(self._waiting) < (self._least if self._busy else 1):
+                if self._closed and not self._waiting:
+                    self._changed.notify_all()
+                    return []
                 self._changed.wait()
+            self._busy += 1
             number = min(len(self._waiting), self._max_batch)
-            return [self._waiting.popleft() for _ in range(number)]
+            taken = [self._waiting.popleft() for _ in range(number)]
+            if self._waiting:
+                self._changed.notify()  # another lane, if there is one left
+            return taken
 
     def _do(self, batch: list[tuple[In, Future[Out]]]) -> None:
         try:

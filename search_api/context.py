@@ -9,23 +9,27 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 
+from embed.encoder import PictureEncoder
 from index.filters import Filter, parse_filter
+from index.stores import Serving
 from search_api.answering import PictureQuery
 from search_api.batching import Batcher
+from search_api.encoding import Writer
 from search_api.engine import SearchEngine
 from search_api.errors import Problem
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
 from search_api.results import SearchResult
 from search_api.settings import Limits
+from search_api.tasks import Perform
 
 
 @dataclass(frozen=True)
 class Context:
     """One app's parts.
 
-    ``draining`` is set once the service is about to end; ``streams`` holds an object for each
-    client that follows a job.
+    ``perform`` does the work of jobs, in this process or another; ``draining`` is set once the
+    service is about to end; ``streams`` holds an object for each client that follows a job.
     """
 
     engine: SearchEngine
@@ -33,6 +37,8 @@ class Context:
     limits: Limits
     jobs: JobRunner
     metrics: Metrics
+    writer: Writer
+    perform: Perform
     draining: threading.Event = field(default_factory=threading.Event)
     streams: set[object] = field(default_factory=set)
 
@@ -80,7 +86,7 @@ async def filter_param(
             f"filter is not JSON ({error}); expected an object such as"
             ' {"must": [{"key": "label", "match": {"value": "cat"}}]}',
         ) from error
-    return parse_filter(value)
+    return parse_filter(value, context.limits.filter_bounds)
 
 
 FilterParam = Annotated[Filter | None, Depends(filter_param)]
@@ -91,7 +97,11 @@ def stamp(context: Context) -> dict[str, Any]:
 
     Raises SnapshotError if no index is loaded.
     """
-    state = context.engine.served.current()
+    return stamp_of(context.engine.served.current(wait=False))
+
+
+def stamp_of(state: Serving[PictureEncoder]) -> dict[str, Any]:
+    """The same of a state."""
     return {
         "model": state.manifest.model_digest,
         "generation": state.manifest.generation,

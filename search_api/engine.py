@@ -9,7 +9,7 @@ from typing import Any
 
 from embed.corpus import Corpus, CorpusError
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureError, PictureLimits, decode
+from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode
 from index.blobs import BlobError
 from index.catalogue import CatalogueError, Entry, ModelChangedError
 from index.ranking import Strategy
@@ -90,6 +90,7 @@ class SearchEngine:
             LocalStore(var, self.model) if open_store is None else open_store(self.model)
         )
         self.catalogue = self.store.catalogue
+        self.entries = self.store.entries
         self.blobs = self.store.pictures
         self.served = self.store.served
         self.answering = Answering(self.store, self.sampler)
@@ -274,8 +275,12 @@ class SearchEngine:
         Raises:
             PictureError: ``data`` is not a usable picture.
         """
+        return self.reduced(Opened(data, self.limits))
+
+    def reduced(self, opened: Opened) -> RGB:
+        """Decode a picture whose header was read, as ``read`` does."""
         encoder = self.encoder
-        return encoder.fit(decode(data, self.limits, at_least=encoder.input_size))
+        return encoder.fit(opened.decode(encoder.input_size))
 
     def search(self, data: bytes, page: Page = Page()) -> SearchResult:
         """Classify an encoded picture and find its neighbours.
@@ -286,12 +291,18 @@ class SearchEngine:
         stages = Stages()
         with stages("decode"):
             picture = self.read(data)
-        return self.answer([PictureQuery(picture, page, stages)])[0]
+        query = PictureQuery(picture, page, stages)
+        while True:
+            try:
+                return self.answering.finish(query, self.answer([query])[0])
+            except ModelChangedError:
+                continue  # the service went over to another model meanwhile
 
     def answer(self, queries: Sequence[PictureQuery]) -> list[SearchResult]:
         """Classify several pictures and find their neighbours.
 
-        One forward pass for all; see `Answering.pictures`.
+        One forward pass for all. What is not a plain page has no neighbours yet; see
+        `Answering.pictures` and `Answering.finish`.
         """
         for query in queries:
             query.stages.end("queue")

@@ -123,6 +123,9 @@ def as_problem(error: Exception) -> Problem:
         case CatalogueError() | SnapshotError() | StateGoneError() | BlobError():
             log.error("the store cannot be used: %s", error)
             return Problem(503, "store-unavailable", str(error), headers={"Retry-After": "2"})
+        case HTTPException():
+            kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+            return Problem(error.status_code, kind, str(error.detail), headers=error.headers or {})
     log.error("unexpected error", exc_info=error)
     return Problem(500, "internal", "something went wrong in the server; its log has the details")
 
@@ -144,6 +147,17 @@ _EXPECTED = (
     StateGoneError,
     BlobError,
 )
+
+
+def missing(field: str) -> Problem:
+    """The problem of a form without a field that is needed."""
+    message = "Field required"
+    return Problem(
+        422,
+        "validation",
+        f"body.{field}: {message}; send {field!r} as a field of a multipart form",
+        errors=[{"in": f"body.{field}", "message": message}],
+    )
 
 
 def install(app: FastAPI) -> None:

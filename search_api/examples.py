@@ -179,6 +179,7 @@ PARAMETERS: dict[str, Any] = {
     "offset": 0,
     "after": 123,
     "per_class": 2,
+    "tags": True,
     "score_threshold": 0.8,
     "diversity": 0.5,
     "candidates": 200,

@@ -248,7 +248,14 @@ def _record(
         stored |= {item.source: id_ for item, id_ in zip(items, ids, strict=True)}
     if old:
         ids = [stored[good[row][0].source] for row in old]
-        catalogue.embed(ids, embeddings[old], digest, [hashes[row] for row in old])
+        same = catalogue.unchanged(ids, embeddings[old], digest, [hashes[row] for row in old])
+        # What is as it was is not written: every server would have to follow it as a change.
+        left = [n for n in range(len(old)) if not same[n]]
+        if left:
+            rows = [old[n] for n in left]
+            catalogue.embed(
+                [ids[n] for n in left], embeddings[rows], digest, [hashes[row] for row in rows]
+            )
 
 
 def payload_of(item: Item) -> Payload:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 import uuid
@@ -20,7 +19,6 @@ __all__ = ["Job", "JobFinishedError", "JobRunner", "JobRunningError", "Report"]
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 1.0
-_SWITCH_SECONDS = 0.0005
 _LOOK_SECONDS = 0.5
 
 
@@ -103,7 +101,7 @@ class JobRunner:
             while len(self._jobs) > self.KEPT:
                 del self._jobs[next(iter(self._jobs))]
             self._store.begin(job, self.KEPT)
-            self._thread = threading.Thread(target=self._run_aside, args=(job.id, work), name=kind)
+            self._thread = threading.Thread(target=self._run, args=(job.id, work), name=kind)
             self._thread.start()
         return job
 
@@ -153,15 +151,6 @@ class JobRunner:
         """Stop, and close the record."""
         self.stop()
         self._store.close()
-
-    def _run_aside(self, job_id: str, work: Work) -> None:
-        """Run a job that gives way to searches more often than Python's threads usually do."""
-        usual = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        try:
-            self._run(job_id, work)
-        finally:
-            sys.setswitchinterval(usual)
 
     def _run(self, job_id: str, work: Work) -> None:
         looked = saved = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,28 @@ from index.archives import Snapshot
 from index.blobs import Blobs
 from index.building import workspace
 from index.catalogue import Catalogue
+from index.entries import EntryCache
 from index.manifest import Manifest, SnapshotError
+from index.selections import Selections
 from index.served import ServedIndex
 from index.stores import Finding, Pictures, Progress
 from search_api.store import check_free, store_lock
 
 ModelOf = Callable[[str], PictureEncoder | None]
 """Gives the model with a digest; None where this process cannot have it."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """How much of the catalogue stays in memory.
+
+    Attributes:
+        entries: pictures whose labels and payloads are kept.
+        selections: filters, and groupings, of which is kept what they pick.
+    """
+
+    entries: int = 20_000
+    selections: int = 16
 
 
 def catalogue_path(var: Path) -> Path:
@@ -58,13 +74,20 @@ class LocalStore:
 
     parallel = False
 
-    def __init__(self, var: Path, model_of: ModelOf, pictures: Pictures | None = None) -> None:
+    def __init__(
+        self,
+        var: Path,
+        model_of: ModelOf,
+        pictures: Pictures | None = None,
+        cached: Cached = Cached(),
+    ) -> None:
         """Open the store.
 
         Args:
             var: the folder.
             model_of: gives the models that may serve.
             pictures: where the bytes of added pictures are; None for a folder in ``var``.
+            cached: how much of the catalogue is kept in memory.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -73,7 +96,11 @@ class LocalStore:
         self.var = var
         self.catalogue = Catalogue(catalogue_path(var))
         self.pictures: Pictures = pictures or Blobs(var / "pictures")
-        self.served: ServedIndex[PictureEncoder] = ServedIndex(var, self.catalogue, model_of)
+        self.entries = EntryCache(self.catalogue, cached.entries)
+        self.selections = Selections(self.catalogue, cached.selections)
+        self.served: ServedIndex[PictureEncoder] = ServedIndex(
+            var, self.catalogue, model_of, self.entries
+        )
         self.snapshots = LocalSnapshots(var, self.catalogue)
 
     @property

@@ -13,6 +13,8 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered; set by the middleware."""
 
 FORMATS = ("json", "text")
+# ASCII alone: no character of a request can end the line or colour a terminal.
+_encode = json.JSONEncoder(default=str).encode
 
 
 def event(log: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -24,17 +26,24 @@ def event(log: logging.Logger, message: str, level: int = logging.INFO, **fields
         log.log(level, message, extra={"fields": fields})
 
 
+def default_format() -> str:
+    """``text`` on a terminal, ``json`` elsewhere."""
+    return "text" if sys.stderr.isatty() else "json"
+
+
 def configure(format_: str | None = None) -> None:
     """Send every log of the process, also uvicorn's, to stderr in one format.
 
     Args:
         format_: ``json`` or ``text``; None takes text on a terminal and JSON elsewhere.
     """
-    if format_ is None:
-        format_ = "text" if sys.stderr.isatty() else "json"
+    format_ = format_ or default_format()
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # What no line shows need not be found out for each: Python's "Logging HOWTO", Optimization.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
 
 
 def _members(record: logging.LogRecord) -> dict[str, Any]:
@@ -62,8 +71,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # ASCII alone: no character of a request can end the line or colour a terminal.
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class TextFormatter(logging.Formatter):

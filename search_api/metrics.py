@@ -13,6 +13,18 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+class _Children(dict[str, Histogram]):
+    """The children of a histogram with one label, by its value."""
+
+    def __init__(self, parent: Histogram) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def __missing__(self, value: str) -> Histogram:
+        child = self[value] = self._parent.labels(value)
+        return child
+
+
 class Metrics:
     """Counters and histograms in a registry of their own, so that apps do not share them."""
 
@@ -43,6 +55,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # Looking up a child by its labels costs more than counting.
+        self._of_requests: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._of_stages = _Children(self.stage_seconds)
         self.pictures = Gauge(
             "lookalike_index_pictures", "Pictures in the index", registry=self.registry
         )
@@ -84,6 +99,22 @@ class Metrics:
             "lookalike_jobs_running", "Jobs running now", ("kind",), registry=self.registry
         )
 
+    def observe_request(self, method: str, route: str, status: str, seconds: float) -> None:
+        """Count one HTTP request."""
+        count, time = self._of_requests.get((method, route, status)) or self._of_request(
+            method, route, status
+        )
+        count.inc()
+        time.observe(seconds)
+
+    def _of_request(self, method: str, route: str, status: str) -> tuple[Counter, Histogram]:
+        found = (
+            self.requests.labels(method, route, status),
+            self.request_seconds.labels(method, route),
+        )
+        self._of_requests[method, route, status] = found
+        return found
+
     def observe_batch(self, size: int, waiting: int) -> None:
         """Count one batch, and note how many pictures still wait."""
         self.batch_size.observe(size)
@@ -101,7 +132,7 @@ class Metrics:
         """Count the stages of one answer."""
         for stage, value in milliseconds.items():
             if stage != "total":
-                self.stage_seconds.labels(stage).observe(value / 1000)
+                self._of_stages[stage].observe(value / 1000)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
 import time
 import uuid
 
-import anyio
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search_api import logs
@@ -22,7 +21,10 @@ from search_api.settings import Limits
 
 log = logging.getLogger(__name__)
 
-_SENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_OURS = (b"x-request-id", b"x-content-type-options")
+_OF_BODIES = (b"content-length", b"transfer-encoding")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/livez", "/readyz", "/healthz"})
 
@@ -48,8 +50,11 @@ class RequestRecord:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        sent = Request(scope).headers.get("x-request-id", "")
-        request_id = sent if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
+        sent = b""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                sent = value
+        request_id = sent.decode() if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         token = logs.request_id.set(request_id)
         status, bytes_in, bytes_out = 0, 0, 0
@@ -64,12 +69,13 @@ class RequestRecord:
             nonlocal status, bytes_out
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers = [pair for pair in message.get("headers", ()) if pair[0] not in _OURS]
+                headers += [(b"x-request-id", request_id.encode()), _NOSNIFF]
                 if self.draining.is_set():
                     # The client opens its next connection elsewhere, and loses no request.
-                    headers["Connection"] = "close"
+                    headers = [pair for pair in headers if pair[0] != b"connection"]
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
             else:
                 bytes_out += len(message.get("body", b""))
             await send(message)
@@ -88,6 +94,8 @@ class RequestRecord:
                 await respond(Request(scope), problem)(scope, received, noted)
             else:
                 await self.app(scope, received, noted)
+        except ClientDisconnect:
+            status = status or 499  # as nginx calls it; nobody reads an answer
         except Exception as error:  # noqa: BLE001 - `as_problem` logs it
             problem = as_problem(error)
             if status == 0:
@@ -99,9 +107,7 @@ class RequestRecord:
             # The route's template, not the path: ids would make a series each.
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            labels = (method, route)
-            self.metrics.requests.labels(*labels, str(status or "aborted")).inc()
-            self.metrics.request_seconds.labels(*labels).observe(seconds)
+            self.metrics.observe_request(method, route, str(status or "aborted"), seconds)
             client = scope.get("client")
             logs.event(
                 log,
@@ -191,7 +197,7 @@ class BodyLimit:
 
     A declared length over the limit is refused at once; a body without one (chunked) as soon as
     it passes the limit, so that no request can fill the memory or the disk. Only forms, which hold
-    pictures and are spooled, may be large.
+    pictures and are spooled, and pictures themselves may be large.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
@@ -203,8 +209,11 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
-        most = self.limits.max_body_bytes if form else self.limits.max_json_bytes
+        most = self._most(headers.get(b"content-type", b"").lower())
+        bodiless = scope["method"] in ("GET", "HEAD") and headers.keys().isdisjoint(_OF_BODIES)
+        if bodiless:
+            await self.app(scope, receive, send)
+            return
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > most:
             problem = Problem(413, "too-large", _too_large(f"{int(declared):,}", most))
@@ -221,7 +230,7 @@ class BodyLimit:
                 return await receive()
             patience = min(self.limits.body_idle_seconds, until - time.monotonic())
             try:
-                with anyio.fail_after(max(patience, 0)):
+                async with asyncio.timeout(max(patience, 0)):
                     message = await receive()
             except TimeoutError:
                 # FastAPI lets this kind of error, and only this kind, through its body parser.
@@ -233,6 +242,13 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+    def _most(self, kind: bytes) -> int:
+        if kind.startswith(b"multipart/form-data"):
+            return self.limits.max_body_bytes
+        if kind.startswith(b"image/"):
+            return self.limits.picture.max_bytes
+        return self.limits.max_json_bytes
 
     def _too_slow(self, read: int) -> str:
         return (

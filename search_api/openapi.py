@@ -57,6 +57,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for name, example in SCHEMAS.items():
         if name in schemas:
             schemas[name]["examples"] = [example]
+    _require_file(schemas["Body_search"], "image")
     for body in schemas.values():
         for field in body.get("properties", {}).values():
             _mark_file(field)
@@ -108,6 +109,13 @@ def _problem(status: int, description: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{_PROBLEM}"}
     content = {"application/problem+json": {"schema": schema, "example": example}}
     return {"description": description, "content": content}
+
+
+def _require_file(body: dict[str, Any], name: str) -> None:
+    """Say that a form needs its file, which may be left out only where it is the whole body."""
+    field = body["properties"][name]
+    field.update(next(kind for kind in field.pop("anyOf") if kind.get("type") == "string"))
+    body["required"] = [name]
 
 
 def _mark_file(field: dict[str, Any]) -> None:

@@ -12,18 +12,21 @@ from index.neighbours import IndexInputError
 from index.objects import ObjectBlobs
 from index.stores import Pictures, Store
 from search_api.engine import OpenStore
-from search_api.local_store import LocalStore, ModelOf, catalogue_path
+from search_api.local_store import Cached, LocalStore, ModelOf, catalogue_path
 from search_api.settings import Place
 from search_api.shelf import model_folder
 
 
-def opener(place: Place, var: Path) -> OpenStore:
-    """What opens the store of ``place``; ``var`` is this machine's folder."""
+def opener(place: Place, var: Path, cached: Cached = Cached()) -> OpenStore:
+    """What opens the store of ``place``; ``var`` is this machine's folder.
+
+    ``cached`` is of a store on this machine; one in Milvus is asked each time.
+    """
 
     def open_store(model_of: ModelOf) -> Store[PictureEncoder]:
         pictures = _pictures(place, var)
         if place.milvus is None:
-            return LocalStore(var, model_of, pictures)
+            return LocalStore(var, model_of, pictures, cached)
         given = place.milvus
         settings = MilvusSettings(given.uri, given.token, given.prefix, given.flush)
         return MilvusStore(settings, model_of, pictures)

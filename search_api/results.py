@@ -122,3 +122,10 @@ class SearchResult:
     groups: tuple[Group, ...] | None = None
     cursor: Cursor | None = None
     vector: NDArray[np.float32] | None = None
+
+    def cursor_text(self, longest: int | None) -> str | None:
+        """What a caller sends back for the next page; None where that is too long."""
+        if self.cursor is None:
+            return None
+        text = self.cursor.text()
+        return text if longest is None or len(text) <= longest else None

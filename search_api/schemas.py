@@ -126,6 +126,12 @@ class Classified(Schema):
 
     filename: str | None
     prediction: Prediction | None = None
+    tags: dict[str, float] = Field(
+        default={},
+        description="Finer tags that the nearest stored pictures have, each with the share of them"
+        " that has it, most first; only with `tags=true`.",
+        examples=[{"tabby": 0.6}],
+    )
     error: ItemError | None = None
 
 
@@ -344,9 +350,6 @@ def image_url(entry_id: int) -> str:
 
 def points(result: SearchResult, longest_cursor: int | None = None) -> dict[str, Any]:
     """The members that every answer with neighbours has; a cursor up to that many characters."""
-    cursor = None if result.cursor is None else result.cursor.text()
-    if cursor is not None and longest_cursor is not None and len(cursor) > longest_cursor:
-        cursor = None
     groups = None
     if result.groups is not None:
         groups = [
@@ -356,7 +359,7 @@ def points(result: SearchResult, longest_cursor: int | None = None) -> dict[str,
     return {
         "points": [_point(point) for point in result.points],
         "groups": groups,
-        "next_cursor": cursor,
+        "next_cursor": result.cursor_text(longest_cursor),
         "vote": Vote(label=result.vote[0], share=result.vote[1]) if result.vote else None,
         "model": result.model,
         "generation": result.generation,

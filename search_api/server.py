@@ -15,10 +15,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from search_api.context import Context
 from search_api.logs import event
@@ -29,51 +28,77 @@ log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 5
 _COLLECT_AFTER = (10_000, 20, 50)
 _LINGER_SECONDS = 2
+_MOST_HEAD_BYTES = 64 * 2**10
 
 
-class _Protocol(H11Protocol):
-    """Uvicorn's, except that what is not HTTP is answered as a problem too.
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's over llhttp, with a bound on the head, and problems for what is not HTTP.
 
-    After that answer the rest of what the client sends is read and thrown away: closing at once
+    After such an answer the rest of what the client sends is read and thrown away: closing at once
     would reset the connection, and the client would never see why.
     """
 
     _lingering = False
+    _in_head = False
+    _head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        if not self._lingering:
-            super().data_received(data)
+        if self._lingering:
+            return
+        super().data_received(data)
+        if self._in_head and self.parser is not None:
+            # llhttp itself takes a head of any length.
+            self._head_bytes += len(data)
+            if self._head_bytes > _MOST_HEAD_BYTES and not self._lingering:
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after the body as a trailer is no part of what was let through.
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if sum(len(name) + len(value) for name, value in self.headers) > _MOST_HEAD_BYTES:
+            raise ValueError("the head is too long")  # llhttp stops, and 400 is answered
+        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            request_id = uuid.uuid4().hex
-            event(
-                log, "request", status=400, request_id=request_id, client=(self.client or [""])[0]
-            )
-            members = {
-                "type": "urn:lookalike:problem:bad-request",
-                "title": "Bad Request",
-                "status": 400,
-                "detail": "what was received is not HTTP/1.1; look at the request's first lines",
-                "instance": "",
-                "request_id": request_id,
-            }
-            body = json.dumps(members).encode()
-            headers = [
-                ("Content-Type", "application/problem+json"),
-                ("Content-Length", str(len(body))),
-                ("X-Request-ID", request_id),
-                ("Connection", "close"),
-            ]
-            response = h11.Response(status_code=400, headers=headers, reason="Bad Request")
-            for part in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(part) or b"")
-            self._lingering = True
-            self.transport.write_eof()
-            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
-        else:
-            # An answer is under way, and only its being cut off can say that something is wrong.
-            self.transport.close()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or self.pipeline:
+                # An answer is under way: only its being cut off can say that something is wrong.
+                self.transport.close()
+                return
+            # Who reads the body is told that no more of it comes.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        request_id = uuid.uuid4().hex
+        event(log, "request", status=400, request_id=request_id, client=(self.client or [""])[0])
+        members = {
+            "type": "urn:lookalike:problem:bad-request",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": "what was received is not HTTP/1.1, or its head is longer than"
+            f" {_MOST_HEAD_BYTES:,} bytes; look at the request's first lines",
+            "instance": "",
+            "request_id": request_id,
+        }
+        body = json.dumps(members).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self._lingering = True
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
 class Server(uvicorn.Server):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from embed.pictures import PictureLimits
+from index.filters import FilterBounds
 from search_api.access import Access
 
 Number = TypeVar("Number", int, float)
@@ -38,12 +39,21 @@ class Limits:
     max_examples: int = _limit(100, "Most positive, and most negative, examples to recommend by.")
     max_candidates: int = _limit(2000, "Most `candidates` that `diversity` chooses from.")
     max_filter_chars: int = _limit(16_384, "Longest `filter` in an address, characters.")
+    max_filter_depth: int = _limit(5, "Most filters inside each other.")
+    max_filter_conditions: int = _limit(256, "Most conditions in a filter; SQLite takes some 900.")
+    max_filter_values: int = _limit(16_384, "Most values and ids in a filter.")
     max_cursor_chars: int = _limit(16_384, "Longest `cursor`, characters.")
     max_batch_points: int = _limit(20_000, "Most points that one batch of searches may ask for.")
+    max_per_class: int = _limit(10, "Largest `per_class` of the examples.")
+    max_side: int = _limit(4096, "Largest `size` of a picture that is shown, pixels.")
     max_sample: int = _limit(48, "Most stored pictures shown to try a search with.")
     max_delete_ids: int = _limit(100_000, "Most ids to delete in one request.")
     max_batch: int = _limit(64, "Most pictures in one forward pass.")
     max_waiting: int = _limit(256, "Pictures that may wait for theirs; more are answered 429.")
+    max_cached_entries: int = _limit(20_000, "Pictures whose labels and payloads stay in memory.")
+    max_cached_selections: int = _limit(
+        16, "Filters, and groupings, whose pictures stay in memory."
+    )
     fold_least: int = _limit(2_000, "Changes below which the index is never rebuilt by itself.")
     fold_share: float = _limit(0.05, "Changes, as a share of the index, at which it is rebuilt.")
     max_requests: int = _limit(1000, "Most requests at a time; more are answered 503.")
@@ -51,6 +61,13 @@ class Limits:
     header_seconds: float = _limit(10.0, "Longest time for the head of a request, seconds.")
     body_seconds: float = _limit(60.0, "Longest time for the body of a request, seconds.")
     body_idle_seconds: float = _limit(10.0, "Longest pause within the body, seconds.")
+
+    @property
+    def filter_bounds(self) -> FilterBounds:
+        """Of filters in requests."""
+        return FilterBounds(
+            self.max_filter_depth, self.max_filter_conditions, self.max_filter_values
+        )
 
 
 ENGINES = ("faiss", "milvus")
@@ -77,6 +94,11 @@ class Place:
 
     milvus: Milvus | None = None
     pictures: str | None = None
+
+    @property
+    def of_one_process(self) -> bool:
+        """Whether only one process at a time can open it: a file of milvus-lite."""
+        return self.milvus is not None and "://" not in self.milvus.uri
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from embed.pictures import RGB, PictureError, PictureLimits, decode, read_file
 from index.neighbours import UnknownIdError
 from index.stores import RecordOfAll, Served
 from search_api.ingest import batches
-from search_api.results import Prediction, Tagged, Tags
+from search_api.results import Point, Prediction, Tagged, Tags
 
 VOTERS = 10
 """How many of the nearest neighbours vote on the tags."""
@@ -93,6 +93,11 @@ class NeighbourTags:
                 continue
             self._known.update({entry.id: words(entry.payload.get("tags")) for entry in entries})
             return
+
+
+def tags_of(points: Sequence[Point]) -> Tags:
+    """The tags voted by the pictures that a search has found."""
+    return count([words(point.entry.payload.get("tags")) for point in points])
 
 
 def words(value: object) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import UploadFile
@@ -14,8 +15,9 @@ from index.catalogue import KEEP, Keep
 from index.payload import Payload
 from search_api.context import Context
 from search_api.errors import Problem
-from search_api.jobs import Job, JobRunningError, Report
+from search_api.jobs import Job, JobRunningError
 from search_api.store import StoreBusyError
+from search_api.tasks import Task
 from search_api.writer import Upload
 
 log = logging.getLogger(__name__)
@@ -44,13 +46,10 @@ def start_compaction(context: Context) -> Job:
     """
     job_id = uuid.uuid4().hex
 
-    def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
-        manifest = context.engine.compact(report, job_id, stop)
-        return {"generation": manifest.generation, "total": manifest.count}
-
     if context.jobs.running is None:
         context.engine.store.check_free()
-    return context.jobs.start("compact", work, job_id)
+    task = Task("compact", job_id)
+    return context.jobs.start("compact", partial(context.perform, task), job_id)
 
 
 def uploads(

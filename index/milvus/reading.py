@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.conditions import COLUMNS
 from index.filters import Filter, check_key
@@ -22,6 +23,7 @@ from index.milvus.rows import as_mapping, entry_of, vectors_of
 from index.milvus.search import EMBEDDED
 from index.neighbours import Ids, IdsLike, IndexInputError, UnknownIdError, Vectors, as_ids
 from index.payload import check_number
+from index.reading import SAME
 from index.records import Entry, Origin
 from index.stores import StateGoneError
 
@@ -41,6 +43,10 @@ class MilvusReader:
         self._generations = generations
         self._counting = threading.Lock()
         self._counted: tuple[str, float, dict[str, dict[str, int]]] | None = None
+
+    def known(self, id_: int) -> Entry | None:
+        """Nothing: Milvus is asked each time."""
+        return None
 
     def get(self, ids: IdsLike) -> list[Entry]:
         """The entries in the order given. Raises UnknownIdError that names the missing ids."""
@@ -120,6 +126,36 @@ class MilvusReader:
             return vectors_in(self._connection, generation)
 
         return self._asked(read, lambda: (_no_ids(), np.empty((0, 0), np.float32)))
+
+    def unchanged(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None],
+    ) -> NDArray[np.bool_]:
+        """Of which of these ids just that is stored; see `CatalogueReader.unchanged`."""
+        wanted = as_ids(ids).tolist()
+
+        def read(generation: Generation) -> NDArray[np.bool_]:
+            same = np.zeros(len(wanted), bool)
+            if (generation.model, generation.dimension) != (model_digest, embeddings.shape[1]):
+                return same
+            rows = self._rows(generation, wanted, ["id", "embedded", "fields", "vector"])
+            stored = {int(row["id"]): row for row in rows if row["embedded"]}
+            for place, id_ in enumerate(wanted):
+                if id_ not in stored:
+                    continue
+                content = entry_of(stored[id_]).content_hash
+                (vector,) = vectors_of([stored[id_]], generation.dimension)
+                same[place] = (
+                    content is not None
+                    and content == content_hashes[place]
+                    and float(vector @ embeddings[place]) >= SAME
+                )
+            return same
+
+        return self._asked(read, lambda: np.zeros(len(wanted), bool))
 
     def model(self) -> str | None:
         """The digest of the model whose embeddings are in use; None before the first."""

@@ -65,8 +65,10 @@ class MilvusServed(Generic[Model]):
         serving = self._serving(generation)
         return serving.manifest, None
 
-    def current(self) -> Serving[Model]:
+    def current(self, wait: bool = True) -> Serving[Model]:
         """The current generation, with every write acknowledged before this call.
+
+        Milvus loads generations by itself: there is nothing to wait for.
 
         Raises:
             NoGenerationError: nothing was built yet.
@@ -82,6 +84,10 @@ class MilvusServed(Generic[Model]):
                 self._connection.shaken.set()
                 raise
         return self._serving(self._ready())
+
+    def at_hand(self) -> None:
+        """Nothing: Milvus is asked each time."""
+        return
 
     def available(self) -> bool:
         """Whether Milvus answers, and has an index, loaded; after a restart that takes a while."""

@@ -76,6 +76,8 @@ class MilvusStore(Generic[Model]):
         self.catalogue = MilvusRecord(
             self._connection, self._ledger, self._generations, self._writing
         )
+        # Others write too, and say nothing of it here: what is read is not kept.
+        self.entries = self.selections = self.catalogue
         self.served: MilvusServed[Model] = MilvusServed(
             self._connection, self._generations, self.catalogue, model_of
         )

@@ -90,9 +90,11 @@ def search_batch(images: Sequence[Picture], page: PageOptions) -> Call[schemas.B
     return Call("POST", "/v1/search/batch", _reads(schemas.BatchResponse), options)
 
 
-def classify(images: Sequence[Picture]) -> Call[schemas.ClassifyResponse]:
+def classify(images: Sequence[Picture], tags: bool) -> Call[schemas.ClassifyResponse]:
     """`POST /v1/classify`."""
-    options = {"files": picture_files("images", images)}
+    options: dict[str, Any] = {"files": picture_files("images", images)}
+    if tags:
+        options["params"] = {"tags": "true"}
     return Call("POST", "/v1/classify", _reads(schemas.ClassifyResponse), options)
 
 

@@ -68,9 +68,14 @@ class Client:
         """Class and nearest neighbours of each picture; a bad one has its own ``error``."""
         return self._send(calls.search_batch(images, page))
 
-    def classify(self, images: Sequence[Picture]) -> schemas.ClassifyResponse:
-        """Classes of several pictures; a bad one has its own ``error``."""
-        return self._send(calls.classify(images))
+    def classify(
+        self, images: Sequence[Picture], *, tags: bool = False
+    ) -> schemas.ClassifyResponse:
+        """Classes of several pictures; a bad one has its own ``error``.
+
+        With ``tags`` also the finer tags that the nearest stored pictures vote for.
+        """
+        return self._send(calls.classify(images, tags))
 
     def recommend(
         self,

@@ -13,15 +13,19 @@ from embed.pictures import PictureLimits
 from search_api.commands.options import Bars, place, say
 from search_api.engine import SearchEngine
 from search_api.ingest import Counts
-from search_api.local_store import catalogue_path
+from search_api.local_store import Cached, catalogue_path
 from search_api.places import fetched_model, opener, store_in
+from search_api.settings import Place
 
 
-def find_bundle(bundle: Path | None, var: Path) -> Path:
-    """The folder of the model: the one asked for, the store's, the shipped, or one trained here."""
+def find_bundle(bundle: Path | None, var: Path, where: Place | None = None) -> Path:
+    """The folder of the model: the one asked for, the store's, the shipped, or one trained here.
+
+    ``where`` is what keeps the store; None for what the command that runs was told.
+    """
     if bundle is not None:
         return bundle
-    where = place()
+    where = where or place()
     if where.milvus is not None or ((var / "models").is_dir() and catalogue_path(var).is_file()):
         with closing(store_in(where, var)) as store:
             kept = fetched_model(where, var, store.catalogue.model() or "")
@@ -43,29 +47,40 @@ def open_model(folder: Path) -> Encoder:
 
 @contextmanager
 def open_engine(
-    data: Path | None, var: Path, bundle: Path | None, limits: PictureLimits = PictureLimits()
+    data: Path | None,
+    var: Path,
+    bundle: Path | None,
+    limits: PictureLimits = PictureLimits(),
+    cached: Cached = Cached(),
+    where: Place | None = None,
 ) -> Iterator[SearchEngine]:
-    """The engine over a store that is not built yet, or not loaded yet."""
-    encoder = open_model(find_bundle(bundle, var))
-    with engine_over(find_corpus(data, say, limits), var, encoder, limits) as engine:
+    """The engine over a store that is not built yet, or not loaded yet; see `find_bundle`."""
+    encoder = open_model(find_bundle(bundle, var, where))
+    corpus = find_corpus(data, say, limits)
+    with engine_over(corpus, var, encoder, limits, cached, where) as engine:
         yield engine
 
 
 @contextmanager
 def engine_over(
-    corpus: Corpus, var: Path, encoder: Encoder, limits: PictureLimits = PictureLimits()
+    corpus: Corpus,
+    var: Path,
+    encoder: Encoder,
+    limits: PictureLimits = PictureLimits(),
+    cached: Cached = Cached(),
+    where: Place | None = None,
 ) -> Iterator[SearchEngine]:
     """The engine over parts that are there already; closed at the end."""
     if isinstance(corpus, ArrayCorpus):
         corpus.keep_in(var / "corpus" / "-".join(corpus.name.lower().split()))
-    where = place()
+    where = where or place()
     engine = SearchEngine(
         encoder,
         corpus,
         var,
         limits,
         open_model,
-        opener(where, var),
+        opener(where, var, cached),
         lambda digest: fetched_model(where, var, digest),
     )
     try:

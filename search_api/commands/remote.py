@@ -49,20 +49,22 @@ def connect(server: str, api_key: str | None) -> Iterator[Client]:
         raise click.ClickException(f"{server} refused: {error.detail}") from None
 
 
-def classify(client: Client, files: Sequence[Path]) -> Iterator[list[tuple[Path, Classified]]]:
-    """Each file with its class or its error, batch by batch, in the order given."""
+def classify(
+    client: Client, files: Sequence[Path], tags: bool = False
+) -> Iterator[list[tuple[Path, Classified]]]:
+    """Each file with its class, and tags, or its error, batch by batch, in the order given."""
     most = min(_BATCH, client.index_info().limits.max_images)
     batch: list[tuple[Path, bytes | str]] = []
     held = 0
     for file in files:
         content = _read(file)
         if batch and (len(batch) >= most or held + len(content) > _BATCH_BYTES):
-            yield _classify(client, batch)
+            yield _classify(client, batch, tags)
             batch, held = [], 0
         batch.append((file, content))
         held += len(content)
     if batch:
-        yield _classify(client, batch)
+        yield _classify(client, batch, tags)
 
 
 def rebuild(client: Client, reembed: bool) -> Job:
@@ -107,10 +109,10 @@ def _read(file: Path) -> bytes | str:
 
 
 def _classify(
-    client: Client, batch: Sequence[tuple[Path, bytes | str]]
+    client: Client, batch: Sequence[tuple[Path, bytes | str]], tags: bool
 ) -> list[tuple[Path, Classified]]:
     pictures: list[Picture] = [content for _, content in batch if isinstance(content, bytes)]
-    answers = iter(client.classify(pictures).results if pictures else [])
+    answers = iter(client.classify(pictures, tags=tags).results if pictures else [])
     return [
         (file, next(answers) if isinstance(content, bytes) else _unreadable(file, content))
         for file, content in batch

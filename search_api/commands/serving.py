@@ -15,6 +15,7 @@ from embed.corpus import find_corpus
 from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
 from search_api import logs
 from search_api.app import create_app
+from search_api.aside import Aside
 from search_api.commands.instance import instance_options
 from search_api.commands.open import (
     build,
@@ -24,10 +25,12 @@ from search_api.commands.open import (
     open_engine,
     open_model,
 )
-from search_api.commands.options import say
+from search_api.commands.options import place, say
 from search_api.engine import SearchEngine
+from search_api.local_store import Cached
 from search_api.server import Server
 from search_api.settings import Settings
+from search_api.threads import share_blas
 
 
 @click.command()
@@ -52,7 +55,8 @@ def up(settings: Settings) -> None:
             from search_api.commands.training import train_default
 
             folder = train_default(corpus, settings.var)
-        with engine_over(corpus, settings.var, open_model(folder), picture) as engine:
+        model = open_model(folder)
+        with engine_over(corpus, settings.var, model, picture, _cached(settings)) as engine:
             _make_ready(engine)
             _serve(engine, listener, settings)
 
@@ -71,13 +75,22 @@ def serve(settings: Settings) -> None:
     with (
         _listen(settings.host, settings.port) as listener,
         open_engine(
-            settings.data, settings.var, settings.bundle, settings.limits.picture
+            settings.data,
+            settings.var,
+            settings.bundle,
+            settings.limits.picture,
+            _cached(settings),
         ) as engine,
     ):
         engine.check_corpus()
         engine.load()
         say(engine.loaded)
         _serve(engine, listener, settings)
+
+
+def _cached(settings: Settings) -> Cached:
+    limits = settings.limits
+    return Cached(limits.max_cached_entries, limits.max_cached_selections)
 
 
 def _make_ready(engine: SearchEngine) -> None:
@@ -132,11 +145,16 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
     if engine.corpus.notice:
         say(f"\n*** SAMPLE *** {engine.corpus.notice}\n")
     shown = f"[{host}]" if ":" in host else host
-    app = create_app(engine, settings.limits, settings.access)
+    where, picture = place(), settings.limits.picture
+    aside = None
+    if not where.of_one_process:
+        aside = Aside(engine, settings.data, settings.bundle, picture, settings.log_format, where)
+    app = create_app(engine, settings.limits, settings.access, aside)
 
     def ready() -> None:
         click.echo(f"Lookalike is ready: http://{shown}:{port} (Ctrl-C stops it)")
 
+    share_blas()
     server = Server(app, settings.limits, settings.shutdown, ready)
     listener.listen(2048)
     # The first visitor should not wait for the pictures to be read from disk.

@@ -75,8 +75,8 @@ def classify(
     Hidden files are left out, and links that lead out of a folder.
 
     With --out or --xmp there are finer tags too: those that at least three of the ten nearest
-    pictures in the store (--var) have in their payload, each with its share. A sidecar file that
-    another program made or changed is never touched.
+    pictures in the store (--var, or the server's) have in their payload, each with its share. A
+    sidecar file that another program made or changed is never touched.
 
     \b
     Examples:
@@ -93,10 +93,11 @@ def classify(
             f" {', '.join(SUFFIXES)}"
         )
     source: AbstractContextManager[tuple[Results, str]]
+    with_tags = out is not None or sidecars
     if server:
-        source = _there(files, server, api_key)
+        source = _there(files, server, api_key, with_tags)
     else:
-        source = _here(files, var, bundle, with_tags=out is not None or sidecars)
+        source = _here(files, var, bundle, with_tags)
     failed, classes = 0, Counter[str]()
     with ExitStack() as stack:
         results, model = stack.enter_context(source)
@@ -122,12 +123,12 @@ def classify(
 
 @contextmanager
 def _there(
-    files: Sequence[Path], server: str, api_key: str | None
+    files: Sequence[Path], server: str, api_key: str | None, with_tags: bool
 ) -> Iterator[tuple[Results, str]]:
     with remote.connect(server, api_key) as client:
 
         def results() -> Results:
-            for batch in remote.classify(client, files):
+            for batch in remote.classify(client, files, with_tags):
                 yield [
                     Tagged(file, error=answer.error.detail if answer.error else "no answer")
                     if answer.prediction is None
@@ -138,6 +139,7 @@ def _there(
                             answer.prediction.confidence,
                             answer.prediction.probabilities,
                         ),
+                        tuple(answer.tags.items()),
                     )
                     for file, answer in batch
                 ]

@@ -17,6 +17,7 @@ from index.blobs import BlobError
 from index.catalogue import Entry
 from index.filters import parse_filter
 from search_api import schemas
+from search_api.asking import in_json, stored
 from search_api.context import Context, Ctx, FilterParam, problems, stamp
 from search_api.errors import Problem
 from search_api.pages import check_limit
@@ -26,10 +27,15 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")]
 
 
-@router.get("/examples", operation_id="examples", summary="Stored pictures to try a search with")
+@router.get(
+    "/examples",
+    operation_id="examples",
+    summary="Stored pictures to try a search with",
+    responses=problems(422),
+)
 def examples(
     context: Ctx,
-    per_class: Annotated[int, Query(ge=1, le=10, description="Pictures of each label.")] = 1,
+    per_class: Annotated[int, Query(ge=1, description="Pictures of each label, 1 to 10.")] = 1,
 ) -> schemas.Examples:
     """A few pictures of each label, from the test split where there is one, other ones each time.
 
@@ -37,6 +43,7 @@ def examples(
 
     Example: `curl 'http://127.0.0.1:8000/v1/images/examples?per_class=2'`
     """
+    _check("per_class", per_class, context.limits.max_per_class)
     catalogue = context.engine.catalogue
     most = context.limits.max_sample
     splits = catalogue.split_counts()
@@ -87,14 +94,15 @@ def list_images(
     "/{image_id}",
     operation_id="get_image",
     summary="What is stored about a picture",
+    response_model=schemas.StoredImage,
     responses=problems(404, 422),
 )
-def get_image(context: Ctx, image_id: ImageId) -> schemas.StoredImage:
+def get_image(context: Ctx, image_id: ImageId) -> Response:
     """Metadata by id: label, split, source and the rest of the payload.
 
     Example: `curl http://127.0.0.1:8000/v1/images/123`
     """
-    return stored_image(context, context.engine.catalogue.get([image_id])[0])
+    return in_json(stored(context, image_id))
 
 
 @router.get(
@@ -113,7 +121,8 @@ def get_image_file(
     request: Request,
     image_id: ImageId,
     size: Annotated[
-        int | None, Query(ge=16, le=4096, description="Longest side to scale down to, pixels.")
+        int | None,
+        Query(ge=16, description="Longest side to scale down to, pixels, 16 to 4096."),
     ] = None,
 ) -> Response:
     """The picture, encoded anew: PNG up to 256 pixels a side, else JPEG.
@@ -122,7 +131,9 @@ def get_image_file(
 
     Example: `curl -o 123.png http://127.0.0.1:8000/v1/images/123/file`
     """
-    entry = context.engine.catalogue.get([image_id])[0]
+    if size is not None:
+        _check("size", size, context.limits.max_side)
+    entry = context.engine.entries.get([image_id])[0]
     try:
         rgb = context.engine.picture(entry, at_least=size)
     except (CorpusError, PictureError, BlobError) as error:
@@ -159,3 +170,8 @@ def stored_image(context: Context, entry: Entry) -> schemas.StoredImage:
 def _image(entry: Entry) -> schemas.Image:
     payload = schemas.payload(entry.label, entry.split, entry.source, dict(entry.payload))
     return schemas.image(entry.id, payload)
+
+
+def _check(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise Problem(422, name, f"{name} is {value}; expected at most {most}")

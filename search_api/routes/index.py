@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from search_api import schemas
 from search_api.context import Ctx, problems
-from search_api.jobs import Report
+from search_api.tasks import Task
 from search_api.writing import start_compaction
 
 router = APIRouter(prefix="/v1", tags=["index"])
@@ -63,22 +63,11 @@ def rebuild_index(
     Example: `curl -X POST http://127.0.0.1:8000/v1/index/rebuild`
     """
 
-    def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
-        manifest, counts = context.engine.rebuild(
-            report, reembed=reembed, cancelled=stop, job=job_id, skip=report.skip
-        )
-        return {
-            "generation": manifest.generation,
-            "total": counts.total,
-            "embedded": counts.embedded,
-            "removed": counts.removed,
-            "skipped": len(counts.skipped),
-        }
-
     job_id = uuid.uuid4().hex
     if context.jobs.running is None:
         context.engine.store.check_free()
-    job = context.jobs.start("rebuild", work, job_id)
+    task = Task("rebuild", job_id, reembed=reembed)
+    job = context.jobs.start("rebuild", partial(context.perform, task), job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return schemas.Job.of(job)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
@@ -13,8 +13,8 @@ from search_api import changeover, schemas
 from search_api.changeover import UnknownModelError
 from search_api.context import Ctx, problems
 from search_api.errors import Problem
-from search_api.jobs import Report
 from search_api.schemas_writes import ModelDifference, ModelInfo, Models
+from search_api.tasks import Task
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -101,19 +101,9 @@ def _start(context: Ctx, response: Response, digest: str, switch: bool) -> schem
         raise Problem(409, "model-serves", f"the model {digest} serves already")
     job_id = uuid.uuid4().hex
 
-    def work(report: Report, stop: Callable[[], bool]) -> dict[str, int]:
-        if not switch:
-            counts = changeover.embed(engine, digest, report, stop, job_id, report.skip)
-            return {"embedded": counts.embedded, "skipped": len(counts.skipped)}
-        manifest, counts = changeover.switch(engine, digest, report, stop, job_id, report.skip)
-        return {
-            "generation": manifest.generation,
-            "embedded": counts.embedded,
-            "skipped": len(counts.skipped),
-        }
-
     if context.jobs.running is None:
         engine.store.check_free()
-    job = context.jobs.start("switch" if switch else "embed", work, job_id)
+    task = Task("switch" if switch else "embed", job_id, digest)
+    job = context.jobs.start(task.kind, partial(context.perform, task), job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return schemas.Job.of(job)

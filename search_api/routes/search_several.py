@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from embed.pictures import PictureError
@@ -18,8 +19,8 @@ from search_api.asking import (
     check_examples,
     check_images,
     decoded,
+    in_json,
     item_error,
-    points_of,
 )
 from search_api.context import Context, Ctx, problems
 from search_api.errors import Problem
@@ -35,6 +36,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
     "/search/batch",
     operation_id="search_batch",
     summary="Class and nearest neighbours of each of several uploaded pictures",
+    response_model=schemas.BatchResponse,
     responses=problems(413, 422, 429, 503),
 )
 async def search_batch(
@@ -42,7 +44,7 @@ async def search_batch(
     context: Ctx,
     page: PageParams,
     images: Annotated[list[UploadFile], File(description="The pictures, in fields `images`.")],
-) -> schemas.BatchResponse:
+) -> Response:
     """Searches by each picture; a bad one gets its own `error` and does not harm the others.
 
     All have the same parameters. To go on with one of them, send its picture and its `next_cursor`
@@ -63,27 +65,24 @@ async def search_batch(
             f"{len(images)} pictures with up to {per_picture} points each are more than {most}"
             " points; send fewer pictures or a smaller limit",
         )
-    results = [schemas.Found(filename=image.filename) for image in images]
-    good: list[tuple[schemas.Found, PictureQuery]] = []
-    for found, image in zip(results, images, strict=True):
+    found: dict[int, SearchResult | schemas.ItemError] = {}
+    good: list[tuple[int, PictureQuery]] = []
+    for row, image in enumerate(images):
         try:
-            good.append((found, await decoded(context, image, page)))
+            good.append((row, await decoded(context, image, page)))
         except PictureError as error:
-            found.error = item_error(error)
-    answers = await answers_to(request, context, [query for _, query in good])
-    for (found, _), answer in zip(good, answers, strict=True):
-        assert answer.prediction is not None
-        found.result = schemas.SearchResponse(
-            prediction=schemas.Prediction.of(answer.prediction),
-            **schemas.points(answer, context.limits.max_cursor_chars),
-        )
-    return schemas.BatchResponse(results=results)
+            found[row] = item_error(error)
+    answers = await answers_to(request.receive, context, [query for _, query in good])
+    found.update(zip((row for row, _ in good), answers, strict=True))
+    names = [image.filename for image in images]
+    return in_json(context.writer.batch((name, found[row]) for row, name in enumerate(names)))
 
 
 @router.post(
     "/recommend/images",
     operation_id="recommend_images",
     summary="Pictures like some examples and unlike others, uploaded or stored",
+    response_model=schemas.Points,
     responses=problems(404, 409, 413, 415, 422, 429, 503),
 )
 async def recommend_images(
@@ -105,7 +104,7 @@ async def recommend_images(
     strategy: Annotated[
         Strategy, Form(description="How the examples make one ranking; see `/v1/recommend`.")
     ] = "average_vector",
-) -> schemas.Points:
+) -> Response:
     """Ranks as `/v1/recommend` does, by uploaded and stored examples together.
 
     At least one positive example is needed. Stored examples are left out of the answer; uploaded
@@ -125,7 +124,7 @@ async def recommend_images(
     stages = Stages()
     queries = [await _example(context, image) for image in (*positive_images, *negative_images)]
     while True:
-        answers = await answers_to(request, context, queries)
+        answers = await answers_to(request.receive, context, queries)
         try:
             examples = _examples(answers, len(positive_images), positive, negative)
             result = await run_in_threadpool(
@@ -134,15 +133,15 @@ async def recommend_images(
         except ModelChangedError:
             continue  # the service went over to another model meanwhile
         break
-    points = points_of(context, result)
     for answer in answers:
         stages.add("decode", answer.time["decode"] / 1000)
     if answers:
         # The last one waited longest: its times are those of the request.
         for stage in ("queue", "forward"):
             stages.add(stage, answers[-1].time[stage] / 1000)
-    points.time = {**stages.milliseconds(), **result.time, "total": stages.milliseconds()["total"]}
-    return points
+    time = {**stages.milliseconds(), **result.time, "total": stages.milliseconds()["total"]}
+    context.metrics.observe_stages(result.time)
+    return in_json(context.writer.points(replace(result, time=time)))
 
 
 async def _example(context: Context, image: UploadFile) -> PictureQuery:

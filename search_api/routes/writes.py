@@ -134,7 +134,9 @@ def delete_images(context: Ctx, request: DeleteRequest) -> DeletedResponse:
         raise Problem(
             422, "delete", f"{len(request.ids):,} ids in one request; send at most {most:,}"
         )
-    where = None if request.filter is None else parse_filter(request.filter)
+    where = None
+    if request.filter is not None:
+        where = parse_filter(request.filter, context.limits.filter_bounds)
     if where is not None and not (where.must or where.should or where.must_not):
         raise Problem(
             422, "delete", "the filter is empty and would delete everything; give a condition"

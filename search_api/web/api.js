@@ -79,10 +79,11 @@ export function buildFilter(chosen) {
   return must.length ? { must } : null;
 }
 
-const pageParams = ({ limit, offset, filter }) => ({
+const pageParams = ({ limit, offset, filter, diversity }) => ({
   limit,
   offset,
   filter: filter && JSON.stringify(filter),
+  diversity,
 });
 
 export const getIndex = () => getJson("/v1/index", { cache: "no-store" });
@@ -104,15 +105,24 @@ export function searchByPicture(picture, page, signal) {
 export const searchSimilar = (id, page, signal) =>
   getJson(`/v1/images/${id}/similar`, { params: pageParams(page), signal });
 
-export function recommend(positive, negative, { limit, offset, filter }, signal) {
-  const request = { positive, negative, strategy: "average_vector", limit, offset };
-  if (filter) request.filter = filter;
+export function recommend(positive, negative, page, signal) {
+  const given = Object.entries(page).filter(([, value]) => value !== null && value !== undefined);
+  const request = { positive, negative, strategy: "average_vector", ...Object.fromEntries(given) };
   return getJson("/v1/recommend", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(request),
     signal,
   });
+}
+
+/** As `recommend`, with an uploaded picture to look for. */
+export function recommendByPicture(picture, negative, page, signal) {
+  const form = new FormData();
+  form.append("positive_images", picture, picture.name ?? "picture");
+  for (const id of negative) form.append("negative", id);
+  const params = pageParams(page);
+  return getJson("/v1/recommend/images", { method: "POST", body: form, params, signal });
 }
 
 export const startRebuild = () => getJson("/v1/index/rebuild", { method: "POST" });

@@ -3,7 +3,9 @@
 import * as api from "./api.js";
 import { drawIndex, joinRunning, watchRebuild } from "./index_panel.js";
 import { watchPictures } from "./intake.js";
-import { ask, describe, examplesAddress, findSubject, keepUpload, parseAddress } from "./query.js";
+import {
+  ask, describe, examplesAddress, findSubject, keepUpload, parseAddress, uploadOf, uploadState,
+} from "./query.js";
 import {
   announce, byId, bytes, clearError, drawExamples, drawMarks, drawPrediction, drawVote, labelOf,
   neighbour, picture, plural, setBusy, showError, timeText,
@@ -16,6 +18,7 @@ const state = {
   points: [],
   expanded: false, // all classes shown
 };
+const CANDIDATES = 200; // of these the service chooses a varied page
 const marks = new Map(); // id -> {sign: 1 | -1, label}
 let running = null; // the AbortController of the newest request
 
@@ -66,6 +69,14 @@ function takeFile(file) {
 const chosenFilter = () =>
   api.buildFilter({ label: byId("filter-label").value, split: byId("filter-split").value });
 
+/** How a page is asked for: `diversity` is null where the nearest come first. */
+const chosenPage = (limit, offset) => ({
+  limit,
+  offset,
+  filter: chosenFilter(),
+  diversity: byId("diversity").value === "" ? null : Number(byId("diversity").value),
+});
+
 /** Runs `work(signal)` as the newest request: an older one is aborted and draws nothing. */
 async function newest(work, retry) {
   running?.abort();
@@ -101,7 +112,7 @@ async function firstPage() {
   const query = state.query;
   let drawn = false;
   await newest(async (signal) => {
-    const page = { limit: Number(byId("limit").value || 12), offset: 0, filter: chosenFilter() };
+    const page = chosenPage(Number(byId("limit").value || 12), 0);
     try {
       const [answer] = await Promise.all([ask(query, page, signal), findSubject(query, signal)]);
       if (signal.aborted) return;
@@ -146,7 +157,7 @@ function showAnswer(answer, page) {
     ? "No picture fits these filters."
     : "There are no neighbours to show.";
   byId("clear-filters").hidden = !page.filter;
-  drawMarks(marks, unmark);
+  drawMarks(marks, unmark, uploadOf(state.query));
   showSummary();
   showMore(answer.points.length === page.limit);
   const found = answer.prediction ? `Predicted class ${answer.prediction.class}. ` : "";
@@ -163,17 +174,22 @@ function showSummary() {
   byId("summary").textContent = `${words}${differ}.`;
 }
 
+function mostShown() {
+  const limits = state.index?.limits;
+  const varied = byId("diversity").value === "" ? Infinity : CANDIDATES;
+  return Math.min(state.index?.count ?? Infinity, limits?.max_limit ?? Infinity, varied);
+}
+
 function showMore(full) {
-  const end = Math.min(state.index?.count ?? Infinity, state.index?.limits.max_limit ?? Infinity);
+  const end = mostShown();
   byId("more").hidden = !full || state.points.length >= end;
 }
 
 async function nextPage() {
-  const most = state.index?.limits.max_limit ?? Infinity;
   const offset = state.points.length;
-  const limit = Math.min(Number(byId("limit").value), most - offset);
+  const limit = Math.min(Number(byId("limit").value), mostShown() - offset);
   await newest(async (signal) => {
-    const page = { limit, offset, filter: chosenFilter() };
+    const page = chosenPage(limit, offset);
     const answer = await ask(state.query, page, signal);
     if (signal.aborted) return;
     // A rebuild between two pages may move a picture from one to the other.
@@ -208,12 +224,12 @@ function showQuery(query) {
 function toggleMark(point, sign) {
   if (marks.get(point.id)?.sign === sign) marks.delete(point.id);
   else marks.set(point.id, { sign, label: labelOf(point) });
-  drawMarks(marks, unmark);
+  drawMarks(marks, unmark, uploadOf(state.query));
 }
 
 function unmark(id) {
   marks.delete(id);
-  drawMarks(marks, unmark);
+  drawMarks(marks, unmark, uploadOf(state.query));
   // The button that was pressed is gone; the reader's place must not be.
   (byId("chips").querySelector(".remove") ?? byId("result-title")).focus();
 }
@@ -230,12 +246,14 @@ function adoptMarks({ positive, negative }) {
     unknown.map(async ([id, mark]) => {
       mark.label = labelOf(await api.getImage(id));
     }),
-  ).then(() => drawMarks(marks, unmark));
+  ).then(() => drawMarks(marks, unmark, uploadOf(state.query)));
 }
 
 function searchByMarks() {
   const ids = (wanted) => [...marks].filter(([, { sign }]) => sign === wanted).map(([id]) => id);
-  history.pushState(null, "", examplesAddress(ids(1), ids(-1)));
+  // The user's own picture takes the place of a picture marked with +.
+  const upload = ids(1).length ? null : uploadState(state.query);
+  history.pushState(upload, "", examplesAddress(ids(1), ids(-1)));
   route();
 }
 
@@ -268,7 +286,7 @@ async function start() {
 }
 
 const changeFilter = () => state.query && firstPage();
-for (const id of ["filter-label", "filter-split", "limit"]) byId(id).addEventListener("change", changeFilter);
+for (const id of ["filter-label", "filter-split", "diversity", "limit"]) byId(id).addEventListener("change", changeFilter);
 byId("clear-filters").addEventListener("click", () => {
   byId("filter-label").value = "";
   byId("filter-split").value = "";
@@ -282,7 +300,7 @@ byId("all-classes").addEventListener("click", () => {
 byId("recommend").addEventListener("click", searchByMarks);
 byId("clear-marks").addEventListener("click", () => {
   marks.clear();
-  drawMarks(marks, unmark);
+  drawMarks(marks, unmark, uploadOf(state.query));
   byId("result-title").focus();
 });
 history.scrollRestoration = "manual";

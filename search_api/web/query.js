@@ -3,7 +3,7 @@
 //   {kind: "upload", file, url}              a picture of the user's; kept in memory only
 //   {kind: "try", id}            #try=12     a picture of the corpus, searched as if uploaded
 //   {kind: "similar", id}        #id=12      the neighbours of a picture of the corpus
-//   {kind: "recommend", ...}     #like=1,2&unlike=3
+//   {kind: "recommend", ...}     #like=1,2&unlike=3; #unlike=3 together with a picture of the user's
 
 import * as api from "./api.js";
 import { labelOf } from "./view.js";
@@ -29,17 +29,36 @@ export function parseAddress(hash, historyState) {
   if (isId(values.get("id"))) return { kind: "similar", id: Number(values.get("id")) };
   if (isId(values.get("try"))) return { kind: "try", id: Number(values.get("try")) };
   const positive = parseIds(values.get("like"));
-  if (positive.length === 0) return undefined;
-  return { kind: "recommend", positive, negative: parseIds(values.get("unlike")) };
+  const negative = parseIds(values.get("unlike"));
+  if (positive.length) return { kind: "recommend", positive, negative };
+  if (!negative.length || historyState?.upload === undefined) return undefined;
+  const upload = uploads[historyState.upload];
+  return upload ? { kind: "recommend", positive, negative, upload } : { kind: "lost" };
 }
 
 export function examplesAddress(positive, negative) {
-  return `#like=${positive.join(",")}${negative.length ? `&unlike=${negative.join(",")}` : ""}`;
+  const parts = [];
+  if (positive.length) parts.push(`like=${positive.join(",")}`);
+  if (negative.length) parts.push(`unlike=${negative.join(",")}`);
+  return `#${parts.join("&")}`;
+}
+
+/** The picture of the user's that the query is about, or null. */
+export const uploadOf = (query) =>
+  query?.kind === "upload" ? query : (query?.kind === "recommend" && query.upload) || null;
+
+/** The history state that leads back to it. */
+export function uploadState(query) {
+  const upload = uploadOf(query);
+  return upload ? { upload: uploads.indexOf(upload) } : null;
 }
 
 /** One page of the query's neighbours, as the API answers. */
 export async function ask(query, page, signal) {
   if (query.kind === "similar") return api.searchSimilar(query.id, page, signal);
+  if (query.kind === "recommend" && query.upload) {
+    return api.recommendByPicture(query.upload.file, query.negative, page, signal);
+  }
   if (query.kind === "recommend") {
     return api.recommend(query.positive, query.negative, page, signal);
   }
@@ -64,10 +83,12 @@ export function describe(query) {
   }
   if (query.kind === "recommend") {
     const less = query.negative.length ? `; less like ${hashes(query.negative)}` : "";
+    const like = query.upload ? "your picture" : hashes(query.positive);
+    const stored = query.positive.map((id) => [fileUrl(id), `Picture ${id}`]);
     return {
       title: "Search by examples",
-      text: `More like ${hashes(query.positive)}${less}`,
-      pictures: query.positive.map((id) => [fileUrl(id), `Picture ${id}`]),
+      text: `More like ${like}${less}`,
+      pictures: query.upload ? [[query.upload.url, "Your picture"]] : stored,
     };
   }
   const label = query.subject ? labelOf(query.subject) : null;

@@ -151,8 +151,9 @@ export function neighbour(point, { reference, queryId, ...handlers }) {
   return item;
 }
 
-/** The marked pictures as chips; `marks` maps id -> {sign, label}. */
-export function drawMarks(marks, unmark) {
+/** The marked pictures as chips; `marks` maps id -> {sign, label}. With a picture of the user's,
+ * `upload`, pictures marked as unlike are enough to search by. */
+export function drawMarks(marks, unmark, upload) {
   byId("marks").hidden = marks.size === 0;
   byId("chips").replaceChildren(
     ...[...marks].map(([id, { sign, label }]) => {
@@ -172,8 +173,9 @@ export function drawMarks(marks, unmark) {
     }),
   );
   const positive = [...marks.values()].some(({ sign }) => sign > 0);
-  byId("recommend").disabled = !positive;
-  byId("marks-hint").textContent = positive ? "" : "Mark at least one picture with +.";
+  byId("recommend").disabled = !positive && !upload;
+  const hint = upload ? "More like your picture." : "Mark at least one picture with +.";
+  byId("marks-hint").textContent = positive ? "" : hint;
   for (const button of document.querySelectorAll("#points .mark")) {
     const id = Number(button.closest(".point").dataset.id);
     const pressed = marks.get(id)?.sign === Number(button.dataset.sign);

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -139,26 +140,38 @@ def test_threads_get_their_own_results(encoder: Encoder) -> None:
         assert np.array_equal(one.probabilities, other.probabilities)
 
 
-def test_one_forward_pass_at_a_time(
-    tiny_bundle: Bundle, pictures: RGB, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_each_share_of_the_threads_has_one_user(
+    tiny_bundle: Bundle,
+    pictures: RGB,
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: RuntimeName,
 ) -> None:
-    encoder = Encoder(tiny_bundle)
+    encoder = Encoder(tiny_bundle, runtime=runtime, threads=2)
+    lanes = encoder.runtime.lanes
+    assert lanes == {"openvino": 2, "torch": 1}[runtime]
     run = encoder.runtime.run
-    inside, most = 0, 0
+    inside: Counter[int | None] = Counter()
+    most: Counter[int | None] = Counter()
 
-    def counted(batch: NDArray[np.uint8], spare: bool = False) -> Raw:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
+    def counted(batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
+        inside[lane] += 1
+        most[lane] = max(most[lane], inside[lane])
         time.sleep(0.002)  # room for another thread to come in
-        found = run(batch, spare)
-        inside -= 1
+        found = run(batch, lane)
+        inside[lane] -= 1
         return found
 
     monkeypatch.setattr(encoder.runtime, "run", counted)
+    alone = encoder.encode(pictures)
+    assert set(most) == ({None} if lanes > 1 else {0})
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(encoder.encode, [pictures] * 16))
-    assert (inside, most) == (0, 1)
+        found = list(pool.map(encoder.encode, [pictures] * 16))
+    assert set(most) - {None} == set(range(lanes))
+    assert set(most.values()) == {1}
+    assert encoder.encode(pictures, spare=True).embeddings.shape == alone.embeddings.shape
+    for each in found:
+        np.testing.assert_allclose(each.embeddings, alone.embeddings, atol=1e-3)
 
 
 def test_the_bundle_is_not_changed(tiny_bundle: Bundle, pictures: RGB) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +133,13 @@ def test_where_openvino_fails_torch_takes_over(
 def test_an_unknown_runtime_is_refused(tiny_bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="runtime is 'magic'; expected auto, openvino or torch"):
         make_runtime(tiny_bundle, "magic")  # type: ignore[arg-type]
+
+
+def test_nothing_is_reported_to_anybody() -> None:
+    code = (
+        "import sys, embed.openvino_runtime\n"
+        "from openvino.tools.ovc.telemetry_utils import tm\n"
+        "print(tm.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"

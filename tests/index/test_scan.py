@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from index.neighbours import Vectors
-from index.scan import best_of
+from index.scan import _largest, best_of
 from tests.index.vectors import assert_same, brute_force, random_vectors, signs
 
 N, D = 900, 16
@@ -39,3 +39,13 @@ def test_no_candidates_and_no_queries() -> None:
     assert best_of(np.arange(5), xb, xb[:0], 3, np.empty((0, 4), np.int64)).ids.shape == (0, 3)
     none = best_of(np.arange(5), xb, xb[:2], 3, np.empty((2, 0), np.int64))
     assert none.ids.tolist() == [[-1] * 3] * 2
+
+
+@pytest.mark.parametrize(("n", "k"), [(5, 9), (300, 7), (64 * 40, 7), (64 * 40 + 13, 9)])
+def test_the_largest_products(n: int, k: int) -> None:
+    products = np.random.default_rng(n).normal(size=(5, n)).astype(np.float32)
+    products[1] = 0.5  # all equal
+    values, columns = _largest(products, k)
+    np.testing.assert_array_equal(np.take_along_axis(products, columns, 1), values)
+    assert all(len(set(row)) == min(n, k) for row in columns.tolist())
+    np.testing.assert_array_equal(np.sort(values), np.sort(products)[:, -k:])

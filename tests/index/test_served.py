@@ -52,11 +52,15 @@ def test_writes_of_any_process_are_in_the_next_answer(tmp_path: Path, catalogue:
         assert follower.current().index.ids().tolist() == list(range(2, 11))
         other.update([2], label="x")
         before = follower.current()
+        assert follower.at_hand() is before
         other.embed([2], XB[30:31], "m", [None])
+        assert follower.at_hand() is None
         assert follower.current().index.search(XB[30:31], 1).ids.tolist() == [[2]]
         # What was taken before stays as it was.
         assert before.index.search(XB[30:31], 1).scores[0, 0] < 0.99
+        assert follower.at_hand() is follower.last
         assert build(tmp_path, other) == 2
+        assert follower.at_hand() is None
         state = follower.current()
         assert (state.manifest.generation, state.index.added, state.index.masked) == (2, 0, 0)
         assert state.sequence == other.sequence()

@@ -142,7 +142,39 @@ def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
         batcher.submit([1])
 
 
-@pytest.mark.parametrize("sizes", [(0, 1), (1, 0)])
-def test_sizes_below_one_are_refused(sizes: tuple[int, int]) -> None:
+def test_lanes_work_side_by_side() -> None:
+    worker = Worker()
+    batcher = Batcher(worker, max_batch=4, max_waiting=10, lanes=2)
+    one = batcher.submit([1])
+    assert worker.started.acquire(timeout=30)
+    two = batcher.submit([2, 3])
+    assert worker.started.acquire(timeout=30)  # the first batch is still being worked on
+    worker.release(2)
+    assert results(one + two) == [2, 4, 6]
+    batcher.close()
+    assert sorted(worker.batches) == [[1], [2, 3]]
+
+
+def test_a_further_lane_begins_with_a_batch_of_some_size() -> None:
+    worker = Worker()
+    batcher = Batcher(worker, max_batch=4, max_waiting=10, lanes=2, least=3)
+    futures = busy(batcher, worker)
+    futures += batcher.submit([1, 2])
+    assert not worker.started.acquire(timeout=0.2)
+    futures += batcher.submit([3])
+    assert worker.started.acquire(timeout=30)
+    worker.release(2)
+    assert results(futures) == [0, 2, 4, 6]
+    assert sorted(worker.batches) == [[0], [1, 2, 3]]
+    # What is too little for two lanes is taken up by the next that is free.
+    futures = busy(batcher, worker) + batcher.submit([5])
+    worker.release(2)
+    assert results(futures) == [0, 10]
+    batcher.close()
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_sizes_below_one_are_refused(sizes: tuple[int, int, int]) -> None:
+    most_batch, most_waiting, lanes = sizes
     with pytest.raises(ValueError, match="expected at least 1"):
-        Batcher(Worker(), *sizes)
+        Batcher(Worker(), most_batch, most_waiting, lanes=lanes)

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -132,7 +133,7 @@ def test_evaluate(store: Env, tmp_path: Path) -> None:
     done = run("evaluate", "--out", tmp_path, "--json", env=store)
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
-    assert values == json.loads((tmp_path / "metrics.json").read_text())
+    assert {**values, "beside": {}} == json.loads((tmp_path / "metrics.json").read_text())
     assert 0 <= values["accuracy"] <= 1
     assert values["retrieval"]["precision_at"]["1"] >= 0
     assert (tmp_path / "report.html").exists()
@@ -194,6 +195,33 @@ def test_search(store: Env, pictures: Path) -> None:
     text = run("search", image, "--limit", 4, env=store).stdout
     assert text.startswith("class  ")
     assert len(text.splitlines()) == 4 + 4
+
+
+def test_search_by_stored_ids_and_in_other_ways(store: Env, pictures: Path) -> None:
+    def answer(*args: object) -> dict[str, Any]:
+        done = run("search", *args, "--json", env=store)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    image = pictures / "house" / "2.png"
+    first = answer(image, "--limit", 1)["points"][0]["id"]
+    similar = answer(first, "--limit", 24)["points"]
+    assert first not in {point["id"] for point in similar}
+    assert len(similar) == 23
+    houses = '{"must": [{"key": "label", "match": {"value": "house"}}]}'
+    found = answer(image, "--filter", houses, "--threshold", -1, "--offset", 1, "--limit", 24)
+    assert {point["payload"]["label"] for point in found["points"]} == {"house"}
+    groups = answer(first, "--group-by", "label", "--group-size", 1)["groups"]
+    assert {group["value"] for group in groups} == set(CLASSES)
+    assert all(len(group["points"]) == 1 for group in groups)
+    varied = answer(image, "--diversity", 1, "--candidates", 10, "--limit", 2)["points"]
+    assert varied[0]["id"] == first
+    boat = pictures / "boat" / "1.png"
+    both = answer(image, "--like", first, "--unlike", boat, "--strategy", "best_score")
+    assert first not in {point["id"] for point in both["points"]}
+    text = run("search", first, "--group-by", "label", env=store).stdout
+    assert "house:\n" in text
 
 
 def test_classify_goes_on_after_a_bad_picture(store: Env, tmp_path: Path) -> None:
@@ -322,6 +350,10 @@ def test_help_of_every_command_has_an_example() -> None:
         (["serch"], ["serch"]),
         (["search"], ["IMAGE"]),
         (["search", "missing.jpg"], ["missing.jpg", "does not exist"]),
+        (["search", "1", "--filter", "{"], ["--filter", "not JSON"]),
+        (["search", "1", "--filter", '{"x": 1}'], ["filter"]),
+        (["search", "1", "--diversity", "2"], ["--diversity", "2"]),
+        (["search", "1", "--candidates", "2"], ["candidates is 2 without diversity"]),
         (["search", "--limit", "0", __file__], ["--limit", "0"]),
         (["classify"], ["PATH"]),
         (["classify", "missing.jpg"], ["missing.jpg"]),

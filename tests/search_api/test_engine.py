@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,17 @@ def test_a_server_takes_up_what_another_process_built(engine: SearchEngine, fold
     other = SearchEngine(MeanColour(), FolderCorpus(folder), engine.var)
     other.rebuild()
     other.close()
-    result = engine.search(png((255, 9, 9)), Page(24))
-    assert result.generation == 2
-    found = [point.entry.source for point in result.points]
-    assert found[0] == "train/red/new.png"
-    assert source_of("red", 1) not in found
+    end = time.monotonic() + 60
+    while True:
+        # What has changed is known at once, also while the new generation is loaded aside.
+        result = engine.search(png((255, 9, 9)), Page(24))
+        found = [point.entry.source for point in result.points]
+        assert found[0] == "train/red/new.png"
+        assert source_of("red", 1) not in found
+        if result.generation == 2:
+            break
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_an_index_of_another_model_does_not_stop_a_server(

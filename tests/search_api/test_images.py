@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from search_api.app import create_app
 from search_api.engine import SearchEngine
+from search_api.settings import Limits
 from tests.search_api.conftest import colour, id_of, png, source_of
+from tests.search_api.test_bad_input import assert_problem
 
 
 def test_metadata(client: TestClient) -> None:
@@ -108,3 +112,21 @@ def test_examples_are_one_of_each_class_from_the_test_split(client: TestClient) 
     assert {p["payload"]["split"] for p in points} == {"test"}
     more = client.get("/v1/images/examples", params={"per_class": 2}).json()["points"]
     assert len({p["id"] for p in more}) == 6
+
+
+def test_limits_of_what_is_shown_are_settings(engine: SearchEngine) -> None:
+    limits = Limits(max_per_class=2, max_side=100, max_filter_depth=1, max_filter_conditions=2)
+    client = TestClient(create_app(engine, limits), raise_server_exceptions=False)
+    assert_problem(client.get("/v1/images/examples?per_class=3"), 422, "per_class is 3")
+    assert len(client.get("/v1/images/examples?per_class=2").json()["points"]) == 6
+    assert_problem(client.get("/v1/images/1/file?size=101"), 422, "size is 101")
+    assert client.get("/v1/images/1/file?size=100").status_code == 200
+    red = {"key": "label", "match": {"value": "red"}}
+    for where, words in (
+        ({"must": [{"must": [red]}]}, "nested too deep"),
+        ({"must": [red] * 3}, "one too many"),
+    ):
+        refused = client.get("/v1/images", params={"filter": json.dumps(where)})
+        assert_problem(refused, 422, words)
+        asked = client.post("/v1/recommend", json={"positive": [1], "filter": where})
+        assert_problem(asked, 422, words)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -129,17 +127,3 @@ def test_every_end_is_observed() -> None:
     runner.cancel(job_id)
     assert finished(runner, job_id).state == "cancelled"
     assert seen == [("running", True), ("cancelled", False)]
-
-
-def test_a_job_gives_way_more_often_and_only_while_it_runs() -> None:
-    usual, seen = sys.getswitchinterval(), []
-
-    def work(report: Report, stopped: Callable[[], bool]) -> dict[str, int]:
-        seen.append(sys.getswitchinterval())
-        return {}
-
-    runner = JobRunner()
-    runner.start("test", work)
-    runner.stop()
-    assert seen == [pytest.approx(0.0005)]
-    assert sys.getswitchinterval() == pytest.approx(usual)

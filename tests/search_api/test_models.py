@@ -145,6 +145,7 @@ def test_interrupted_between_the_record_and_the_index(store: SearchEngine, folde
     fresh = opened(folder, store.var, Wider())
     assert fresh.load().model_digest == OTHER
     assert "Rebuilt from the catalogue" in fresh.loaded
+    assert store.served.current().manifest.model_digest == OTHER
     result = store.search(png(colour("red", 1)), Page(1))
     assert (result.model, result.points[0].entry.source) == (OTHER, source_of("red", 1))
     fresh.close()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.search_api.browser import (
     BLUE,
+    RED,
     answer_with,
     choice,
     ids,
@@ -31,7 +32,7 @@ def test_marked_examples_are_searched_by(page: Page, api: httpx2.Client) -> None
     positive, negative = ids(page)[1], ids(page)[10]
     page.get_by_role("button", name=f"Less like picture {negative}", exact=True).click()
     search = page.get_by_role("button", name="Search by these")
-    expect(search).to_be_disabled()
+    expect(page.locator("#marks-hint")).to_have_text("More like your picture.")
     plus = page.get_by_role("button", name=f"More like picture {positive}", exact=True)
     plus.click()
     expect(plus).to_have_attribute("aria-pressed", "true")
@@ -46,6 +47,46 @@ def test_marked_examples_are_searched_by(page: Page, api: httpx2.Client) -> None
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.locator(".chip")).to_have_count(0)
     expect(page.get_by_role("region", name="Chosen examples")).to_be_hidden()
+
+
+def test_less_like_this_refines_the_users_own_picture(page: Page, api: httpx2.Client) -> None:
+    show_result(page)
+    negative = ids(page)[0]
+    page.get_by_role("button", name=f"Less like picture {negative}", exact=True).click()
+    page.get_by_role("button", name="Search by these").click()
+    expect(page.locator("#query-text")).to_have_text(
+        f"More like your picture; less like #{negative}"
+    )
+    settle(page)
+    assert page.url.endswith(f"/#unlike={negative}")
+    answer = api.post(
+        "/v1/recommend/images",
+        files={"positive_images": ("q.png", RED)},
+        data={"negative": str(negative)},
+    ).json()
+    assert ids(page) == [point["id"] for point in answer["points"]]
+    page.go_back()
+    expect(page.locator("#query-title")).to_have_text("Your picture")
+    # Without a picture of one's own something must be marked with +.
+    page.goto(f"/#id={negative}")
+    expect(page.locator("#query-title")).to_have_text("More like this")
+    settle(page)
+    page.get_by_role("button", name="Less like picture").first.click()
+    expect(page.get_by_role("button", name="Search by these")).to_be_disabled()
+    expect(page.locator("#marks-hint")).to_have_text("Mark at least one picture with +.")
+
+
+def test_variety(page: Page, api: httpx2.Client) -> None:
+    show_result(page)
+    nearest = ids(page)
+    choice(page, "Variety").select_option("much")
+    expect(page.locator(".point").nth(1)).not_to_have_attribute("data-id", str(nearest[1]))
+    settle(page)
+    params = {"limit": 12, "diversity": 0.7}
+    answer = api.post("/v1/search", files={"image": ("q.png", RED)}, params=params).json()
+    assert ids(page) == [point["id"] for point in answer["points"]]
+    choice(page, "Variety").select_option("nearest first")
+    expect(page.locator(".point").nth(1)).to_have_attribute("data-id", str(nearest[1]))
 
 
 def test_a_chip_can_be_removed(page: Page) -> None:
@@ -279,7 +320,7 @@ def test_search_works_by_keyboard_alone(page: Page) -> None:
     show_result(page)
     focused = page.locator(":focus")
     expect(focused).to_have_id("result-title")
-    for _ in range(4):  # three selects, then the first neighbour
+    for _ in range(5):  # four selects, then the first neighbour
         page.keyboard.press("Tab")
     expect(focused).to_have_attribute("href", f"#id={ids(page)[0]}")
     assert focused.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"

@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from search_api.client import Client
 from tests.search_api.conftest import colour, png
 from tests.search_api.test_cli import run
 
@@ -32,6 +34,28 @@ def test_search(live_server: str, red: Path) -> None:
     assert len(text.splitlines()) == 3 + 4
 
 
+def test_search_in_other_ways(live_server: str, red: Path) -> None:
+    def answer(*args: object) -> dict[str, Any]:
+        done = run("search", *args, "--json", "--server", live_server)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    first = answer(red, "--limit", 1)["points"][0]["id"]
+    similar = answer(first, "--limit", 2)
+    assert "prediction" not in similar
+    assert [p["payload"]["label"] for p in similar["points"]] == ["red", "red"]
+    blue = '{"must": [{"key": "label", "match": {"value": "blue"}}]}'
+    found = answer(red, "--filter", blue, "--limit", 24)["points"]
+    assert {p["payload"]["label"] for p in found} == {"blue"}
+    assert answer(red, "--threshold", 0.999999)["points"][0]["id"] == first
+    groups = answer(red, "--group-by", "label", "--group-size", 2)["groups"]
+    assert (groups[0]["value"], len(groups[0]["points"])) == ("red", 2)
+    both = answer(red, "--like", first, "--unlike", found[0]["id"], "--diversity", 0.5)
+    assert both["points"][0]["payload"]["label"] == "red"
+    assert first not in {p["id"] for p in both["points"]}
+
+
 def test_classify(live_server: str, red: Path) -> None:
     (red.parent / "blue.png").write_bytes(png(colour("blue", 2)))
     (red.parent / "bad.png").write_bytes(b"rubbish")
@@ -45,6 +69,21 @@ def test_classify(live_server: str, red: Path) -> None:
     (error,) = done.stderr.splitlines()
     assert "bad.png" in error
     assert "not a picture" in error
+
+
+def test_tags_voted_by_the_server(live_server: str, red: Path, tmp_path: Path) -> None:
+    with Client(live_server) as client:
+        reds = client.list_images(
+            filter={"must": [{"key": "label", "match": {"value": "red"}}]}
+        ).points
+        for point in reds[:4]:
+            client.change_image(point.id, {"tags": ["scarlet"]})
+    out = tmp_path / "tags.jsonl"
+    done = run("classify", red.parent, "--out", out, "--server", live_server)
+    assert done.returncode == 0, done.stderr
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert row["class"] == "red"
+    assert (row["tags"], row["tag_shares"]) == (["scarlet"], [0.4])
 
 
 def test_classify_in_batches(live_server: str, red: Path, monkeypatch: pytest.MonkeyPatch) -> None:

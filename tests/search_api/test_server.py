@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from search_api.app import create_app
+from search_api.builder import Builder
 from search_api.engine import SearchEngine
 from search_api.server import Server
 from search_api.settings import Limits, Shutdown
@@ -108,7 +109,7 @@ def test_what_is_not_http_is_a_problem_too(engine: SearchEngine, sent: bytes) ->
 
 
 def test_sigterm_drains_first(engine: SearchEngine) -> None:
-    shutdown = Shutdown(drain_seconds=1.0, grace_seconds=20)
+    shutdown = Shutdown(drain_seconds=3.0, grace_seconds=20)
     with running(engine, shutdown=shutdown) as (server, (host, port)):
         url = f"http://{host}:{port}"
         assert httpx2.get(url + "/readyz").status_code == 200
@@ -134,12 +135,20 @@ def test_a_second_sigterm_leaves_out_the_drain(engine: SearchEngine) -> None:
 def test_a_rebuild_is_asked_to_stop(engine: SearchEngine, monkeypatch: Any) -> None:
     stopped = threading.Event()
 
-    def rebuild(report: Any, *, cancelled: Callable[[], bool], **_: Any) -> Any:
+    def rebuild(
+        builder: Any,
+        encoder: Any,
+        corpus: Any,
+        report: Any,
+        *,
+        cancelled: Callable[[], bool],
+        **_: Any,
+    ) -> Any:
         until(cancelled)
         stopped.set()
         raise RuntimeError("stopped after 1 of 2 pictures")
 
-    monkeypatch.setattr(engine, "rebuild", rebuild)
+    monkeypatch.setattr(Builder, "rebuild", rebuild)
     with running(engine, shutdown=Shutdown(30, 60)) as (server, (host, port)):
         job = httpx2.post(f"http://{host}:{port}/v1/index/rebuild").json()["id"]
         server.handle_exit(signal.SIGTERM, None)

@@ -31,6 +31,7 @@ class Counts:
     cases: int = 60
     mutated: int = 120
     traversals: int = 60
+    links: int = 16
     slow: int = 20
     healthy: int = 40
     in_flight: int = 10
@@ -44,6 +45,7 @@ FULL = Counts(
     cases=5000,
     mutated=10_000,
     traversals=500,
+    links=500,
     slow=200,
     healthy=1000,
     in_flight=50,
@@ -61,11 +63,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _figures:
-        terminalreporter.section("torture")
-        width = max(len(name) for name, _ in _figures)
-        for name, value in _figures:
-            terminalreporter.write_line(f"{name:<{width}}  {value}")
+    show(terminalreporter, "torture", _figures)
+
+
+def show(reporter: pytest.TerminalReporter, title: str, figures: list[tuple[str, str]]) -> None:
+    """Print the table, and add it to the file that LOOKALIKE_TORTURE_TABLE names."""
+    if not figures:
+        return
+    reporter.section(title)
+    width = max(len(name) for name, _ in figures)
+    lines = [f"{name:<{width}}  {value}" for name, value in figures]
+    for line in lines:
+        reporter.write_line(line)
+    if table := os.environ.get("LOOKALIKE_TORTURE_TABLE"):
+        with Path(table).open("a") as file:
+            file.write("".join(f"{line}\n" for line in lines))
 
 
 @pytest.fixture(scope="session")
@@ -134,8 +146,11 @@ class Service:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("torture") / "pictures")
+
+
+def draw(root: Path) -> Path:
     """A folder of 200 rendered pictures of ten classes."""
-    root = tmp_path_factory.mktemp("torture") / "pictures"
     for label in SCENES:
         for seed in range(20):
             path = root / label / f"{seed}.png"

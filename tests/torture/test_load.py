@@ -1,4 +1,4 @@
-"""Slow clients, an end with requests in flight, a steady load."""
+"""Slow clients, and an end with requests in flight."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 import httpx2
-import pytest
 
-from tests.torture.conftest import MB, Counts, Service, percentile, until
+from tests.torture.conftest import Counts, Service, percentile, until
 
 Note = Callable[[str, str], None]
 _CLIENTS = 2
@@ -144,31 +143,3 @@ def test_sigterm_during_a_rebuild(env: dict[str, str], tmp_path: Path, note: Not
     finally:
         service.kill()
     note("SIGTERM during a rebuild", f"exit code 0 after {seconds:.1f} s; nothing lost")
-
-
-@pytest.mark.timeout(1200)
-def test_steady_load(service: Service, counts: Counts, note: Note, red: bytes) -> None:
-    """A fixed rate, whatever the answers take; memory stays flat."""
-    every = 1 / counts.per_second
-    taken: list[float] = []
-    memory: list[int] = []
-    with service.client() as client:
-        start = time.perf_counter()
-        for number in range(int(counts.steady_seconds * counts.per_second)):
-            due = start + number * every
-            time.sleep(max(0.0, due - time.perf_counter()))
-            response = client.post("/v1/search", files={"image": ("q", red)})
-            assert response.status_code == 200
-            # From when it was due: waiting for a slow answer counts against the server.
-            taken.append(time.perf_counter() - due)
-            if number % 100 == 0:
-                memory.append(service.memory())
-    first = memory[len(memory) // 5]
-    growth = memory[-1] - first
-    note(
-        f"{counts.steady_seconds:g} s at {counts.per_second:g} a second",
-        f"{len(taken):,} searches, p50 {1000 * percentile(taken, 0.5):.1f} ms, p99"
-        f" {1000 * percentile(taken, 0.99):.1f} ms; memory {memory[-1] / MB:.0f} MB,"
-        f" {growth / MB:+.1f} MB since a fifth of the way",
-    )
-    assert len(memory) < 10 or growth < 30 * MB

@@ -162,37 +162,52 @@ def raw_get(service: Service, target: str) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-def test_links_that_lead_out(
-    env: dict[str, str], tmp_path: Path, pictures: Path, red: bytes, note: Note
-) -> None:
-    """Links out of the corpus, put there before the build and after it."""
+def test_links_that_lead_out(tmp_path: Path, counts: Counts, red: bytes, note: Note) -> None:
+    """Links out of the corpus, half of them put there before the build and half after it."""
     root, outside = tmp_path / "corpus", tmp_path / "outside"
     (root / "a").mkdir(parents=True)
     outside.mkdir()
-    for number in range(5):
-        (root / "a" / f"{number}.png").write_bytes(red)
+    half = counts.links // 2
+    for number in range(half + 1):
+        (root / "a" / f"{number:04}.png").write_bytes(red)
     (outside / "secret.png").write_bytes(red)
-    (root / "a" / "link.png").symlink_to(outside / "secret.png")
+
+    def lead_out(link: Path, number: int) -> None:
+        link.unlink(missing_ok=True)
+        up = Path("..", "..", "outside")
+        link.symlink_to(
+            [
+                outside / "secret.png",
+                up / "secret.png",
+                "/dev/zero",
+                outside,
+                link.name,  # to itself
+                root / "a" / ".." / ".." / "outside" / "secret.png",
+                "/proc/self/environ",
+                "nowhere",
+            ][number % 8]
+        )
+
+    for number in range(half):
+        lead_out(root / "a" / f"link-{number}.png", number)
     (root / "b").symlink_to(outside)
     service = Service(
         {"LOOKALIKE_DATA": str(root), "LOOKALIKE_VAR": str(tmp_path / "var")}, tmp_path / "log"
     )
     try:
         with service.client() as client:
-            points = client.get("/v1/images").json()["points"]
-            assert [p["payload"]["source"] for p in points] == [f"a/{n}.png" for n in range(5)]
-            (root / "a" / "0.png").unlink()
-            (root / "a" / "0.png").symlink_to(outside / "secret.png")
-            (root / "a" / "1.png").unlink()
-            (root / "a" / "1.png").symlink_to("/dev/zero")
-            for point in points[:2]:
-                gone = client.get(point["image_url"])
-                assert gone.status_code == 404
+            points = client.get("/v1/images", params={"limit": 1000}).json()["points"]
+            sources = [point["payload"]["source"] for point in points]
+            assert sources == [f"a/{number:04}.png" for number in range(half + 1)]
+            for number in range(half):
+                lead_out(root / sources[number], number)
+                gone = client.get(points[number]["image_url"])
+                assert gone.status_code == 404, (number, gone.text)
                 assert str(tmp_path) not in gone.text
-            assert client.get(points[2]["image_url"]).status_code == 200
+            assert client.get(points[half]["image_url"]).status_code == 200
     finally:
         service.kill()
-    note("links out of the corpus", "2 before, 2 after the build: none followed")
+    note("links out of the corpus", f"{half} before, {half} after the build: none followed")
 
 
 def test_no_key_on_every_route(env: dict[str, str], tmp_path: Path, note: Note) -> None:

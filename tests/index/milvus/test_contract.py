@@ -173,6 +173,19 @@ def test_the_record(open_store: Opener) -> None:
     assert record.all_sources("corpus") == {f"{i}.png": ids[i] for i in range(30)}
     assert record.all_sources("added") == {}
     assert record.known_sources("m") == record.all_sources()
+    asked = [ids[2], ids[3], ids[4], 77]
+    hashes = ["pixels:2", "pixels:3", "pixels:other", "pixels:2"]
+    vectors = np.stack([XB[2], XB[9], XB[4], XB[2]])
+    assert record.unchanged(asked, vectors, "m", hashes).tolist() == [True, False, False, False]
+    assert not record.unchanged(asked, vectors, "other", hashes).any()
+    assert not record.unchanged(asked, vectors[:, :8], "m", hashes).any()
+    assert [entry.id for entry in store.entries.get([ids[4], ids[2]])] == [ids[4], ids[2]]
+    assert store.entries.known(ids[4]) in (None, entry)
+    assert store.entries.known(77) is None
+    cats = list(store.selections.matching(where(label="cat")))
+    assert sorted(cats) == sorted(ids[::3])
+    members = store.selections.members("label", where(label="cat"))
+    assert members.values == ("cat",)
     assert record.model_digests() == {"m": 30}
     assert record.content_hashes("corpus") == {f"pixels:{i}" for i in range(30)}
     found, xb = record.embeddings("m")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.torture.conftest import show
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -34,11 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _figures:
-        terminalreporter.section("torture of the index")
-        width = max(len(name) for name, _ in _figures)
-        for name, value in _figures:
-            terminalreporter.write_line(f"{name:<{width}}  {value}")
+    show(terminalreporter, "torture of the index", _figures)
 
 
 @pytest.fixture(scope="session")
