@@ -269,5 +269,8 @@ def test_requests_that_are_not_http(service: Service, red: bytes) -> None:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100).startswith((b"HTTP/1.1 4", b"HTTP/1.1 501"))
     with service.client() as client:
-        assert client.request("BREW", "/v1/search").status_code == 405
+        assert client.request("PROPFIND", "/v1/search").status_code == 405
+        unknown = client.request("BREW", "/v1/search")
+        assert unknown.status_code == 400
+        assert unknown.headers["content-type"] == "application/problem+json"
     service.healthy(red)
