@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from search_api.engine import SearchEngine
 from search_api.ingest import CancelledError
 from search_api.results import Page
 from search_api.shelf import model_folder, shelve
+from search_api.store import store_lock
 from search_api.writer import Upload
 from tests.search_api.conftest import MeanColour, colour, png, source_of
 from tests.search_api.test_index import wait
-from tests.search_api.test_writes import NEW, add, first, search
+from tests.search_api.test_writes import NEW, add, first, folded, search
 
 OLD = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -225,24 +227,25 @@ def test_pictures_that_can_be_read_again_are_embedded_when_changes_are_folded_in
     store.close()
 
 
-def test_an_interrupted_change_of_model_is_never_folded_into_the_old_one(
-    store: SearchEngine, folder: Path
+def test_an_interrupted_change_of_model_goes_on_and_is_never_folded_into_the_old_one(
+    store: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changeover.embed(store, OTHER)
     store.catalogue.staging.promote(OTHER)
     with pytest.raises(ModelChangedError, match=f"of the model {OTHER}"):
         store.compact()
-    with TestClient(create_app(store)) as client:
-        assert search(client, NEW)["model"] == OLD
-        refused = add(client, png(NEW))
-        assert (refused.status_code, refused.json()["type"]) == (
-            409,
-            "urn:lookalike:problem:model-changed",
-        )
-        job = wait(client, client.post("/v1/index/compact").json()["id"])
-        assert job["result"] == {"generation": 2, "total": 24}
-        assert search(client, NEW)["model"] == OTHER
-        assert add(client, png(NEW)).status_code == 201
+    monkeypatch.setattr("search_api.writing._LOOK_SECONDS", 0.05)
+    with ExitStack() as building:
+        building.enter_context(store_lock(store.var))  # as while the index is made
+        with TestClient(create_app(store)) as client:
+            assert search(client, NEW)["model"] == OLD
+            refused = add(client, png(NEW))
+            assert refused.status_code == 409
+            assert refused.json()["type"] == "urn:lookalike:problem:model-changed"
+            building.close()  # killed before it was there
+            assert folded(client, 2)["model"] == OTHER
+            assert search(client, NEW)["model"] == OTHER
+            assert add(client, png(NEW)).status_code == 201
 
 
 def test_a_cancelled_rebuild_with_another_model_leaves_one_that_answers(
