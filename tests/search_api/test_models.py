@@ -84,6 +84,7 @@ def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
             ],
         }
         assert client.get(f"/v1/models/{OTHER}/diff").status_code == 422
+        assert client.post("/v1/snapshots", json={"name": "old"}).status_code == 201
         job = wait(client, client.post(f"/v1/models/{OTHER}/embed").json()["id"])
         assert job["result"] == {"embedded": 25, "skipped": 0}
         assert search(client, NEW)["model"] == OLD
@@ -105,6 +106,11 @@ def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
             assert add(server, png(NEW)).status_code == 201
         assert client.get(f"/v1/models/{OTHER}/diff").status_code == 409
         assert client.post(f"/v1/models/{OTHER}/switch").status_code == 409
+        before = client.get("/v1/images").json()
+        refused = client.post("/v1/snapshots/old/restore")
+        assert refused.status_code == 409
+        assert refused.json()["type"] == "urn:lookalike:problem:snapshot-of-another-model"
+        assert client.get("/v1/images").json() == before
         unknown = client.post(f"/v1/models/sha256:{'c' * 64}/embed")
         assert unknown.status_code == 404
         assert "index model BUNDLE" in unknown.json()["detail"]
