@@ -11,11 +11,11 @@ test: .venv/.dev
 	$(BIN)/python -m pytest
 
 # The attacks of tests/torture with their full counts, on this machine only: about an hour, in parts
-# of less than ten minutes each. What has passed at this commit is not run again, so that
+# of some ten minutes at most (index-milvus installs the real Milvus first). What has passed at this commit is not run again, so that
 # `make torture` goes on where it was cut off; `make torture-requests` runs one part. Each leaves its
 # lines of the table in .torture/.
 TORTURE := requests pictures clients ends steady-1 steady-2
-TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches
+TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches index-milvus
 PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 run-requests = tests/torture/test_requests.py
 run-pictures = tests/torture/test_pictures.py
@@ -28,6 +28,7 @@ run-index-damage = tests/torture/index/test_damage.py
 run-index-disk = tests/torture/index/test_disk.py
 run-index-kill = tests/torture/index/test_kill.py
 run-index-switches = tests/torture/index/test_switches.py
+run-index-milvus = tests/torture/index/test_milvus_kill.py
 
 .PHONY: $(TORTURE:%=torture-%) $(TORTURE_INDEX:%=torture-%)
 

@@ -24,9 +24,13 @@ def backup(database: Database, path: Path) -> None:
 
 
 def restore(database: Database, path: Path) -> tuple[int, int]:
-    """See `Catalogue.restore`. Raises CatalogueError if a record of the backup is damaged."""
+    """See `Catalogue.restore`.
+
+    Raises CatalogueError if a record of the backup is damaged, or of another model than is in use.
+    """
     with database.write_with(path) as connection:
         _check(connection, path)
+        _check_model(connection, path)
         sequence = next_sequence(connection)
         connection.execute(
             "INSERT INTO deletions (id, source, sequence, tombstone) SELECT id, source, ?, "
@@ -90,3 +94,17 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     ).fetchone()
     if damaged is not None:
         raise CatalogueError(f"{path}: the record of id {damaged[0]} is damaged; use another one")
+
+
+def _check_model(connection: sqlite3.Connection, path: Path) -> None:
+    """Inside the transaction, as the store may have gone over to another model just now."""
+    ours, theirs = (
+        connection.execute(f"SELECT value FROM {name}.meta WHERE key = 'model'").fetchone()  # noqa: S608 - fixed words
+        for name in ("main", "snap")
+    )
+    if ours != theirs:
+        models = [None if row is None else row[0] for row in (theirs, ours)]
+        raise CatalogueError(
+            f"{path}: was made with the model {models[0]}, and the store has {models[1]} now; "
+            "nothing was changed"
+        )

@@ -143,6 +143,8 @@ class Catalogue(CatalogueReader):
                     "sequence = ?, embedded_at = ? WHERE id = ?",
                     (vector.tobytes(), model_digest, content, sequence, sequence, id_),
                 ).rowcount
+            # What another model has made of the picture before is of no use.
+            connection.execute(f"DELETE FROM staged WHERE {LISTED}", (listed(ids),))  # noqa: S608 - fixed words
             seal(connection, sequence)
         return changed
 

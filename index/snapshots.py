@@ -49,6 +49,7 @@ __all__ = [
     "SnapshotError",
     "SnapshotFormatError",
     "Stamp",
+    "check_current",
     "load_current",
     "load_good",
     "publish",
@@ -204,10 +205,24 @@ def verify(root: Path) -> list[Finding]:
         try:
             _load(root, _read_manifest(root, number))
         except SnapshotError as error:
-            findings.append(Finding(number, False, str(error)))
+            # A publisher may have removed an old one meanwhile.
+            if _folder(root, number).exists():
+                findings.append(Finding(number, False, str(error)))
         else:
             findings.append(Finding(number, True, None))
     return findings
+
+
+def check_current(root: Path) -> None:
+    """Check that CURRENT names a generation that is there; reads no index file.
+
+    Raises NoGenerationError if there is none, SnapshotCorruptError.
+    """
+    number = _current(root)
+    if number not in _numbers(root):
+        raise SnapshotCorruptError(
+            f"{root / _CURRENT}: names generation {number}, which is missing; {REBUILD}"
+        )
 
 
 def _write(
@@ -279,6 +294,10 @@ def _current(root: Path) -> int:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
+        if _numbers(root):
+            raise SnapshotCorruptError(
+                f"{path}: is missing, and there are generations; {REBUILD}"
+            ) from error
         raise NoGenerationError(_nothing(root)) from error
     except OSError as error:
         raise SnapshotCorruptError(f"{path}: cannot be read ({error}); {REBUILD}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,7 @@ from search_api.settings import Limits
 from search_api.shortcuts import Shortcuts
 from search_api.tasks import Perform, perform
 from search_api.threads import take_share
+from search_api.writing import fold_from_time_to_time
 
 WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {
@@ -92,7 +94,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        folding = asyncio.create_task(fold_from_time_to_time(context))
         yield
+        folding.cancel()
+        with suppress(asyncio.CancelledError):
+            await folding
         await run_in_threadpool(runner.close)
         await run_in_threadpool(batcher.close)
         engine.close()

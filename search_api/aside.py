@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from embed.pictures import PictureLimits
 from search_api import logs
+from search_api.changeover import encoder_in_use
 from search_api.engine import SearchEngine
 from search_api.ingest import CancelledError
 from search_api.jobs import Report
@@ -75,7 +76,7 @@ class Aside:
             AsideError: it failed.
         """
         if not task.model:
-            task = replace(task, model=self.engine.encoder.digest)
+            task = replace(task, model=encoder_in_use(self.engine).digest)
         said = self._follow(task, report, stop)
         # Taken up here and now, so that no search has to wait for it.
         self.engine.served.current()

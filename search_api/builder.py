@@ -11,7 +11,7 @@ from pathlib import Path
 from embed.corpus import Corpus
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
-from index.catalogue import Entry
+from index.catalogue import Entry, ModelChangedError
 from index.snapshots import Manifest, SnapshotError
 from index.stores import RecordOfAll, Store
 from search_api.ingest import (
@@ -76,9 +76,15 @@ class Builder:
         with self.store.lock(job):
             staged = None
             if self.catalogue.model() not in (None, encoder.digest):
-                staged = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
-                self.catalogue.staging.promote(encoder.digest)
-            counts = ingest(encoder, corpus, self.catalogue, progress, reembed, cancelled, skip)
+                staged = self._gone_over(encoder, progress, cancelled, skip)
+            else:
+                stage(encoder, self.catalogue, self.read, progress, cancelled)
+            try:
+                counts = ingest(encoder, corpus, self.catalogue, progress, reembed, cancelled, skip)
+            except CancelledError:
+                if staged is not None:
+                    self._publish(encoder, progress)
+                raise
             if staged is not None:
                 embedded = counts.embedded + staged.embedded
                 counts = Counts(
@@ -105,9 +111,20 @@ class Builder:
     ) -> Manifest:
         """Fold what was added and deleted into a new generation, from the catalogue alone.
 
-        Also removes the bytes of added pictures that neither the catalogue nor a snapshot names.
+        Also embeds what came while the store went over to the model, and removes the bytes of
+        added pictures that neither the catalogue nor a snapshot names.
+
+        Raises:
+            ModelChangedError: the store's embeddings are of another model than the encoder's.
         """
         with self.store.lock(job):
+            model = self.catalogue.model()
+            if model not in (None, encoder.digest):
+                raise ModelChangedError(
+                    f"the store holds embeddings of the model {model}, not of {encoder.digest};"
+                    " restart with that model"
+                )
+            stage(encoder, self.catalogue, self.read, progress, cancelled)
             manifest = self._publish(encoder, progress, cancelled)
             self._sweep()
         return manifest
@@ -134,9 +151,29 @@ class Builder:
     ) -> tuple[Manifest, Counts]:
         """Embed what is missing still, and go over to the model."""
         with self.store.lock(job):
-            counts = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
-            self.catalogue.staging.promote(encoder.digest)
+            counts = self._gone_over(encoder, progress, cancelled, skip)
             return self._publish(encoder, progress), counts
+
+    def _gone_over(
+        self,
+        encoder: PictureEncoder,
+        progress: Progress,
+        cancelled: Callable[[], bool],
+        skip: Skip,
+    ) -> Counts:
+        """Embed everything, put the embeddings in place, and embed what came in between."""
+        staged = stage(encoder, self.catalogue, self.read, progress, cancelled, skip)
+        self.catalogue.staging.promote(encoder.digest)
+        # From here on nobody can add with the old model, and there is no way back.
+        late = stage(encoder, self.catalogue, self.read, progress, never)
+        embedded = staged.embedded + late.embedded
+        return Counts(
+            late.total,
+            embedded,
+            late.total - embedded - len(late.skipped),
+            0,
+            {**staged.skipped, **late.skipped},
+        )
 
     def _publish(
         self,

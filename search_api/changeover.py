@@ -101,6 +101,16 @@ def switch(
     return engine.builder.switch(encoder_of(engine, digest), progress, cancelled, job, skip)
 
 
+def encoder_in_use(engine: SearchEngine) -> PictureEncoder:
+    """The encoder of the model that the record holds, where this process can have it.
+
+    That is the one that serves but for a change of model that was interrupted before its index was
+    made. Then no index of the one that serves can be made any more.
+    """
+    digest = engine.catalogue.model()
+    return (None if digest is None else engine.model(digest)) or engine.encoder
+
+
 def encoder_of(engine: SearchEngine, digest: str) -> PictureEncoder:
     """The model's encoder. Raises UnknownModelError."""
     encoder = engine.model(digest)

@@ -145,10 +145,12 @@ def stage(
     cancelled: Callable[[], bool],
     skip: Skip = no_skip,
 ) -> Counts:
-    """Embed everything stored with a model that does not serve yet, beside the present embeddings.
+    """Embed what is stored and the model has not embedded yet.
 
-    Goes on where an earlier call stopped, and again until nothing that was added meanwhile is
-    missing. ``read`` gives an entry's picture, its shorter side at least so many pixels.
+    Beside the present embeddings, where another model is in use; in their place, where this one is,
+    for what was added in the moment of going over to it. Goes on where an earlier call stopped, and
+    again until nothing that was added meanwhile is missing. ``read`` gives an entry's picture, its
+    shorter side at least so many pixels.
 
     Raises:
         CancelledError: ``cancelled`` said so; what was embedded stays staged.
@@ -156,6 +158,7 @@ def stage(
     skipped: dict[str, str] = {}
     unreadable: set[int] = set()
     embedded = 0
+    in_use = catalogue.model() == encoder.digest
 
     def read_entry(entry: Entry) -> RGB | str:
         try:
@@ -180,14 +183,19 @@ def stage(
                     f"stopped after {embedded:,} of {total:,} pictures; the next attempt goes on"
                     " from there"
                 )
-            good = [(entry.id, picture) for entry, picture in pairs if not isinstance(picture, str)]
+            good = [(entry, picture) for entry, picture in pairs if not isinstance(picture, str)]
             bad = {entry.source: why for entry, why in pairs if isinstance(why, str)}
             unreadable |= {entry.id for entry, _ in pairs if entry.source in bad}
             skipped |= bad
             skip(bad)
             if good:
                 _, embeddings = encoder.encode([picture for _, picture in good])
-                catalogue.staging.add([id_ for id_, _ in good], embeddings, encoder.digest)
+                ids = [entry.id for entry, _ in good]
+                if in_use:
+                    hashes = [entry.content_hash for entry, _ in good]
+                    catalogue.embed(ids, embeddings, encoder.digest, hashes)
+                else:
+                    catalogue.staging.add(ids, embeddings, encoder.digest)
                 embedded += len(good)
             progress("embedding", embedded, total)
     total = catalogue.count()

@@ -10,7 +10,7 @@ from typing import Any
 
 from embed.encoder import PictureEncoder
 from index import archives, kinds, snapshots
-from index.archives import Snapshot
+from index.archives import Snapshot, UnknownSnapshotError
 from index.blobs import Blobs
 from index.building import workspace
 from index.catalogue import Catalogue
@@ -146,10 +146,16 @@ class LocalStore:
             Finding(f"generation {found.generation}", found.problem)
             for found in snapshots.verify(self.var)
         ]
+        try:
+            snapshots.check_current(self.var)
+        except SnapshotError as error:
+            findings.append(Finding("CURRENT", str(error)))
         for name in archives.names(self.var):
             try:
                 archives.verify(self.var, name)
                 findings.append(Finding(f"snapshot {name}"))
+            except UnknownSnapshotError:
+                pass  # deleted meanwhile
             except SnapshotError as error:
                 findings.append(Finding(f"snapshot {name}", str(error)))
         findings.append(Finding("catalogue", self.catalogue.check()))

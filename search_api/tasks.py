@@ -23,7 +23,7 @@ class Task:
             in, ``embed`` embeds with another model beside the one that serves, ``switch`` goes
             over to it.
         job: the job's id, for those who want to build meanwhile.
-        model: digest of the model to do it with; empty for the one that serves.
+        model: digest of the model to do it with; empty for the one that the record holds.
         reembed: of ``rebuild``: embed also what is known.
     """
 
@@ -52,7 +52,10 @@ def perform(engine: SearchEngine, task: Task, report: Report, stop: Stop) -> dic
 
 
 def _perform(engine: SearchEngine, task: Task, report: Report, stop: Stop) -> dict[str, int]:
-    encoder = changeover.encoder_of(engine, task.model) if task.model else engine.encoder
+    if task.model:
+        encoder = changeover.encoder_of(engine, task.model)
+    else:
+        encoder = changeover.encoder_in_use(engine)
     builder = engine.builder
     if task.kind == "compact":
         manifest = builder.compact(encoder, report, task.job, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
@@ -10,9 +11,13 @@ from functools import partial
 from typing import Any
 
 from fastapi import UploadFile
+from starlette.concurrency import run_in_threadpool
 
-from index.catalogue import KEEP, Keep
+from index.catalogue import KEEP, CatalogueError, Keep
 from index.payload import Payload
+from index.snapshots import SnapshotError
+from index.stores import StateGoneError
+from search_api.changeover import encoder_in_use
 from search_api.context import Context
 from search_api.errors import Problem
 from search_api.jobs import Job, JobRunningError
@@ -22,19 +27,49 @@ from search_api.writer import Upload
 
 log = logging.getLogger(__name__)
 _FIXED = ("label", "split")
+_LOOK_SECONDS = 10.0
+_REST_SECONDS = 600.0
 
 
-def fold_if_due(context: Context) -> None:
-    """Start a compaction where more has changed than the limit allows, unless something runs."""
+def fold_if_due(context: Context) -> Job | None:
+    """Start a compaction where more has changed than the limit allows, unless something runs.
+
+    Also where a change of model was interrupted before its index was made: nothing can be added
+    until that serves.
+    """
     engine, limits = context.engine, context.limits
-    pending = engine.pending()
-    if pending < max(limits.fold_least, int(limits.fold_share * engine.manifest.count)):
-        return
+    model, encoder = engine.catalogue.model(), encoder_in_use(engine)
+    if model not in (None, encoder.digest):
+        return None  # the store went over to a model that this process cannot have
+    manifest, pending = engine.manifest, engine.pending()
+    few = pending < max(limits.fold_least, int(limits.fold_share * manifest.count))
+    if few and encoder.digest == manifest.model_digest:
+        return None
     try:
         job = start_compaction(context)
-        log.info("%d changes since the index was built: folding them in, job %s", pending, job.id)
     except (JobRunningError, StoreBusyError):
-        pass  # what runs folds them in too, or a later write starts it
+        return None  # what runs folds them in too, or a later look starts it
+    log.info("%d changes since the index was built: folding them in, job %s", pending, job.id)
+    return job
+
+
+async def fold_from_time_to_time(context: Context) -> None:
+    """Look at the start, and every few seconds, whether to fold; for ever.
+
+    What is written from the command line, or through a server that has ended, starts nothing.
+    """
+    job: Job | None = None
+    while True:
+        now = None if job is None else context.jobs.own(job.id)
+        if now is not None and now.state == "failed":
+            job = None
+            await asyncio.sleep(_REST_SECONDS)  # what was wrong then is so still, as a rule
+        elif context.engine.ready and not context.draining.is_set():
+            try:
+                job = await run_in_threadpool(fold_if_due, context) or job
+            except (CatalogueError, SnapshotError, StateGoneError) as error:
+                log.warning("cannot tell whether to fold changes into the index: %s", error)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def start_compaction(context: Context) -> Job:

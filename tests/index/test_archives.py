@@ -81,6 +81,12 @@ def test_another_models_snapshot_is_refused(catalogue: Catalogue, tmp_path: Path
     with pytest.raises(SnapshotModelError, match="with the model m, the store has other"):
         archives.restore(tmp_path, catalogue, "old")
     assert catalogue.model_digests() == {"other": 7}
+    # Also where the store goes over to the other one after the snapshot was looked at.
+    before = content(catalogue)
+    with pytest.raises(CatalogueError, match="with the model m, and the store has other now"):
+        catalogue.restore(tmp_path / "snapshots" / "old" / "catalogue.sqlite")
+    assert content(catalogue) == before
+    assert catalogue.model_digests() == {"other": 7}
 
 
 def test_another_corpus_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index import kinds
 from index.local import ExactIndex
 from index.manifest import to_json
 from index.snapshots import (
@@ -16,7 +17,9 @@ from index.snapshots import (
     NoGenerationError,
     SnapshotCorruptError,
     SnapshotFormatError,
+    check_current,
     load_current,
+    load_good,
     publish,
     read_manifest,
     verify,
@@ -188,6 +191,23 @@ def test_a_damaged_current(tmp_path: Path, content: bytes) -> None:
     assert load_current(tmp_path, "m")[0].count() == 7
 
 
+def test_a_lost_current(tmp_path: Path) -> None:
+    for count in (1, 2):
+        publish(tmp_path, an_index(count), "m")
+    check_current(tmp_path)
+    (tmp_path / "CURRENT").unlink()
+    for call in (check_current, read_manifest):
+        with pytest.raises(SnapshotCorruptError, match="CURRENT: is missing, and there are gen"):
+            call(tmp_path)
+    index, manifest, problem = load_good(tmp_path, "m", 0)
+    assert (index.count(), manifest.generation) == (2, 2)
+    assert "CURRENT: is missing" in str(problem)
+    (tmp_path / "CURRENT").write_text("000007\n")
+    with pytest.raises(SnapshotCorruptError, match="names generation 7, which is missing"):
+        check_current(tmp_path)
+    assert load_good(tmp_path, "m", 0)[1].generation == 2
+
+
 def test_a_failed_save_leaves_nothing_behind(tmp_path: Path) -> None:
     publish(tmp_path, an_index(3), "m")
 
@@ -209,3 +229,22 @@ def test_verify_reports_each_generation(tmp_path: Path) -> None:
     findings = verify(tmp_path)
     assert [(f.generation, f.ok) for f in findings] == [(1, True), (2, False), (3, True)]
     assert "000002/index.faiss: has SHA-256" in str(findings[1].problem)
+
+
+def test_what_a_publisher_removes_meanwhile_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in (1, 2, 3):
+        publish(tmp_path, an_index(count), "m")
+    load = kinds.load
+
+    def load_slowly(folder: Path, *rest: object) -> object:
+        loaded = load(folder, *rest)
+        if folder.name == "000001":
+            monkeypatch.undo()
+            for count in (4, 5):
+                publish(tmp_path, an_index(count), "m")
+        return loaded
+
+    monkeypatch.setattr("index.kinds.load", load_slowly)
+    assert [(f.generation, f.ok) for f in verify(tmp_path)] == [(1, True), (3, True)]

@@ -128,9 +128,13 @@ def test_changing_the_model(own: Env, trained: Path, tmp_path: Path) -> None:
     assert 0 <= report["overlap"] <= 1
     assert status(own)["model"] == bundle.digest
     assert json.loads(run("index", "diff", "--json", env=own).stdout) == report
+    assert run("index", "snapshot", "old", env=own).returncode == 0
     done = run("index", "model", tmp_path / "other", "--switch", env=own)
     assert done.returncode == 0, done.stderr
     assert status(own)["model"] == digest
+    done = run("index", "restore", "old", env=own)
+    assert done.returncode == 2
+    assert f"made with the model {bundle.digest}, the store has {digest}" in done.stderr
     # From now on the store knows its model by itself.
     env = {k: v for k, v in own.items() if k != "LOOKALIKE_BUNDLE"}
     picture = next(Path(own["LOOKALIKE_DATA"]).rglob("*.png"))

@@ -161,6 +161,29 @@ def test_damaged_index_is_rebuilt_from_the_catalogue(
     fresh.close()
 
 
+def test_a_start_says_what_it_fell_back_to(engine: SearchEngine, encoder: MeanColour) -> None:
+    expected = sources(engine, colour("blue", 2))
+    good = SearchEngine(encoder, engine.corpus, engine.var)
+    good.load()
+    assert good.loaded == "Index: generation 1 with 24 pictures, every checksum good."
+    engine.compact()
+    (engine.var / "generations" / "000002" / "index.faiss").write_bytes(b"rubbish")
+    fallen = SearchEngine(encoder, engine.corpus, engine.var)
+    assert fallen.load().generation == 1
+    assert "000002/index.faiss: has SHA-256" in fallen.loaded
+    last = "Fell back to generation 1 with 24 pictures, every checksum good."
+    assert fallen.loaded.endswith(last)
+    assert sources(fallen, colour("blue", 2)) == expected
+    (engine.var / "CURRENT").unlink()
+    fallen = SearchEngine(encoder, engine.corpus, engine.var)
+    assert fallen.load().generation == 1
+    assert "CURRENT: is missing" in fallen.loaded
+    assert fallen.loaded.endswith(last)
+    findings = {f.part: f.problem for f in engine.store.verify()}
+    assert set(findings) == {"generation 1", "generation 2", "CURRENT", "catalogue"}
+    assert [part for part, problem in findings.items() if problem] == ["generation 2", "CURRENT"]
+
+
 def test_searches_during_rebuilds_see_one_generation_each(engine: SearchEngine) -> None:
     errors: list[Exception] = []
     generations: set[int] = set()

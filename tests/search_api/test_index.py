@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -199,6 +201,62 @@ def test_metrics(client: TestClient) -> None:
     assert value("lookalike_index_pictures") == 24
     assert value("lookalike_index_generation") == 1
     assert value('lookalike_model_info{digest="sha256:mean-colour"}') == 1
+
+
+def test_recall_is_shown_as_built_and_live(client: TestClient, engine: SearchEngine) -> None:
+    def measured() -> dict[str, float]:
+        found = re.findall(
+            r'^lookalike_index_recall\{measured="(.*)"\} (.*)$',
+            client.get("/metrics").text,
+            re.MULTILINE,
+        )
+        return {name: float(value) for name, value in found}
+
+    assert client.get("/v1/index").json()["recall"] is None
+    assert measured() == {}
+    job = client.post("/v1/index/compact", params={"kind": "hnsw"}).json()["id"]
+    assert wait(client, job)["state"] == "succeeded"
+    built = {"k": 10, "value": 1.0, "queries": 1}
+    assert client.get("/v1/index").json()["recall"] == built
+    (manifest,) = engine.var.glob("generations/000002/manifest.json")
+    assert json.loads(manifest.read_text())["recall"] == built
+    assert measured() == {"built": 1.0}
+    engine.sampler._share = 1.0
+    client.post("/v1/search", files={"image": ("q.png", png((1, 2, 3)))})
+    end = time.monotonic() + 60
+    while "live" not in measured():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert measured() == {"built": 1.0, "live": 1.0}
+
+
+def test_every_answer_says_which_index_and_model_gave_it(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    def fields(schema: dict) -> set[str]:
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return set(schema.get("properties", {}))
+
+    silent = {
+        (path, method)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        for status in ("200", "201")
+        for content in operation["responses"].get(status, {}).get("content", {}).items()
+        if content[0] == "application/json"
+        and not {"model", "generation"} <= fields(content[1]["schema"])
+    }
+    assert silent == {
+        ("/v1/search/batch", "post"),  # each of its results does
+        ("/v1/models", "get"),  # calls it `serving`
+        ("/v1/jobs", "get"),
+        ("/v1/jobs/{job_id}", "get"),
+        ("/v1/jobs/{job_id}/log", "get"),
+        ("/livez", "get"),
+        ("/readyz", "get"),
+        ("/healthz", "get"),
+    }
 
 
 def test_openapi_documents_every_operation(client: TestClient) -> None:

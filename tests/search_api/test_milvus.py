@@ -21,6 +21,7 @@ from search_api.local_store import LocalStore
 from search_api.places import fetched_model, share_model
 from search_api.settings import Milvus, Place
 from search_api.shards import Shard, embed_shard, import_shards, shard_folders
+from search_api.writer import Upload
 from tests.index.milvus.conftest import ENGINES, MILVUS, opener, real_server
 from tests.search_api.conftest import MeanColour, colour, png, source_of
 from tests.search_api.test_index import wait
@@ -211,6 +212,26 @@ def test_changing_the_model_over_http(open_milvus: Any, folder: Path, tmp_path: 
         assert first(client, (9, 99, 9))["id"] == late
         assert client.get("/v1/index").json()["dimension"] == 4
         assert [c.model for c in changeover.candidates(engine)] == [OTHER]
+
+
+def test_what_is_added_in_the_moment_of_going_over_is_found(
+    open_milvus: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_over(open_milvus, folder, tmp_path / "api")
+    engine.rebuild()
+    promote = engine.catalogue.staging.promote
+
+    def add_first(digest: str) -> int:
+        engine.writer.add([Upload(png(NEW), "late")])
+        return promote(digest)
+
+    monkeypatch.setattr(engine.catalogue.staging, "promote", add_first)
+    _, counts = changeover.switch(engine, OTHER)
+    assert (counts.embedded, counts.total) == (25, 25)
+    found = engine.search(png(NEW)).points[0]
+    assert (found.entry.source, found.score) == ("key:late", pytest.approx(1))
+    assert engine.served.current().index.count() == 25
+    engine.close()
 
 
 def test_shards_go_into_either_engine(open_milvus: Any, folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,18 @@ from fastapi.testclient import TestClient
 
 from embed.corpus import FolderCorpus
 from embed.encoder import Encoding
+from index.catalogue import ModelChangedError
 from search_api import changeover
 from search_api.app import create_app
 from search_api.engine import SearchEngine
 from search_api.ingest import CancelledError
 from search_api.results import Page
 from search_api.shelf import model_folder, shelve
+from search_api.store import store_lock
+from search_api.writer import Upload
 from tests.search_api.conftest import MeanColour, colour, png, source_of
 from tests.search_api.test_index import wait
-from tests.search_api.test_writes import NEW, add, first, search
+from tests.search_api.test_writes import NEW, add, first, folded, search
 
 OLD = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -80,6 +84,7 @@ def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
             ],
         }
         assert client.get(f"/v1/models/{OTHER}/diff").status_code == 422
+        assert client.post("/v1/snapshots", json={"name": "old"}).status_code == 201
         job = wait(client, client.post(f"/v1/models/{OTHER}/embed").json()["id"])
         assert job["result"] == {"embedded": 25, "skipped": 0}
         assert search(client, NEW)["model"] == OLD
@@ -101,6 +106,11 @@ def test_the_whole_way_over_http(store: SearchEngine, folder: Path) -> None:
             assert add(server, png(NEW)).status_code == 201
         assert client.get(f"/v1/models/{OTHER}/diff").status_code == 409
         assert client.post(f"/v1/models/{OTHER}/switch").status_code == 409
+        before = client.get("/v1/images").json()
+        refused = client.post("/v1/snapshots/old/restore")
+        assert refused.status_code == 409
+        assert refused.json()["type"] == "urn:lookalike:problem:snapshot-of-another-model"
+        assert client.get("/v1/images").json() == before
         unknown = client.post(f"/v1/models/sha256:{'c' * 64}/embed")
         assert unknown.status_code == 404
         assert "index model BUNDLE" in unknown.json()["detail"]
@@ -179,4 +189,80 @@ def test_rebuilding_with_another_model_serves_the_old_until_the_end(
     _, counts = other.rebuild()
     assert (counts.embedded, counts.total) == (4, 24)
     assert encoder.encoded == 24
+    other.close()
+
+
+def test_what_is_added_in_the_moment_of_going_over_is_found(
+    store: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look at what is missing and the switch another server may add."""
+    second = opened(folder, store.var)
+    second.load()
+    promote = store.catalogue.staging.promote
+    late: list[object] = []
+
+    def add_first(digest: str) -> int:
+        if not late:
+            late.extend(second.writer.add([Upload(png(NEW), "late"), Upload(png((9, 99, 9)))]))
+        return promote(digest)
+
+    monkeypatch.setattr(store.catalogue.staging, "promote", add_first)
+    manifest, counts = changeover.switch(store, OTHER)
+    assert (manifest.count, counts.embedded, counts.total) == (26, 26, 26)
+    found = store.search(png(NEW), Page(1))
+    assert (found.model, found.points[0].entry.source) == (OTHER, "key:late")
+    assert store.catalogue.model_digests() == {OTHER: 26}
+    store.catalogue.delete([int(str(i)) for i in late])
+    second.close()
+
+
+def test_pictures_that_can_be_read_again_are_embedded_when_changes_are_folded_in(
+    store: SearchEngine, folder: Path
+) -> None:
+    with TestClient(create_app(store)) as client:
+        one = add(client, png(NEW), key="k").json()["results"][0]["id"]
+    store = opened(folder, store.var)
+    store.load()
+    (path,) = store.var.glob("pictures/??/*")
+    data = path.read_bytes()
+    path.unlink()
+    assert changeover.switch(store, OTHER)[0].count == 24
+    path.write_bytes(data)
+    assert store.compact().count == 25
+    assert store.search(png(NEW), Page(1)).points[0].entry.id == one
+    store.close()
+
+
+def test_an_interrupted_change_of_model_goes_on_and_is_never_folded_into_the_old_one(
+    store: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changeover.embed(store, OTHER)
+    store.catalogue.staging.promote(OTHER)
+    with pytest.raises(ModelChangedError, match=f"of the model {OTHER}"):
+        store.compact()
+    monkeypatch.setattr("search_api.writing._LOOK_SECONDS", 0.05)
+    with ExitStack() as building:
+        building.enter_context(store_lock(store.var))  # as while the index is made
+        with TestClient(create_app(store)) as client:
+            assert search(client, NEW)["model"] == OLD
+            refused = add(client, png(NEW))
+            assert refused.status_code == 409
+            assert refused.json()["type"] == "urn:lookalike:problem:model-changed"
+            building.close()  # killed before it was there
+            assert folded(client, 2)["model"] == OTHER
+            assert search(client, NEW)["model"] == OTHER
+            assert add(client, png(NEW)).status_code == 201
+
+
+def test_a_cancelled_rebuild_with_another_model_leaves_one_that_answers(
+    store: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.ingest.BATCH", 10)
+    (folder / "train" / "red" / "new.png").write_bytes(png((250, 5, 5)))
+    encoder = Wider("sha256:" + "d" * 64)
+    other = opened(folder, store.var, encoder)
+    with pytest.raises(CancelledError):
+        other.rebuild(cancelled=lambda: encoder.encoded >= 24)
+    assert other.search(png(colour("red", 1)), Page(30)).model == encoder.digest
+    assert other.served.current().index.count() == 24
     other.close()

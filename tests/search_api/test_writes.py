@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from fastapi.testclient import TestClient
 from embed.corpus import FolderCorpus
 from search_api.app import create_app
 from search_api.engine import SearchEngine
+from search_api.local_store import LocalStore
 from search_api.settings import Limits
 from search_api.store import store_lock
+from search_api.writer import Upload
 from tests.search_api.conftest import MeanColour, colour, id_of, png, source_of
 from tests.search_api.test_index import wait
 
@@ -264,6 +267,54 @@ def test_the_index_folds_by_itself(folder: Path, engine: SearchEngine) -> None:
         assert info["generation"] == 2
         assert info["pending"] == {"added": 0, "deleted": 0}
         assert info["count"] == 25
+
+
+def folded(client: TestClient, generation: int) -> dict:
+    """The index's description once it has that generation."""
+    end = time.monotonic() + 60
+    while (info := client.get("/v1/index").json())["generation"] < generation:
+        assert time.monotonic() < end, info
+        time.sleep(0.02)
+    return info
+
+
+def test_what_other_processes_write_is_folded_too(
+    folder: Path, engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.writing._LOOK_SECONDS", 0.05)
+    limits = Limits(fold_least=3, fold_share=0.1)
+    with closing(SearchEngine(MeanColour(), FolderCorpus(folder), engine.var)) as other:
+        other.load()
+        # Before the server starts, as by `lookalike add`, and while it runs and nobody asks it.
+        other.writer.add([Upload(png((9, 9, shade))) for shade in range(3)])
+        with TestClient(create_app(engine, limits)) as client:
+            info = folded(client, 2)
+            assert (info["count"], info["pending"]) == (27, {"added": 0, "deleted": 0})
+            other.writer.delete_many([1, 2], None)
+            time.sleep(0.2)
+            assert client.get("/v1/index").json()["generation"] == 2
+            other.writer.delete(3)
+            info = folded(client, 3)
+            assert (info["count"], info["pending"]) == (24, {"added": 0, "deleted": 0})
+            jobs = client.get("/v1/jobs").json()["jobs"]
+            assert [job["kind"] for job in jobs] == ["compact", "compact"]
+
+
+def test_folding_that_fails_is_not_tried_again_and_again(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.writing._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(LocalStore, "publish", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    engine.catalogue.delete([1, 2, 3])
+    with TestClient(create_app(engine, Limits(fold_least=3, fold_share=0.1))) as client:
+        end = time.monotonic() + 60
+        while not (jobs := client.get("/v1/jobs").json()["jobs"]) or not jobs[0]["finished"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.3)
+        (job,) = client.get("/v1/jobs").json()["jobs"]
+        assert (job["kind"], job["state"], job["error"]) == ("compact", "failed", "full")
+        assert len(search(client, NEW, 24)["points"]) == 21
 
 
 def test_payload_for_each_picture(client: TestClient) -> None:

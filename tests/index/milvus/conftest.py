@@ -21,8 +21,22 @@ ENGINES = (
 )
 MILVUS = ENGINES[1:]
 _numbers = itertools.count(1)
+_figures: list[tuple[str, str]] = []
 
 Opener = Callable[..., Any]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("engines compared")
+    for name, value in _figures:
+        terminalreporter.write_line(f"{name}: {value}")
+
+
+@pytest.fixture(scope="session")
+def reported() -> Callable[[str, str], None]:
+    """Puts a line into the report at the end."""
+    return lambda name, value: _figures.append((name, value))
 
 
 @pytest.fixture(scope="session")

@@ -336,8 +336,9 @@ def test_changing_the_model(open_store: Opener) -> None:
     late = record.upsert([Record("key:late", origin="added")], XB[30:31], "m")
     assert staging.missing("n").tolist() == late
     record.upsert(records(3)[2:], XB[60:61], "m")  # another picture under the same name
-    assert staging.missing("n").tolist() == sorted([*late, ids[2]])
-    staging.add([ids[2]], other[60:61], "n")
+    record.embed([ids[3]], XB[61:62], "m", ["pixels:other"])  # likewise, found by a rebuild
+    assert staging.missing("n").tolist() == sorted([*late, *ids[2:4]])
+    staging.add(ids[2:4], other[60:62], "n")
     with store.lock():
         staging.promote("n")
         manifest = store.publish("n", 24, "auto", quiet, never)
@@ -350,7 +351,7 @@ def test_changing_the_model(open_store: Opener) -> None:
     assert record.get(late)[0].source == "key:late"
     assert late[0] not in state.index.search(other[:1], 20).ids
     assert staging.counts() == {}
-    np.testing.assert_array_equal(state.index.vectors([ids[2]])[0], other[60])
+    np.testing.assert_array_equal(state.index.vectors(ids[2:4]), other[60:62])
     assert record.get([ids[0]])[0].label == "new"
     assert record.model() == "n"
     with pytest.raises(ModelChangedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,9 @@ def test_no_secret_is_shown() -> None:
     assert _shown(settings.uri) == "http://host:19530"
 
 
-def test_congruence_of_the_engines(open_milvus: Opener) -> None:
+def test_congruence_of_the_engines(
+    open_milvus: Opener, reported: Callable[[str, str], None]
+) -> None:
     """The same queries by FAISS and by Milvus: the share of common neighbours."""
     from index.local import ExactIndex
 
@@ -131,7 +134,8 @@ def test_congruence_of_the_engines(open_milvus: Opener) -> None:
         )
         if kind == "exact":
             np.testing.assert_array_equal(found.scores, truth.scores)
-    print(f"overlap of FAISS and Milvus, 20 queries, 10 nearest of 1,000: {shares}")
+    said = store.verify()[0].part
+    reported(f"overlap of FAISS and {said}, 20 queries, 10 nearest of 1,000", f"{shares}")
     assert shares["exact"] == 1.0
     assert shares["hnsw"] >= 0.97
     store.close()
