@@ -83,7 +83,7 @@ def test_the_order(engine: SearchEngine, tmp_path: Path) -> None:
         "data": str(tmp_path),
         "var": str(engine.var),
         "bundle": None,
-        "picture": {"max_bytes": 10, "max_pixels": 20},
+        "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
         "log_format": "json",
         "place": {
             "milvus": {"uri": "http://m", "token": "t", "prefix": "p", "flush": False},
