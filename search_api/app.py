@@ -27,7 +27,7 @@ from search_api.engine import SearchEngine
 from search_api.job_store import JobStore
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
-from search_api.middleware import BodyLimit, Gate, RequestRecord
+from search_api.middleware import BodyLimit, Failures, Gate, RequestRecord
 from search_api.routes import (
     health,
     images,
@@ -105,6 +105,7 @@ def create_app(
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Gate, access=access)
     if access.origins:
+        app.add_middleware(Failures)
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(access.origins),
