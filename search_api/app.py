@@ -42,7 +42,6 @@ from search_api.routes import (
 from search_api.settings import Limits
 from search_api.shortcuts import Shortcuts
 from search_api.tasks import Perform, perform
-from search_api.threads import take_share
 
 WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {
@@ -83,7 +82,6 @@ def create_app(
         observe=metrics.observe_batch,
         lanes=LANES,
         least=COMPANY,
-        begin=take_share,
     )
     writer = Writer(limits.max_cursor_chars, limits.max_cached_entries)
     context = Context(
