@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ LARGE = 2_000_000
 # What these threads freed is given back at once (glibc's function, absent from other C libraries).
 _give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 _large_ones = ThreadPoolExecutor(2, thread_name_prefix="large-picture")
+# Within a scan 0xff stands before zero, or before one of the eight marks between its parts.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SCAN, _END, _ALONE = 0xDA, 0xD9, 0x01
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -38,10 +42,12 @@ class PictureLimits:
         max_bytes: largest encoded picture, bytes.
         max_pixels: largest decoded picture, width times height; checked on the header, before
             any pixel is decoded.
+        max_scans: most scans of a JPEG; encoders make about ten.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
+    max_scans: int = 50
 
 
 class PictureError(ValueError):
@@ -193,7 +199,31 @@ def _open(data: bytes, limits: PictureLimits) -> Image.Image:
             f"the picture has {width} x {height} = {width * height:,} pixels, more than the"
             f" limit of {limits.max_pixels:,}; scale it down",
         )
+    # Each scan goes over all pixels once more, and one that changes nothing has some ten bytes.
+    if _has_more_scans(data, limits.max_scans):
+        image.close()
+        raise PictureError(
+            "too-large",
+            f"the JPEG has more than {limits.max_scans} scans, and each takes as long as the"
+            " picture; save it anew",
+        )
     return image
+
+
+def _has_more_scans(data: bytes, most: int) -> bool:
+    """Whether a JPEG has more than ``most`` scans; ISO/IEC 10918-1, annex B."""
+    if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xda") <= most:
+        return False
+    # Not all of these need be scans: anything may stand in a comment, or after the end.
+    scans, at = 0, 2
+    while scans <= most and (found := _MARKER.search(data, at)):
+        code, at = found[0][1], found.end()
+        if code == _END:
+            break
+        scans += code == _SCAN
+        if code != _ALONE:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans > most
 
 
 def _large_pixels(image: Image.Image, shrink_to: int | None) -> RGB:

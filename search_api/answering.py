@@ -24,6 +24,7 @@ from search_api.cursors import Cursor, fingerprint
 from search_api.results import Group, Page, Point, Prediction, SearchResult
 from search_api.sampling import RecallSampler
 from search_api.stages import Stages, together
+from search_api.threads import take_share
 
 _TRIES = 3
 COMPANY = 8
@@ -75,7 +76,8 @@ class Answering:
         self._served = store.served
         self._selections = store.selections
         self._sampler = sampler
-        # A few scans at a time: on one machine more that compete are slower for all.
+        # A few scans at a time, each on its share of the cores, whichever thread asks: on one
+        # machine more that compete are slower for all.
         self._searching: AbstractContextManager[object] = (
             nullcontext() if store.parallel else threading.BoundedSemaphore(LANES)
         )
@@ -166,6 +168,7 @@ class Answering:
                     where = first.filter
                     allowed = None if where is None else self._selections.matching(where)
                     with self._searching:
+                        take_share()
                         found = self._search(find, questions, state, of, allowed)
                 with everyone("payload"):
                     entries = self._entries(state, found)

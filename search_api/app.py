@@ -28,7 +28,7 @@ from search_api.engine import SearchEngine
 from search_api.job_store import JobStore
 from search_api.jobs import JobRunner
 from search_api.metrics import Metrics
-from search_api.middleware import BodyLimit, Gate, RequestRecord
+from search_api.middleware import BodyLimit, Failures, Gate, RequestRecord
 from search_api.routes import (
     health,
     images,
@@ -43,7 +43,6 @@ from search_api.routes import (
 from search_api.settings import Limits
 from search_api.shortcuts import Shortcuts
 from search_api.tasks import Perform, perform
-from search_api.threads import take_share
 from search_api.writing import fold_from_time_to_time
 
 WEB = Path(__file__).parent / "web"
@@ -85,7 +84,6 @@ def create_app(
         observe=metrics.observe_batch,
         lanes=LANES,
         least=COMPANY,
-        begin=take_share,
     )
     writer = Writer(limits.max_cursor_chars, limits.max_cached_entries)
     context = Context(
@@ -111,6 +109,7 @@ def create_app(
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Gate, access=access)
     if access.origins:
+        app.add_middleware(Failures)
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(access.origins),

@@ -135,11 +135,14 @@ class Aside:
 def _lines(source: IO[bytes], orders: IO[bytes], stop: Stop) -> Iterator[dict[str, Any]]:
     """What the child says, until its output ends; it is told once when ``stop`` says so."""
     handle, rest, told = source.fileno(), b"", False
+    # Not select(), which takes no handle from 1024 on: many clients are enough for that.
+    waiting = select.poll()
+    waiting.register(handle, select.POLLIN)
     while True:
         if not told and stop():
             told = True
             _tell(orders, "stop")
-        if not select.select([handle], [], [], _LOOK_SECONDS)[0]:
+        if not waiting.poll(1000 * _LOOK_SECONDS):
             continue
         data = os.read(handle, 2**16)
         if not data:

@@ -15,6 +15,7 @@ from embed.pictures import Opened, PictureError
 from index.catalogue import ModelChangedError
 from search_api import schemas
 from search_api.answering import PictureQuery
+from search_api.batching import QueueFullError
 from search_api.context import Context, stamp
 from search_api.errors import PICTURE_STATUS, Problem
 from search_api.results import Page, SearchResult
@@ -140,7 +141,11 @@ async def _in_turn(
 ) -> list[SearchResult]:
     for query in queries:
         query.stages.begin("queue")
-    futures = context.batcher.submit(queries)
+    try:
+        futures = context.batcher.submit(queries)
+    except QueueFullError:
+        context.metrics.queue_refused.inc()
+        raise
     loop = asyncio.get_running_loop()
     over = loop.create_future()
     left = len(futures)

@@ -45,7 +45,6 @@ class Batcher(Generic[In, Out]):
         observe: Callable[[int, int], None] = lambda batch, waiting: None,
         lanes: int = 1,
         least: int = 1,
-        begin: Callable[[], None] = lambda: None,
     ) -> None:
         """Start the threads.
 
@@ -56,7 +55,6 @@ class Batcher(Generic[In, Out]):
             observe: told of each batch's size and how many are left waiting.
             lanes: how many batches may be worked on at a time.
             least: how many must wait before a further lane begins beside one that works.
-            begin: called in each thread before its first batch.
         """
         if min(max_batch, max_waiting, lanes) < 1:
             raise ValueError(
@@ -67,7 +65,6 @@ class Batcher(Generic[In, Out]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._observe = observe
-        self._begin = begin
         self._least = least
         self._busy = 0
         self._waiting: deque[tuple[In, Future[Out]]] = deque()
@@ -114,7 +111,6 @@ class Batcher(Generic[In, Out]):
             thread.join()
 
     def _run(self) -> None:
-        self._begin()
         while batch := self._take():
             # From here on a future can no longer be cancelled; what was abandoned is left out.
             live = [(item, f) for item, f in batch if f.set_running_or_notify_cancel()]

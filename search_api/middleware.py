@@ -125,6 +125,34 @@ class RequestRecord:
             logs.request_id.reset(token)
 
 
+class Failures:
+    """Answers what was raised already here: inside of what adds headers to answers.
+
+    `RequestRecord` does so for every app, but stands outside, where CORS adds nothing any more, and
+    a page of another origin could not read what went wrong.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            await respond(Request(scope), as_problem(error))(scope, receive, send)
+
+
 class Gate:
     """Lets through what the request's key opens; before anything of its body is read.
 

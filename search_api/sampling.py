@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.approximate import ApproximateIndex
 from index.neighbours import NO_ID, Searchable
 from index.overlay import Overlay
+from search_api.threads import take_share
 
 _KEPT = 200
 _K = 10
@@ -56,6 +57,7 @@ class RecallSampler:
 
     def _ask(self, base: ApproximateIndex, xq: NDArray[np.float32]) -> None:
         started = time.monotonic()
+        take_share()
         try:
             truth = base.exact(xq, _K).ids[0]
             found = base.search(xq, _K).ids[0]

@@ -25,7 +25,7 @@ class Limits:
 
     Each field but ``picture`` is also an option of `lookalike up` and `serve` and an environment
     variable (``max_images``: ``--max-images``, ``LOOKALIKE_MAX_IMAGES``), made from its metadata;
-    those of ``picture`` are ``LOOKALIKE_MAX_PICTURE_BYTES`` and ``LOOKALIKE_MAX_PICTURE_PIXELS``.
+    those of ``picture`` are ``LOOKALIKE_MAX_PICTURE_BYTES``, ``_PIXELS`` and ``_SCANS``.
     """
 
     picture: PictureLimits = field(default_factory=PictureLimits)

@@ -24,5 +24,8 @@ def share_blas() -> None:
 
 
 def take_share() -> None:
-    """Bound FAISS in the calling thread: its number of threads belongs to the one that asks."""
+    """Bound FAISS in the calling thread: its number of threads belongs to the one that asks.
+
+    To be called before each scan, as any thread may come to make one; it takes no time.
+    """
     faiss.omp_set_num_threads(share())

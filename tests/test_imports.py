@@ -46,7 +46,9 @@ def loaded(package: str, *left_out: str) -> set[str]:
                 "search_api.commands.tuning",
             ),
             {"embed", "index", "search_api"},
-            {"torchvision", "tensorboard", "pymilvus", "milvus_lite"},
+            {"torchvision", "tensorboard", "matplotlib", "pymilvus", "milvus_lite"}
+            # A model whose export is kept is served without these, which take 200 MB and seconds.
+            | {"torch", "scipy", "sklearn", "pandas", "pyarrow", "optuna"},
         ),
     ],
 )

@@ -28,6 +28,7 @@ _DEFAULTS = Settings()
 _PICTURE_HELP = {
     "max_bytes": "Largest encoded picture, bytes.",
     "max_pixels": "Largest decoded picture, width times height.",
+    "max_scans": "Most scans of a JPEG; each takes as long as the picture.",
 }
 
 
@@ -148,7 +149,11 @@ def _settings(values: dict[str, Any]) -> Settings:
         port=values["port"],
         access=Access(keys, _origins(values["cors_origins"])),
         limits=Limits(
-            picture=PictureLimits(values["max_picture_bytes"], values["max_picture_pixels"]),
+            picture=PictureLimits(
+                values["max_picture_bytes"],
+                values["max_picture_pixels"],
+                values["max_picture_scans"],
+            ),
             **{field.name: values[field.name] for field in _plain_limits()},
         ),
         shutdown=shutdown,

@@ -10,6 +10,7 @@ from embed.bundle import MANIFEST, PRETRAINED, Bundle
 from embed.corpus import ArrayCorpus, Corpus, find_corpus
 from embed.encoder import Encoder
 from embed.pictures import PictureLimits
+from embed.runtime import available_cores
 from search_api.commands.options import Bars, place, say
 from search_api.engine import SearchEngine
 from search_api.ingest import Counts
@@ -41,8 +42,11 @@ def has_bundle(folder: Path) -> bool:
 
 
 def open_model(folder: Path) -> Encoder:
-    """The encoder of a trained model; what its runtime exports is kept beside the model."""
-    return Encoder(Bundle.load(folder), cache=folder)
+    """The encoder of a trained model, on all cores that this process may use.
+
+    What its runtime exports is kept beside the model.
+    """
+    return Encoder(Bundle.load(folder), threads=available_cores(), cache=folder)
 
 
 @contextmanager

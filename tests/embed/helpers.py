@@ -41,3 +41,9 @@ def png_header(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def with_more_scans(jpeg: bytes, number: int) -> bytes:
+    """A progressive JPEG with its last scan ``number`` times more."""
+    scan, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
+    return jpeg[:end] + number * jpeg[scan:end] + jpeg[end:]

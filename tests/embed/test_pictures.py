@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from embed.pictures import FORMATS, PictureError, PictureLimits, decode, encode_jpeg, encode_png
-from tests.embed.helpers import encoded, noise, png_header, slope
+from tests.embed.helpers import encoded, noise, png_header, slope, with_more_scans
 
 
 def refused(data: bytes, limits: PictureLimits = PictureLimits()) -> PictureError:
@@ -204,6 +204,28 @@ def test_max_pixels_is_inclusive() -> None:
     data = encoded(noise(10, 10), "PNG")
     assert decode(data, PictureLimits(max_pixels=100)).shape == (10, 10, 3)
     assert refused(data, PictureLimits(max_pixels=99)).reason == "too-many-pixels"
+
+
+def test_scans_are_counted_before_any_is_decoded() -> None:
+    data = encoded(slope(40, 60), "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    assert decode(with_more_scans(data, 50 - scans)).shape == (40, 60, 3)
+    error = refused(with_more_scans(data, 51 - scans))
+    assert error.reason == "too-large"
+    assert "more than 50 scans" in str(error)
+    few = PictureLimits(max_scans=scans)
+    assert decode(data, few).shape == (40, 60, 3)
+    # Neither a mark that has no length nor filling bytes hide any.
+    for hidden in (b"\xff\x01\xff\xff", b"\xff\xff\xff"):
+        end = data.rindex(b"\xff\xd9")
+        assert refused(data[:end] + hidden + with_more_scans(data, 1)[end:], few)
+
+
+def test_what_only_looks_like_a_scan_is_none() -> None:
+    marks = 100 * b"\xff\xda"
+    comment = encoded(slope(40, 60), "JPEG", comment=marks)
+    film = encoded(slope(40, 60), "JPEG") + marks  # as telephones append it
+    assert decode(comment).shape == decode(film).shape == (40, 60, 3)
 
 
 def test_max_bytes_is_inclusive() -> None:

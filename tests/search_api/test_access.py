@@ -191,6 +191,29 @@ def test_cors_for_named_origins(engine: SearchEngine) -> None:
         assert "access-control-allow-origin" not in other.headers
 
 
+def test_pages_of_named_origins_may_read_what_went_wrong(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    origin = {"origin": "https://shop.example"}
+    app = create_app(engine, access=Access(Keys(), ("https://shop.example",)))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for data, status in ((b"rubbish", 415), (b"", 422), (bytes(21 * 2**20), 413)):
+            files = {"image": ("q.png", data)}
+            answer = client.post("/v1/search", files=files, headers=origin)
+            assert_problem(answer, status)
+            assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+        answer = client.get("/v1/images/999999", headers=origin)
+        assert_problem(answer, 404)
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+        monkeypatch.setattr(engine, "summary", fail)
+        answer = client.get("/v1/index", headers=origin)
+        assert_problem(answer, 500)
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+
+
 def test_keys_from_the_environment_and_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# for the shop\nread {READ}\n\nwrite  {WRITE}\n")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from search_api.settings import Milvus, Place
 from search_api.store import StoreBusyError, store_lock
 from search_api.tasks import Task, perform
 from tests.search_api.conftest import colour, png
+from tests.search_api.test_server import until
 
 
 class Seen:
@@ -83,7 +86,7 @@ def test_the_order(engine: SearchEngine, tmp_path: Path) -> None:
         "data": str(tmp_path),
         "var": str(engine.var),
         "bundle": None,
-        "picture": {"max_bytes": 10, "max_pixels": 20},
+        "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
         "log_format": "json",
         "place": {
             "milvus": {"uri": "http://m", "token": "t", "prefix": "p", "flush": False},
@@ -194,7 +197,83 @@ def test_a_rebuild_by_another_process_is_served(folder: Path, tiny: Path, tmp_pa
     engine.close()
 
 
-def test_it_ends_with_the_server(folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_with_more_connections_than_select_can_name(engine: SearchEngine) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip(f"only {hard} files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        aside = acting(engine, "say(result={'total': 1})")
+        assert aside(Task("compact", "7"), Seen().report, never) == {"total": 1}
+    finally:
+        for handle in opened:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# A job that never gets far, in the program that does jobs, and a server of it that is killed.
+JOB = """
+import contextlib, sys, time
+from search_api import aside
+from search_api.commands import open as opening
+from search_api.ingest import CancelledError
+
+def perform(engine, task, report, stop):
+    report("waiting", 1, 2)
+    while not (stop() and "{obeys}"):
+        time.sleep(0.01)
+    raise CancelledError("told to stop")
+
+aside._ORPHAN_SECONDS = 0.3
+aside.perform = perform
+opening.open_engine = lambda *args, **options: contextlib.nullcontext()
+aside.main()
+"""
+SERVER = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from search_api.aside import Aside
+from search_api.jobs import Report
+from search_api.tasks import Task
+
+engine = SimpleNamespace(var=Path(sys.argv[1]))
+report = Report(lambda **values: print("begun", flush=True), print)
+aside = Aside(engine, program=(sys.executable, "-c", sys.argv[2]))
+aside(Task("compact", "7", "sha256:0"), report, lambda: False)
+"""
+
+
+@pytest.mark.parametrize("obeys", ["yes", ""])
+def test_it_ends_when_the_server_is_killed(tmp_path: Path, obeys: str) -> None:
+    """In order, or after a moment where the work does not look whether to stop."""
+    job = JOB.replace("{obeys}", obeys)
+    command = [sys.executable, "-c", SERVER, str(tmp_path), job]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"begun\n"
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    server.kill()
+    server.wait()
+    server.stdout.close()
+    (child,) = map(int, children)
+    try:
+        until(lambda: gone(child))
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended; nobody may have taken note of that yet."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_server_that_is_gone_at_once(folder: Path, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     order = {
         "task": {"kind": "rebuild", "job": "7", "model": "", "reembed": False},
@@ -214,7 +293,7 @@ def test_it_ends_with_the_server(folder: Path, tiny: Path, tmp_path: Path) -> No
     process.stdin.close()  # as when the server is killed
     *_, last = process.stdout.read().splitlines() or [b"{}"]
     assert process.wait(120) in (0, 1)
-    assert set(json.loads(last)) <= {"cancelled", "progress", "result"}
+    assert set(json.loads(last)) <= {"cancelled", "progress"}
     with store_lock(tmp_path / "var"):
         pass  # given back
     process.stdout.close()

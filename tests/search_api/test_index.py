@@ -201,6 +201,16 @@ def test_metrics(client: TestClient) -> None:
     assert value("lookalike_index_pictures") == 24
     assert value("lookalike_index_generation") == 1
     assert value('lookalike_model_info{digest="sha256:mean-colour"}') == 1
+    assert value("lookalike_batch_size_count") == value("lookalike_batch_size_sum") == 3
+    assert value("lookalike_index_recall") == 0  # an exact index has none
+    client.app.state.context.engine.sampler._values.append(0.75)  # type: ignore[attr-defined]
+    assert value('lookalike_index_recall{measured="live"}') == 0.75
+    done = 'lookalike_jobs_total{kind="rebuild",state="succeeded"}'
+    assert value(done) == 0
+    wait(client, client.post("/v1/index/rebuild").json()["id"])
+    assert value(done) == 1
+    assert value('lookalike_jobs_running{kind="rebuild"}') == 0
+    assert value("lookalike_index_generation") == 2
 
 
 def test_recall_is_shown_as_built_and_live(client: TestClient, engine: SearchEngine) -> None:

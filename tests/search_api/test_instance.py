@@ -44,8 +44,9 @@ def test_every_limit_has_an_option_and_a_variable() -> None:
         option = f"--{name.replace('_', '-')}"
         assert getattr(made(option, str(number)).limits, name) == number
         assert getattr(made(**{name.upper(): str(number)}).limits, name) == number
-    picture = made(MAX_PICTURE_BYTES="5", MAX_PICTURE_PIXELS="6").limits.picture
-    assert picture == PictureLimits(max_bytes=5, max_pixels=6)
+    names = [field.name.removeprefix("max_") for field in fields(PictureLimits)]
+    env = {f"MAX_PICTURE_{name.upper()}": str(n) for n, name in enumerate(names, 5)}
+    assert made(**env).limits.picture == PictureLimits(max_bytes=5, max_pixels=6, max_scans=7)
 
 
 def test_keys(tmp_path: Path) -> None:
@@ -94,5 +95,8 @@ def test_the_limits_are_documented() -> None:
         if field.name != "picture":
             line = f"| `LOOKALIKE_{field.name.upper()}` | {field.default:,} | "
             assert line + field.metadata["help"] in text
+    for field in fields(PictureLimits):
+        variable = f"LOOKALIKE_MAX_PICTURE_{field.name.removeprefix('max_').upper()}"
+        assert f"| `{variable}` | {field.default:,} | " in text
     for name in ("DRAIN_SECONDS", "GRACE_SECONDS", "KEY_FILE", "CORS_ORIGINS"):
         assert f"LOOKALIKE_{name}" in text

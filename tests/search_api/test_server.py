@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -130,6 +133,40 @@ def test_a_second_sigterm_leaves_out_the_drain(engine: SearchEngine) -> None:
         assert not server.should_exit
         server.handle_exit(signal.SIGTERM, None)
         assert server.should_exit
+
+
+STUBBORN = """
+import socket, sys, time
+from pathlib import Path
+from embed.corpus import FolderCorpus
+from search_api.app import create_app
+from search_api.engine import SearchEngine
+from search_api.server import Server
+from search_api.settings import Limits, Shutdown
+from tests.search_api.conftest import MeanColour
+
+engine = SearchEngine(MeanColour(), FolderCorpus(Path(sys.argv[1])), Path(sys.argv[2]))
+engine.rebuild()
+app = create_app(engine)
+app.state.context.jobs.start("count", lambda report, stop: time.sleep(1000))
+shutdown = Shutdown(drain_seconds=0.1, grace_seconds=1.0)
+server = Server(app, Limits(), shutdown, lambda: print("ready", flush=True))
+server.run(sockets=[socket.create_server(("127.0.0.1", 0))])
+"""
+
+
+def test_the_end_comes_within_the_grace_time(folder: Path, tmp_path: Path) -> None:
+    """Even where a thread does not look whether to stop, for a thousand seconds here."""
+    command = [sys.executable, "-c", STUBBORN, str(folder), str(tmp_path / "store")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_rebuild_is_asked_to_stop(engine: SearchEngine, monkeypatch: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
 
 from PIL import Image
+
+from tests.embed.helpers import with_more_scans
 
 SIDE = 60_000
 
@@ -37,6 +40,13 @@ def _jpeg() -> bytes:
     frame = data.index(b"\xff\xc0") + 5  # start of frame: length, precision, height, width
     data[frame : frame + 4] = struct.pack(">HH", 65_000, 65_000)
     return bytes(data)
+
+
+def _scans() -> bytes:
+    """24 million pixels, gone over some ten thousand times."""
+    buffer = io.BytesIO()
+    Image.new("L", (6000, 4000), 128).save(buffer, "JPEG", progressive=True)
+    return with_more_scans(buffer.getvalue(), 10_000)
 
 
 def _gif() -> bytes:
@@ -74,6 +84,7 @@ def _tiff() -> bytes:
     return bytes(data)
 
 
+@functools.cache
 def bombs() -> dict[str, bytes]:
     """By name: each claims, or inflates to, far more than the limits."""
     text = zlib.compress(bytes(300 * 2**20), 9)
@@ -86,6 +97,7 @@ def bombs() -> dict[str, bytes]:
         "PNG 300 MB of profile": (tiny[:at] + png_chunk(b"iCCP", b"icc\0\0" + text) + tiny[at:]),
         "PNG 300 MB of pixels": png(7000, 8000, bytes(300 * 2**20)),
         "JPEG by header": _jpeg(),
+        "JPEG by scans": _scans(),
         "GIF by header": _gif(),
         "BMP by header": _bmp(),
         "WEBP by header": _webp(),
