@@ -14,7 +14,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.building import IDS_FILE, VECTORS_FILE, ascending, link_or_copy, mapped_files
+from index.building import (
+    IDS_FILE,
+    VECTORS_FILE,
+    ascending,
+    link_or_copy,
+    mapped_files,
+    scattered_vectors,
+)
 from index.local import IndexFileError
 from index.neighbours import (
     Ids,
@@ -42,7 +49,8 @@ class Parts:
 
     ``ids`` int64 (n,) ascend, ``xb`` float32 (n, d) stands in their order; both may be mapped from
     the disk, from files in ``folder``. FAISS answers with rows of ``xb`` or, where there is
-    ``places``, an integer array (n,), with i for the row ``places[i]``.
+    ``places``, an integer array (n,), with i for the row ``places[i]``. ``scattered`` is ``xb``
+    once more, for reading rows that lie apart; None where ``xb`` is in memory.
     """
 
     index: Any
@@ -50,6 +58,7 @@ class Parts:
     xb: Vectors
     places: NDArray[np.integer] | None = None
     folder: Path | None = None
+    scattered: Vectors | None = None
 
 
 class ApproximateIndex:
@@ -124,7 +133,8 @@ class ApproximateIndex:
         if (rows[:, min(k, self.count()) - 1] < 0).any():
             # The lists that were looked at hold too few.
             return self._exact(xq, k, None)
-        return best_of(self._parts.ids, self._parts.xb, xq, k, rows)
+        xb = self._parts.xb if self._parts.scattered is None else self._parts.scattered
+        return best_of(self._parts.ids, xb, xq, k, rows)
 
     def exact(self, xq: Vectors, k: int) -> Neighbours:
         """Brute force over everything."""
@@ -186,6 +196,7 @@ class ApproximateIndex:
             flags = faiss.IO_FLAG_MMAP if parameters.get("mapped") else 0
             index: Any = faiss.read_index(str(folder / INDEX_FILE), flags)
             ids, xb = mapped_files(folder)
+            scattered = scattered_vectors(folder)
             places = None
             if (folder / PLACES_FILE).exists():
                 # No pickles: a stranger's file cannot run code.
@@ -207,7 +218,7 @@ class ApproximateIndex:
                 "fit together; rebuild the index"
             )
         _no_threads_for_reading(index)
-        return cls(kind, Parts(index, ids, xb, places, folder), parameters, recall)
+        return cls(kind, Parts(index, ids, xb, places, folder, scattered), parameters, recall)
 
 
 def _fit(index: Any, places: NDArray[np.integer] | None) -> bool:

@@ -5,6 +5,7 @@ index is built: they are written once, read by row, and become a part of the gen
 name for the same file.
 """
 
+import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -88,6 +89,18 @@ def mapped_files(folder: Path) -> tuple[Ids, Vectors]:
     xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
     # Plain arrays over the same mapping: np.memmap makes every small access slower.
     return np.asarray(ids), np.asarray(xb)
+
+
+def scattered_vectors(folder: Path) -> Vectors:
+    """The vectors of `mapped_files`, mapped once more for reading single rows here and there.
+
+    The system reads ahead of every access to a mapping, which a scan needs. Of rows that lie apart
+    it would read a hundred times as much as is wanted, and push out what was in memory.
+    """
+    xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+    if isinstance(xb.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        xb.base.madvise(mmap.MADV_RANDOM)
+    return np.asarray(xb)
 
 
 def ascending(ids: Ids) -> bool:

@@ -1,5 +1,6 @@
 """Building from pieces: the same index, and never more than a piece of the vectors in memory."""
 
+import itertools
 import shutil
 import tracemalloc
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ import pytest
 
 from index import building, kinds, training
 from index.approximate import ApproximateIndex, candidates
-from index.building import mapped_files, pieces_of, workspace, write_pieces
+from index.building import (
+    VECTORS_FILE,
+    mapped_files,
+    pieces_of,
+    scattered_vectors,
+    workspace,
+    write_pieces,
+)
 from index.catalogue import Catalogue, Record
 from index.local import ExactIndex, IndexFileError
 from index.neighbours import Ids, IndexInputError, Vectors
@@ -232,3 +240,19 @@ def test_few_vectors_give_no_recall(tmp_path: Path) -> None:
     empty = kinds.build_collected(kinds.collect([], 0, D, "auto", tmp_path))
     assert isinstance(empty, ExactIndex)
     assert (empty.count(), empty.dimension) == (0, D)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="says how a file is mapped")
+def test_rows_that_lie_apart_are_read_without_reading_ahead(tmp_path: Path) -> None:
+    xb = random_vectors(2000, 16, seed=0)
+    write_pieces(pieces_of(np.arange(2000), xb), 2000, 16, tmp_path)
+    scattered = scattered_vectors(tmp_path)
+    np.testing.assert_array_equal(scattered, xb)
+    mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    flags = [
+        after.splitlines()[0].split()
+        for before, after in itertools.pairwise(mappings)
+        if f"{tmp_path / VECTORS_FILE}\n" in before
+    ]
+    assert len(flags) == 1
+    assert "rr" in flags[0]
