@@ -102,7 +102,10 @@ def build(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(task: dict[str, Any]) -> dict[str, Any]:
-    """Load what `build` left and search; with ``targets`` find the fastest setting for each."""
+    """Load what `build` left and search.
+
+    With ``settings`` by each of them, with ``targets`` by the fastest that reaches each.
+    """
     from index import kinds
 
     work = Path(task["work"])
@@ -117,17 +120,19 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
     def times(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, **speed(lambda q: index.search(q, K).ids, xq, truth, task["threads"])}
 
+    setting: dict[str, Any] = index.parameters  # type: ignore[attr-defined]
+    rows = []
+    if "settings" in task:
+        for effort, share in task["settings"]:
+            setting |= {"effort": effort, "rescored": share}
+            rows.append(times({"values": [effort, share]}))
+        return {"rows": rows, "held": memory()["anonymous"] - base, **memory()}
     if not task.get("targets"):
         row = times({"loaded": loaded})
         return {**row, "held": memory()["anonymous"] - base, **memory()}
-    setting: dict[str, Any] = index.parameters  # type: ignore[attr-defined]
-    rows = []
     faiss.omp_set_num_threads(1)
-    if "settings" in task:
-        options = task["settings"]
-    else:
-        shares = _SHARES if about["kind"] not in ("ivf", "hnsw") else (2, 5)
-        options = [[effort, share] for effort in _EFFORTS for share in shares]
+    shares = _SHARES if about["kind"] not in ("ivf", "hnsw") else (2, 5)
+    options = [[effort, share] for effort in _EFFORTS for share in shares]
     tried = []
     enough: list[tuple[float, int, int, float]] = []
     for effort, share in options:
