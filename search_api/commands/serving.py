@@ -30,7 +30,7 @@ from search_api.engine import SearchEngine
 from search_api.local_store import Cached
 from search_api.server import Server
 from search_api.settings import Settings
-from search_api.threads import share_blas
+from search_api.threads import bound_arenas, share_blas
 
 
 @click.command()
@@ -46,6 +46,7 @@ def up(settings: Settings) -> None:
       lookalike up
       LOOKALIKE_VAR=/tmp/second LOOKALIKE_PORT=8001 lookalike up --data ~/Pictures
     """
+    bound_arenas()
     picture = settings.limits.picture
     with _listen(settings.host, settings.port) as listener:
         corpus = find_corpus(settings.data, say, picture)
@@ -72,6 +73,7 @@ def serve(settings: Settings) -> None:
     Example:
       lookalike serve --port 8080
     """
+    bound_arenas()
     with (
         _listen(settings.host, settings.port) as listener,
         open_engine(

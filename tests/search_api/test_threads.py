@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,40 @@ def test_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, share in ((1, 1), (2, 1), (5, 2), (16, 8)):
         monkeypatch.setattr(threads, "available_cores", lambda cores=cores: cores)
         assert threads.share() == share
+
+
+ALLOCATING = """
+import ctypes, sys, threading
+from search_api.threads import bound_arenas
+if sys.argv[1] == "bound":
+    bound_arenas()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
+all_at_once = threading.Barrier(6)
+def work():
+    all_at_once.wait()
+    libc.malloc(1000)
+    all_at_once.wait()
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others have no such pools")
+def test_threads_share_two_pools_of_memory(tmp_path: Path) -> None:
+    heaps = {}
+    for how in ("bound", "free"):
+        out = tmp_path / how
+        command = [sys.executable, "-c", ALLOCATING, how, str(out)]
+        subprocess.run(command, check=True)
+        heaps[how] = out.read_text().count("<heap nr=")
+    assert heaps["bound"] <= 2 < heaps["free"]
 
 
 def test_faiss_is_bound_in_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
