@@ -82,7 +82,8 @@ def quantise(source: Path, target: Path, pictures: np.ndarray) -> None:
             return None if batch is None else {"batch": batch}
 
     prepared = source.with_name("prepared.onnx")
-    quant_pre_process(source, prepared)
+    # Its inference of symbolic shapes does not know all that this network is made of.
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
         target,
