@@ -19,6 +19,8 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import click
+
 from embed.bundle import PRETRAINED
 from embed.corpus import open_corpus
 from embed.pictures import decode, encode_png
@@ -60,7 +62,9 @@ def main() -> None:
                     add(batch)
 
         ways = {"encoder alone": alone, "classify --out tags.csv": run}
-        with _voters(options.var, encoder) if options.var else nullcontext() as vote:
+        # It asks the command that runs where the store is.
+        command = click.Context(click.Command("tagging"))
+        with command, _voters(options.var, encoder) if options.var else nullcontext() as vote:
             if vote is not None:
                 ways["with voted tags"] = lambda: run(vote)
             ways["with sidecar files"] = lambda: run(vote, sidecars=True)

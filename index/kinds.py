@@ -99,11 +99,13 @@ def build_collected(collected: Collected, target: float = TARGET_RECALL) -> Sear
     ids, xb, folder = collected.ids, collected.xb, collected.folder
     dimension = xb.shape[1]
     chosen = choose(len(ids), dimension) if collected.kind == "auto" else collected.kind
-    if chosen != "exact":
-        index = _approximate(ids, xb, dimension, chosen, target, folder)
+    auto = collected.kind == "auto"
+    tried = {"exact": (), "hnsw": ("hnsw", "ivf") if auto else ("hnsw",)}.get(chosen, (chosen,))
+    for kind in tried:
+        index = _approximate(ids, xb, dimension, kind, target, folder)
         # For so many that `auto` takes rabitq there is no memory for an exact one.
         reached = index.recall is None or index.recall["value"] >= target or chosen == "rabitq"
-        if collected.kind != "auto" or reached:
+        if not auto or reached:
             if folder is None:
                 return index
             index.save(folder)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,6 +10,7 @@ from index.approximate import ApproximateIndex
 from index.local import ExactIndex, IndexFileError
 from index.neighbours import IndexInputError, Searchable, UnknownIdError
 from index.snapshots import load_current, publish
+from index.training import create
 from tests.index.vectors import assert_same, brute_force, signs, unit
 
 N, D = 3000, 32
@@ -124,6 +126,26 @@ def test_auto_takes_exact_where_nothing_else_is_good(monkeypatch: pytest.MonkeyP
     )
     assert isinstance(kinds.build(IDS, XB, D), ExactIndex)
     assert isinstance(kinds.build(IDS, XB, D, "ivf"), ApproximateIndex)
+
+
+def test_auto_takes_lists_where_a_graph_is_not_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.kinds._EXACT_BELOW", 100)
+    monkeypatch.setattr("index.kinds._IVF_BELOW", 100)
+
+    def measured(*args: Any) -> tuple[int, int, dict[str, float]]:
+        return 16, 2, {"k": 10, "value": 0.5 if args[2] == "hnsw" else 1.0, "queries": 10}
+
+    monkeypatch.setattr("index.training.measured", measured)
+    index = kinds.build(IDS, XB, D)
+    assert isinstance(index, ApproximateIndex)
+    assert index.kind == "ivf"
+    graph = kinds.build(IDS, XB, D, "hnsw")
+    assert isinstance(graph, ApproximateIndex)
+    assert graph.kind == "hnsw"
+
+
+def test_graphs_are_built_with_care() -> None:
+    assert create("HNSW32_SQ8", D, "").hnsw.efConstruction == 160
 
 
 @pytest.mark.parametrize("kind", ["", "nonsense", "Flat", "IVF16,Nothing", "PQ8", "IVF99999,SQ8"])
