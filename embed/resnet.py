@@ -110,7 +110,13 @@ class WhitenedResNet(nn.Module):
         return maps[-1].amax((2, 3)), torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
 
     def _maps(self, x: Tensor) -> list[Tensor]:
-        x = F.gelu(self.stem(x))  # (n, 24, 31, 31)
+        if self.training:
+            x = self.stem(x)
+        else:
+            # Whitening makes small differences of pixels large, and what bfloat16 rounds away too.
+            with torch.autocast(x.device.type, enabled=False):
+                x = self.stem(x.float())
+        x = F.gelu(x)  # (n, 24, 31, 31)
         if self.shrink > 1:
             # The mean strength of each edge and colour nearby, not the picture made smaller:
             # what is finer than a pixel of the result still counts.

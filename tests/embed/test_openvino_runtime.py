@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from embed import openvino_runtime
-from embed.bundle import Bundle
+from embed.bundle import PRETRAINED, Bundle
 from embed.openvino_runtime import OpenVinoRuntime
 from embed.pictures import RGB
 from embed.runtime import make_runtime
+from embed.scenes import SCENES, render
 from embed.torch_runtime import TorchRuntime
 
 
@@ -41,6 +42,20 @@ def test_same_numbers_as_torch(tiny_bundle: Bundle, pictures: RGB) -> None:
     assert found.features.shape == (7, 32)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
     np.testing.assert_allclose(found.features, expected.features, atol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", [OpenVinoRuntime, TorchRuntime])
+def test_bfloat16_keeps_the_embedding(runtime: type[OpenVinoRuntime | TorchRuntime]) -> None:
+    """Of smooth pictures too, whose whitened edges are small differences of large numbers."""
+    bundle = Bundle.load(PRETRAINED)
+    rng = np.random.default_rng(0)
+    scenes = np.stack([render(name, seed) for name in SCENES for seed in range(4)])
+    smooth = rng.uniform(20, 235, (16, 1, 1, 3)) + np.linspace(0, 18, 32)[:, None, None]
+    pictures = np.concatenate((scenes, np.broadcast_to(smooth, (16, 32, 32, 3)).astype(np.uint8)))
+    exact = TorchRuntime(bundle, "float32").run(pictures).features
+    found = runtime(bundle, "bfloat16").run(pictures).features
+    cosines = (exact * found).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(found, axis=1)
+    assert cosines.min() > 0.999
 
 
 def test_the_second_start_reads_the_export(
