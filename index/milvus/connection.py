@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +50,10 @@ Row = Mapping[str, Any]
 
 class MilvusUnavailableError(CatalogueError):
     """Milvus does not answer, or answers that it cannot now; later it may."""
+
+
+# milvus-lite writes all aliases to one file under one temporary name, whoever changes one.
+_lite_aliases = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Connection:
         self.shaken = threading.Event()
         """Set when Milvus was away, or has started anew, since somebody last cleared it."""
         self._loading = threading.Lock()
+        local = settings.uri.endswith(".db")
+        self._alone: AbstractContextManager[object] = _lite_aliases if local else nullcontext()
         try:
             self._client: MilvusClient = pymilvus.MilvusClient(
                 uri=settings.uri, token=settings.token, timeout=connect_seconds
@@ -209,7 +215,8 @@ class Connection:
 
         def make() -> bool:
             try:
-                self._client.create_alias(name, alias, timeout=_LOOK_SECONDS)
+                with self._alone:
+                    self._client.create_alias(name, alias, timeout=_LOOK_SECONDS)
             except self._error as error:
                 if "already exist" in str(error):
                     return False
@@ -221,11 +228,13 @@ class Connection:
     def point(self, alias: str, name: str) -> None:
         """Let an alias, made if needed, stand for another collection, atomically."""
         if not self.claim(alias, name):
-            self._call(lambda: self._client.alter_alias(name, alias, timeout=_WRITE_SECONDS))
+            with self._alone:
+                self._call(lambda: self._client.alter_alias(name, alias, timeout=_WRITE_SECONDS))
 
     def unclaim(self, alias: str) -> None:
         """Remove an alias, if it is there."""
-        self._call(lambda: self._client.drop_alias(alias, timeout=_WRITE_SECONDS))
+        with self._alone:
+            self._call(lambda: self._client.drop_alias(alias, timeout=_WRITE_SECONDS))
 
     # Rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,27 @@ def test_each_trap(open_milvus: Opener) -> None:
     (big,) = record.upsert([Record("big", payload=full)], XB[260:261], "m")
     assert record.get([big])[0].payload == full
     store.close()
+
+
+def test_aliases_changed_at_once(open_milvus: Opener) -> None:
+    """milvus-lite writes every change of an alias under one temporary name."""
+    store = open_milvus()
+    store.catalogue.upsert(records(20), XB[:20], "m")
+    published(store, "m", 16)
+    made: list[bool] = []
+
+    def claim(thread: int) -> None:
+        for number in range(40):
+            alias = f"at_once_{thread}_{number}"
+            made.append(store._connection.claim(alias, store._generations.current().name))
+            store._connection.unclaim(alias)
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [True] * 160
 
 
 def test_without_milvus() -> None:
