@@ -155,13 +155,13 @@ def _here(
     from search_api.tagging import tag_files
 
     encoder = open_model(find_bundle(bundle, var))
-    with _voters(var, encoder) if with_tags else nullcontext() as vote:
+    with _voters(var, encoder, len(files)) if with_tags else nullcontext() as vote:
         yield tag_files(encoder, files, vote), encoder.digest
 
 
 @contextmanager
-def _voters(var: Path, encoder: PictureEncoder) -> Iterator[Vote | None]:
-    """What votes on tags; None, and a line that says why, where the store cannot."""
+def _voters(var: Path, encoder: PictureEncoder, files: int) -> Iterator[Vote | None]:
+    """What votes on the tags of ``files``; None, and a line that says why, where no store can."""
     from index.catalogue import CatalogueError
     from index.snapshots import ModelMismatchError, NoGenerationError, SnapshotError
     from search_api.local_store import catalogue_path
@@ -182,7 +182,7 @@ def _voters(var: Path, encoder: PictureEncoder) -> Iterator[Vote | None]:
             say(f"No finer tags: {error}")
             yield None
         else:
-            yield NeighbourTags(store.served, store.catalogue)
+            yield NeighbourTags(store.served, store.catalogue, files)
 
 
 def _with_sidecar(result: Tagged, model: str) -> Tagged:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from index import kinds
 from search_api import tables, xmp
 from search_api.commands import tagging
 from search_api.engine import SearchEngine
 from search_api.results import Prediction, Tagged
 from search_api.tagging import NeighbourTags, count, tag_files, words
-from tests.search_api.conftest import MeanColour, colour, png
+from tests.search_api.conftest import CLASSES, MeanColour, colour, png
 
 CAT = Prediction("cat", 0.96875, {"cat": 0.96875, "dog": 0.03125})
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -66,6 +67,54 @@ def test_neighbours_vote_with_their_payload(engine: SearchEngine) -> None:
     vote = NeighbourTags(engine.served, engine.catalogue)
     embeddings = MeanColour().encode([np.full((2, 2, 3), colour("red", 3), np.uint8)]).embeddings
     assert vote(embeddings) == [(("fire engine", 0.6),)]
+
+
+def test_many_queries_are_voted_on_by_inverted_lists(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.tagging.MANY_QUERIES", 3)
+    monkeypatch.setattr("search_api.tagging.MANY_STORED", 24)
+    for entry in engine.catalogue.page(-1, 100):
+        engine.writer.update(entry.id, payload={"tags": [f"plain {entry.label}"]})
+    asked: list[str] = []
+    build = kinds.build
+    monkeypatch.setattr(
+        "index.kinds.build", lambda *values: (asked.append(values[3]), build(*values))[1]
+    )
+    shades = [np.full((2, 2, 3), colour(name, 3), np.uint8) for name in ("red", "green", "blue")]
+    embeddings = MeanColour().encode(shades).embeddings
+    few = NeighbourTags(engine.served, engine.catalogue, 2)(embeddings)
+    assert not asked
+    many = NeighbourTags(engine.served, engine.catalogue, 3)(embeddings)
+    assert asked == ["IVF4,SQ8"]
+    assert many == few
+    assert [tags[0] for tags in few] == [(f"plain {c}", 0.8) for c in ("red", "green", "blue")]
+
+
+def test_results_come_in_the_order_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.ingest.BATCH", 2)
+    names = ["red", "green", "blue", "red", "red", "blue", "green"]
+    files = [tmp_path / f"{n}.png" for n in range(7)]
+    for file, name in zip(files, names, strict=True):
+        file.write_bytes(png(colour(name, 2)))
+    files[2:4] = [tmp_path / "one.png", tmp_path / "two.png"]  # a batch without any picture
+    votes = []
+
+    def vote(xb: np.ndarray) -> list[tuple[tuple[str, float], ...]]:
+        votes.append(len(xb))
+        return [((CLASSES[int(row.argmax())], 1.0),) for row in xb[:, ::-1]]
+
+    found = list(tag_files(MeanColour(), files, vote))
+    assert [len(batch) for batch in found] == [2, 2, 2, 1]
+    results = [result for batch in found for result in batch]
+    assert [result.path for result in results] == files
+    assert [r.prediction.label if r.prediction else None for r in results] == [
+        "red", "green", None, None, "red", "blue", "green"
+    ]  # fmt: skip
+    assert [r.tags[0][0] for r in results if r.tags] == ["red", "green", "red", "blue", "green"]
+    assert votes == [2, 2, 1]
 
 
 def test_each_file_has_its_own_result(pictures: Path) -> None:
