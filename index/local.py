@@ -107,9 +107,12 @@ class ExactIndex:
             if stored.any():
                 shown = np.sort(new[stored])[:10].tolist()
                 raise IndexInputError(f"ids already stored: {shown}; remove them first")
-            all_ids = np.concatenate((state.ids, new))
-            order = np.argsort(all_ids)
-            self._set(all_ids[order], np.concatenate((state.xb, xb))[order])
+            if len(state.ids):
+                new, xb = np.concatenate((state.ids, new)), np.concatenate((state.xb, xb))
+            if (np.diff(new) <= 0).any():
+                order = np.argsort(new)
+                new, xb = new[order], xb[order]
+            self._set(new, xb)
 
     def remove(self, ids: IdsLike) -> int:
         """Remove these ids and return how many were stored."""

@@ -23,7 +23,7 @@ VOTERS = 10
 """How many of the nearest neighbours vote on the tags."""
 LEAST_SHARE = 0.3
 """Share of them that must have a tag."""
-MANY_QUERIES, MANY_STORED = 2000, 20_000
+MANY_QUERIES, MANY_STORED = 2000000, 20_000
 """For so many files against so many pictures an exact search costs more than to make an index."""
 
 _RECALL = 0.99
