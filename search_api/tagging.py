@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.encoder import Encoding, PictureEncoder
+from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode, read_file
-from index import kinds
-from index.neighbours import Searchable, UnknownIdError
+from embed.runtime import LANES
+from index.lists import QuickLists
+from index.neighbours import UnknownIdError
 from index.stores import RecordOfAll, Served
 from search_api.ingest import batches
 from search_api.results import Point, Prediction, Tagged, Tags
@@ -23,10 +25,8 @@ VOTERS = 10
 """How many of the nearest neighbours vote on the tags."""
 LEAST_SHARE = 0.3
 """Share of them that must have a tag."""
-MANY_QUERIES, MANY_STORED = 2000000, 20_000
+MANY_QUERIES, MANY_STORED = 2000, 20_000
 """For so many files against so many pictures an exact search costs more than to make an index."""
-
-_RECALL = 0.99
 
 Vote = Callable[[NDArray[np.float32]], list[Tags]]
 """Gives the tags of pictures with embeddings ``(n, d)``."""
@@ -40,8 +40,8 @@ def tag_files(
 ) -> Iterator[list[Tagged]]:
     """Each file in the order given, batch by batch.
 
-    Files are read and decoded ahead of the encoder, and the votes on a batch are taken while the
-    next one is embedded.
+    Files are read and decoded ahead of the encoder. Some batches are worked on at a time, each with
+    a share of the cores, so that one is in the network while the votes on another are counted.
 
     Args:
         encoder: the model.
@@ -59,14 +59,13 @@ def tag_files(
         except (PictureError, OSError) as error:
             return getattr(error, "strerror", None) or str(error)
 
-    def tagged(
-        batch: list[tuple[Path, RGB | str]],
-        encoding: Encoding | None,
-    ) -> list[Tagged]:
+    def tagged(batch: list[tuple[Path, RGB | str]]) -> list[Tagged]:
+        good = [picture for _, picture in batch if not isinstance(picture, str)]
         found: Iterator[tuple[NDArray[np.float32], Tags]] = iter(())
-        if encoding is not None:
-            tags = vote(encoding.embeddings) if vote else [()] * len(encoding.embeddings)
-            found = zip(encoding.probabilities, tags, strict=True)
+        if good:
+            probabilities, embeddings = encoder.encode(good, spare=len(files) > len(batch))
+            tags = vote(embeddings) if vote else [()] * len(good)
+            found = zip(probabilities, tags, strict=True)
         results = []
         for file, picture in batch:
             if isinstance(picture, str):
@@ -76,16 +75,13 @@ def tag_files(
                 results.append(Tagged(file, Prediction.of(encoder.classes, row), voted))
         return results
 
-    # One thread, and one of FAISS's in it: the encoder is to have the other cores.
-    with ThreadPoolExecutor(1, "vote", initializer=take_share) as pool:
-        voting: deque[Future[list[Tagged]]] = deque()
+    with ThreadPoolExecutor(LANES, "tag", initializer=take_share) as pool:
+        ahead: deque[Future[list[Tagged]]] = deque()
         for batch in batches(files, read):
-            good = [picture for _, picture in batch if not isinstance(picture, str)]
-            encoding = encoder.encode(good) if good else None
-            voting.append(pool.submit(tagged, batch, encoding))
-            if len(voting) > 1:
-                yield voting.popleft().result()
-        for last in voting:
+            ahead.append(pool.submit(tagged, batch))
+            if len(ahead) > LANES:
+                yield ahead.popleft().result()
+        for last in ahead:
             yield last.result()
 
 
@@ -97,25 +93,31 @@ class NeighbourTags:
     ) -> None:
         """From the index that ``served`` has loaded and the catalogue that it stands for.
 
-        For many ``queries`` an exact index is put into inverted lists first, which find 99 % of the
-        nearest neighbours: enough for a vote, in a fraction of the time.
+        For many ``queries`` an exact index is put into inverted lists first: a vote does not need
+        every neighbour.
         """
         self._served = served
         self._catalogue = catalogue
-        self._lists: Searchable | None = None
-        index = served.current().index
-        if queries >= MANY_QUERIES and index.kind == "exact" and index.count() >= MANY_STORED:
-            ids = index.ids()
-            lists = f"IVF{int(len(ids) ** 0.5)},SQ8"
-            self._lists = kinds.build(ids, index.vectors(ids), index.dimension, lists, _RECALL)
+        self._lists: QuickLists | None = None
+        self._many = queries >= MANY_QUERIES
+        self._making = threading.Lock()
         self._known: dict[int, tuple[str, ...]] = {}
 
     def __call__(self, embeddings: NDArray[np.float32]) -> list[Tags]:
         """The tags of pictures with these embeddings ``(n, d)``."""
-        index = self._served.current().index if self._lists is None else self._lists
-        _, ids = index.search(embeddings, VOTERS, None)
+        ids = self._nearest(embeddings)
         self._learn(ids)
         return [count([self._known[i] for i in row if i >= 0]) for row in ids.tolist()]
+
+    def _nearest(self, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
+        index = self._served.current().index
+        with self._making:
+            if self._many and self._lists is None:
+                self._many = index.kind == "exact" and index.count() >= MANY_STORED
+                self._lists = QuickLists(index) if self._many else None
+        if self._lists is None:
+            return index.search(embeddings, VOTERS, None).ids
+        return self._lists.nearest(embeddings, VOTERS)
 
     def _learn(self, ids: NDArray[np.int64]) -> None:
         unknown = [i for i in np.unique(ids).tolist() if i >= 0 and i not in self._known]
