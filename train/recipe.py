@@ -197,9 +197,9 @@ BEST = Recipe(
     validation=0.02,
 )
 
-# `best` gone on with: a second, slower decay from half the rate, with changes of light. Warm restarts
-# are Loshchilov and Hutter's (2017, arXiv:1608.03983); from the full rate little would be left of
-# what was learned. Whatever it starts from must have held out the same pictures, those of seed 0.
+# `best` gone on with: a second, slower decay from half the rate, with changes of light. Warm
+# restarts are Loshchilov and Hutter's (2017, arXiv:1608.03983); from the full rate little would be
+# left of what was learned. What it starts from must have held out the same pictures, of seed 0.
 BEST_AGAIN = replace(
     BEST,
     name="best-again",
