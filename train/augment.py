@@ -25,6 +25,8 @@ class Augment:
         brightness: largest change added to all pixels, as a share of the full range, 0..1.
         contrast: largest change of the distance from the picture's mean, as a share, 0..1.
         cutout: side in pixels of a square set to the mean (DeVries 2017, arXiv:1708.04552).
+        cutmix: share of the batches in which a box of each picture comes from another one, and the
+            label with it, by its area (Yun et al. 2019, arXiv:1905.04899), 0..1.
     """
 
     flip: Literal["none", "random", "alternating"] = "random"
@@ -33,13 +35,16 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     cutout: int = 0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         if self.flip not in ("none", "random", "alternating"):
             raise ValueError(f"flip is {self.flip!r}; expected none, random or alternating")
-        for name in ("translate", "rotate", "brightness", "contrast", "cutout"):
+        for name in ("translate", "rotate", "brightness", "contrast", "cutout", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+        if self.cutmix > 1:
+            raise ValueError(f"cutmix is {self.cutmix}; expected 0 to 1")
 
     def at(self, size: int) -> Augment:
         """What shifts and covers the same share of a picture of ``size`` pixels."""
@@ -116,6 +121,32 @@ class Augmenter:
         if a.cutout:
             x = _cutout(x, a.cutout, torch.randint(0, self.size, (2, b, 1), generator=generator))
         return x
+
+
+def cutmix(x: Tensor, labels: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Put one box of each picture, the same for all, into another picture of the batch.
+
+    Args:
+        x: pictures float32 ``(b, 3, size, size)``; not changed.
+        labels: int64 ``(b,)``.
+        classes: number of classes.
+        generator: source of all randomness, on the CPU.
+
+    Returns:
+        the pictures, and the share of each class in them, float32 ``(b, classes)``.
+    """
+    size = x.shape[-1]
+    area, *centre = torch.rand(3, generator=generator).tolist()
+    half = size * math.sqrt(area) / 2
+    (top, bottom), (left, right) = (
+        (max(round(c * size - half), 0), min(round(c * size + half), size)) for c in centre
+    )
+    partner = torch.randperm(len(x), generator=generator).to(x.device)
+    x = x.clone()
+    x[:, :, top:bottom, left:right] = x[partner, :, top:bottom, left:right]
+    share = (bottom - top) * (right - left) / size**2
+    shares = F.one_hot(labels, classes).float()
+    return x, shares.lerp(shares[partner], share)
 
 
 def _uniform(n: int, largest: float, generator: Generator, like: Tensor) -> Tensor:

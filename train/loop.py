@@ -19,7 +19,7 @@ from embed.bundle import Bundle
 from embed.preprocess import Preprocess
 from embed.resnet import WhitenedResNet, build
 from train import environment
-from train.augment import Augmenter
+from train.augment import Augmenter, cutmix
 from train.checkpoint import RECIPE, Epoch, Run, load_checkpoint, save_checkpoint, write_log
 from train.data import Dataset, Split
 from train.imbalance import class_weights
@@ -102,6 +102,7 @@ def train(
     pictures = data.train.pictures.to(device)
     augmenter = Augmenter(pictures, recipe.augment.at(pixels), recipe.seed)
     labels = data.train.labels.to(device)
+    mixes = recipe.augment.cutmix
 
     run = Run(recipe, folder, losses=torch.full((len(data.train),), math.inf))
     if resume:
@@ -127,23 +128,26 @@ def train(
             for step, index in enumerate(steps(batches, epoch, total)):
                 for schedule in schedules:
                     schedule.step(epoch + step / total)
-                x = augmenter.batch(index, epoch, generator)
+                x, truth = augmenter.batch(index, epoch, generator), labels[index]
+                if mixes and torch.rand((), generator=generator) < mixes:
+                    x, truth = cutmix(x, truth, classes, generator)
                 if low:
                     side = recipe.low_resolution * pixels // 32
                     x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
                 x = preprocess.normalise(x)
                 if chooser:
-                    rows = chooser.hardest(x, labels[index], step)
-                    x, index = x[rows], index[rows.cpu()]
+                    rows = chooser.hardest(x, truth, step)
+                    x, truth, index = x[rows], truth[rows], index[rows.cpu()]
                 with torch.autocast(device.type, torch.bfloat16):
                     logits = network(x).logits
                 losses = F.cross_entropy(
                     logits.float(),
-                    labels[index],
+                    truth,
                     label_smoothing=recipe.label_smoothing,
                     reduction="none",
                 )
-                (losses * weights[labels[index]]).mean().backward()  # type: ignore[no-untyped-call]
+                weight = truth @ weights if truth.ndim > 1 else weights[truth]
+                (losses * weight).mean().backward()  # type: ignore[no-untyped-call]
                 for optimiser in optimisers:
                     optimiser.step()
                 network.zero_grad()

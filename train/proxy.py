@@ -60,7 +60,7 @@ class Chooser:
 
         Args:
             x: normalised pictures float32 ``(b, 3, h, w)``.
-            labels: int64 ``(b,)``.
+            labels: int64 ``(b,)``, or the share of each class, float32 ``(b, classes)``.
             step: number of the batch in its epoch.
 
         Returns:

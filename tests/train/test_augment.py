@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from train.augment import Augment, Augmenter, _cutout, _rotate
+from train.augment import Augment, Augmenter, _cutout, _rotate, cutmix
 
 NOTHING = Augment(flip="none", translate=0)
 
@@ -143,3 +143,31 @@ def test_another_size_shifts_and_covers_the_same_share() -> None:
     augment = Augment(translate=3, cutout=12, rotate=10, brightness=0.1)
     assert augment.at(32) == augment
     assert augment.at(112) == Augment(translate=10, cutout=42, rotate=10, brightness=0.1)
+
+
+def test_cutmix_by_hand() -> None:
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 16, 16).contiguous()
+    before, labels = x.clone(), torch.tensor([0, 1, 2, 0, 1, 2])
+    shares = []
+    for seed in range(20):
+        mixed, truth = cutmix(x, labels, 3, Generator().manual_seed(seed))
+        assert torch.equal(x, before)
+        foreign = mixed != x
+        rows, columns = foreign[:, 0].any(0).any(1), foreign[:, 0].any(0).any(0)
+        box = rows[:, None] & columns[None]
+        share = float(box.float().mean())
+        for i in range(6):
+            inside = mixed[i][:, box].unique().tolist()
+            assert len(inside) <= 1, "one box of one other picture"
+            other = int(inside[0]) if inside else i
+            expected = torch.zeros(3)
+            expected[labels[i]] += 1 - share
+            expected[labels[other]] += share
+            torch.testing.assert_close(truth[i], expected)
+        shares.append(share)
+    assert min(shares) < 0.2 and max(shares) > 0.5
+
+
+def test_a_share_above_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cutmix is 1\.5; expected 0 to 1"):
+        Augment(cutmix=1.5)

@@ -17,9 +17,11 @@ from torch import Tensor
 from embed.bundle import Bundle
 from embed.corpus import sample
 from tests.train.helpers import QUICK, colours
+from train.augment import Augment, cutmix
 from train.checkpoint import CHECKPOINT, LOG, RECIPE, Epoch, ResumeError
 from train.data import Dataset, Split, load_dataset
 from train.loop import fit_batch, fit_temperature, predict, train
+from train.proxy import Proxy
 from train.recipe import Recipe
 from train.selection import Selection
 
@@ -237,6 +239,26 @@ def test_the_other_optimisers_learn_too(tmp_path: Path, optimiser: Any) -> None:
     assert data.test is not None
     logits = predict(bundle.network(), bundle.preprocess, data.test.pictures)
     assert float((logits.argmax(1) == data.test.labels).float().mean()) > 0.8
+
+
+def test_mixed_pictures_train_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed: list[tuple[int, ...]] = []
+
+    def noted(x: Tensor, labels: Tensor, classes: int, generator: Any) -> tuple[Tensor, Tensor]:
+        x, shares = cutmix(x, labels, classes, generator)
+        mixed.append(tuple(shares.shape))
+        return x, shares
+
+    monkeypatch.setattr("train.loop.cutmix", noted)
+    half = Augment(flip="none", translate=0, cutmix=0.5)
+    recipe = Recipe(
+        widths=(24, 24, 24), epochs=6, batch_size=8, lr=0.01, augment=half, proxy=Proxy(keep=0.5)
+    )
+    data = colours()
+    bundle = train(recipe, data, tmp_path)
+    steps = 6 * (len(data.train) // 8)
+    assert set(mixed) == {(8, len(data.classes))} and 0.2 * steps < len(mixed) < 0.8 * steps
+    assert bundle.metrics["validation_accuracy"] > 0.8
 
 
 def test_resnet18_trains(tmp_path: Path) -> None:
