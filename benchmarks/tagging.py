@@ -1,6 +1,6 @@
 """Rate of `lookalike classify` over a folder, against the encoder alone on the same pictures.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.tagging --data ../shared --pictures 10000
+    python -m benchmarks.tagging --data ../shared --pictures 10000
 
 Writes pictures of CIFAR-10's test split as PNG files into a temporary folder, then measures in
 turn, three times: the encoder alone on the decoded pictures in memory; reading, decoding and
