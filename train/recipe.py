@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,20 +197,6 @@ BEST = Recipe(
     validation=0.02,
 )
 
-# `best` gone on with: a second, slower decay from half the rate, with changes of light. Warm
-# restarts are Loshchilov and Hutter's (2017, arXiv:1608.03983); from the full rate little would be
-# left of what was learned. What it starts from must have held out the same pictures, of seed 0.
-BEST_AGAIN = replace(
-    BEST,
-    name="best-again",
-    init="pretrained",
-    old_rate=0.5,
-    epochs=44,
-    warmup=0.02,
-    low_share=0.0,
-    augment=replace(BEST.augment, brightness=0.1, contrast=0.2),
-)
-
 # The usual one for ResNet-18 on CIFAR-10 (github.com/kuangliu/pytorch-cifar), for a GPU.
 RESNET18 = Recipe(
     name="resnet18",
@@ -244,7 +230,7 @@ FINETUNE = Recipe(
     test=0.15,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, BEST_AGAIN, FINETUNE, RESNET18)}
+RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, FINETUNE, RESNET18)}
 
 
 def read_recipe(name_or_path: str) -> Recipe:
