@@ -64,6 +64,8 @@ async def fold_from_time_to_time(context: Context) -> None:
         if now is not None and now.state == "failed":
             job = None
             await asyncio.sleep(_REST_SECONDS)  # what was wrong then is so still, as a rule
+        elif now is not None and now.finished is None:
+            pass  # were it to fail during a look, that look would start it again at once
         elif context.engine.ready and not context.draining.is_set():
             try:
                 job = await run_in_threadpool(fold_if_due, context) or job

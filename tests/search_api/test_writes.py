@@ -12,11 +12,14 @@ from fastapi.testclient import TestClient
 
 from embed.corpus import FolderCorpus
 from search_api.app import create_app
+from search_api.context import Context
 from search_api.engine import SearchEngine
+from search_api.job import Job
 from search_api.local_store import LocalStore
 from search_api.settings import Limits
 from search_api.store import store_lock
 from search_api.writer import Upload
+from search_api.writing import fold_if_due
 from tests.search_api.conftest import MeanColour, colour, id_of, png, source_of
 from tests.search_api.test_index import wait
 
@@ -315,6 +318,36 @@ def test_folding_that_fails_is_not_tried_again_and_again(
         (job,) = client.get("/v1/jobs").json()["jobs"]
         assert (job["kind"], job["state"], job["error"]) == ("compact", "failed", "full")
         assert len(search(client, NEW, 24)["points"]) == 21
+
+
+def test_a_fold_that_fails_during_a_look_is_not_started_again(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look(context: Context) -> Job | None:
+        looks.append(1)
+        end = time.monotonic() + 60
+        while len(looks) > 1 and context.jobs.running is not None and time.monotonic() < end:
+            time.sleep(0.01)  # the job that runs ends while this look is under way
+        return fold_if_due(context)
+
+    def publish(*_: object) -> None:
+        time.sleep(0.3)
+        raise OSError("full")
+
+    monkeypatch.setattr("search_api.writing._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("search_api.writing.fold_if_due", look)
+    monkeypatch.setattr(LocalStore, "publish", publish)
+    engine.catalogue.delete([1, 2, 3])
+    with TestClient(create_app(engine, Limits(fold_least=3, fold_share=0.1))) as client:
+        end = time.monotonic() + 60
+        while not (jobs := client.get("/v1/jobs").json()["jobs"]) or not jobs[0]["finished"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.5)
+        (job,) = client.get("/v1/jobs").json()["jobs"]
+        assert (job["state"], len(looks)) == ("failed", 1)
 
 
 def test_payload_for_each_picture(client: TestClient) -> None:
