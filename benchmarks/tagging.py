@@ -6,7 +6,7 @@ Writes pictures of CIFAR-10's test split as PNG files into a temporary folder, t
 turn, three times: the encoder alone on the decoded pictures in memory; reading, decoding and
 classifying the files into a table; the same with tags voted by a store (`--var`, if given), which
 is opened anew each time; and with sidecar files. Prints medians of pictures per second, and each as
-a share of the first.
+a share of the first. Then how many pictures get the very tags that voters of the exact search give.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import click
 
 from embed.bundle import PRETRAINED
 from embed.corpus import open_corpus
-from embed.pictures import decode, encode_png
+from embed.encoder import Encoder
+from embed.pictures import RGB, decode, encode_png
 from search_api import tables, xmp
 from search_api.commands.open import open_model
 from search_api.commands.tagging import _voters
@@ -88,6 +89,18 @@ def main() -> None:
     for name, found in rates.items():
         rate = statistics.median(found)
         print(f"{name:<26} {rate:8,.0f} pictures/s {rate / base:7.1%}  {sorted(map(int, found))}")
+    if options.var:
+        print(f"{agreement(options.var, encoder, pictures):.1%} have the tags of the exact search")
+
+
+def agreement(var: Path, encoder: Encoder, pictures: list[RGB]) -> float:
+    """The share of pictures whose tags are the same by inverted lists as by the exact search."""
+    embeddings = encoder.encode(pictures).embeddings
+    command = click.Context(click.Command("tagging"))
+    with command, _voters(var, encoder, 1) as exact, _voters(var, encoder, len(pictures)) as lists:
+        assert exact is not None and lists is not None
+        pairs = zip(exact(embeddings), lists(embeddings), strict=True)
+        return statistics.mean(one == other for one, other in pairs)
 
 
 if __name__ == "__main__":

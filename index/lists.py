@@ -16,9 +16,9 @@ _LOOKED_AT = 0.1
 class QuickLists:
     """The vectors of an index as 8-bit codes in inverted lists (``IVF``, ``SQ8``) in memory.
 
-    A tenth of the lists is looked at, and a few more candidates than wanted are scored again: of
-    CIFAR-10's embeddings that finds 99.7 % of the ten nearest neighbours. A kind of `index.kinds`
-    is fitted to a recall, which takes several times as long to make.
+    A tenth of the lists is looked at, and a few more candidates than wanted are scored again
+    (`benchmarks/tagging.py` tells how rarely that matters). A kind of `index.kinds` is fitted to a
+    recall, which takes longer to make.
     """
 
     def __init__(self, index: Searchable) -> None:

@@ -303,6 +303,13 @@ def test_what_other_processes_write_is_folded_too(
             assert [job["kind"] for job in jobs] == ["compact", "compact"]
 
 
+def wait_for_first(client: TestClient) -> None:
+    end = time.monotonic() + 60
+    while not (jobs := client.get("/v1/jobs").json()["jobs"]) or not jobs[0]["finished"]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_folding_that_fails_is_not_tried_again_and_again(
     engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,10 +317,7 @@ def test_folding_that_fails_is_not_tried_again_and_again(
     monkeypatch.setattr(LocalStore, "publish", lambda *_: (_ for _ in ()).throw(OSError("full")))
     engine.catalogue.delete([1, 2, 3])
     with TestClient(create_app(engine, Limits(fold_least=3, fold_share=0.1))) as client:
-        end = time.monotonic() + 60
-        while not (jobs := client.get("/v1/jobs").json()["jobs"]) or not jobs[0]["finished"]:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for_first(client)
         time.sleep(0.3)
         (job,) = client.get("/v1/jobs").json()["jobs"]
         assert (job["kind"], job["state"], job["error"]) == ("compact", "failed", "full")
@@ -341,10 +345,7 @@ def test_a_fold_that_fails_during_a_look_is_not_started_again(
     monkeypatch.setattr(LocalStore, "publish", publish)
     engine.catalogue.delete([1, 2, 3])
     with TestClient(create_app(engine, Limits(fold_least=3, fold_share=0.1))) as client:
-        end = time.monotonic() + 60
-        while not (jobs := client.get("/v1/jobs").json()["jobs"]) or not jobs[0]["finished"]:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for_first(client)
         time.sleep(0.5)
         (job,) = client.get("/v1/jobs").json()["jobs"]
         assert (job["state"], len(looks)) == ("failed", 1)
