@@ -3,17 +3,19 @@
     git clone https://github.com/KellerJordan/cifar10-airbench
     python -m benchmarks.training --anchor cifar10-airbench/airbench94_muon.py --seeds 0 1 2
 
-Each run is a process of its own, one after another, ours and the anchor's in turn, so that a
-machine that slows down slows both. Ours counts from the first step to the last, validation and
+The runs follow one another, ours and the anchor's, which has a process of its own, in turn, so that
+a machine that slows down slows both. Ours counts from the first step to the last, validation and
 checkpoints included; the anchor's clock leaves its evaluations out. Accuracies are of the test
-set, one view; the anchor's with its test-time augmentation stands beside it. The anchor runs
-twice: as it is, and with our settings of the process (`train/environment.py`).
+set, one view; the anchor's with its test-time augmentation stands beside it. The anchor runs as it
+is (`--anchor-runs`) and with our settings of the process (`train/environment.py`,
+`--prepared-runs`).
 Finished runs are kept in `--out` and are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -24,7 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from embed.architecture import Architecture
+from embed.corpus import open_corpus
 from embed.resnet import count_flops
+from train import environment
+from train.checkpoint import CHECKPOINT, LOG, Epoch
+from train.data import load_dataset
+from train.loop import predict, train
 from train.recipe import Recipe, read_recipe
 
 
@@ -34,20 +41,24 @@ def main() -> None:
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--anchor", type=Path, help="airbench94_muon.py; left out: ours alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--anchor-runs", type=int, default=1, help="of the anchor as it is")
     parser.add_argument(
-        "--anchor-runs", type=int, default=1, help="runs of the anchor of each kind"
+        "--prepared-runs", type=int, default=1, help="of the anchor with our process settings"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe(options.recipe)
     results: dict[str, list[dict[str, Any]]] = {recipe.name: []}
-    if options.anchor:
-        results |= {"airbench94_muon": [], "airbench94_muon, same process settings": []}
+    anchors = {
+        "airbench94_muon": (options.anchor_runs, False),
+        "airbench94_muon, same process settings": (options.prepared_runs, True),
+    }
+    results |= {name: [] for name in anchors}
     for number, seed in enumerate(options.seeds):
         results[recipe.name].append(_kept(options.out, recipe.name, seed, ours, options, seed))
-        if options.anchor and number < options.anchor_runs:
-            for name, prepared in zip(list(results)[1:], (False, True), strict=True):
+        for name, (runs, prepared) in anchors.items():
+            if options.anchor and number < runs:
                 results[name].append(
                     _kept(options.out, name, seed, anchor, options, seed, prepared)
                 )
@@ -56,27 +67,33 @@ def main() -> None:
     for name, runs in results.items():
         if runs:
             _print(name, runs)
-    base = results.get("airbench94_muon")
-    if base:
-        ratio = _median(results[recipe.name], "seconds") / _median(base, "seconds")
-        print(f"{recipe.name} takes {ratio:.2f} of the time of airbench94_muon")
+    for name in anchors:
+        if results[name]:
+            ratio = _median(results[recipe.name], "seconds") / _median(results[name], "seconds")
+            print(f"{recipe.name} takes {ratio:.2f} of the time of {name}")
 
 
 def ours(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run of the recipe by the command line, as a user starts it."""
+    """One run of the recipe; one that was interrupted goes on."""
+    environment.prepare()
     folder = options.out / f"{options.recipe}-{seed}"
-    command = [sys.executable, "-m", "search_api.cli", "train", "--json", "--data", options.data]
-    started = [*command, "--recipe", options.recipe, "--seed", str(seed), "--out", folder]
-    if (folder / "checkpoint.pt").exists():
-        started = [*command[:-2], "--resume", folder]
-    finished = subprocess.run(started, check=True, stdout=subprocess.PIPE, text=True)
-    history = (folder / "log.csv").read_text().splitlines()
-    recipe = read_recipe(str(folder / "recipe.json"))
+    recipe = dataclasses.replace(read_recipe(options.recipe), seed=seed)
+    data = load_dataset(open_corpus(options.data), recipe.size, recipe.validation, seed)
+    assert data.test is not None
+    resume = (folder / CHECKPOINT).exists()
+    bundle = train(recipe, data, folder, resume=resume, report=_say)
+    predicted = predict(bundle.network(), bundle.preprocess, data.test.pictures).argmax(1)
     return {
-        "accuracy": json.loads(finished.stdout)["accuracy"],
-        "seconds": float(history[-1].split(",")[-1]),
+        "accuracy": float((predicted == data.test.labels).float().mean()),
+        "validation": bundle.metrics["validation_accuracy"],
+        "seconds": float((folder / LOG).read_text().splitlines()[-1].split(",")[-1]),
         "pflop": recipe_pflop(recipe, pictures=50_000),
+        **environment.describe("cpu"),
     }
+
+
+def _say(epoch: Epoch) -> None:
+    print(epoch, file=sys.stderr, flush=True)
 
 
 def anchor(options: argparse.Namespace, seed: int, prepared: bool) -> dict[str, Any]:
@@ -102,7 +119,8 @@ def anchor(options: argparse.Namespace, seed: int, prepared: bool) -> dict[str, 
 def recipe_pflop(recipe: Recipe, pictures: int) -> float:
     """FLOPs of a run on a training set of so many pictures, forward and backward as three forwards.
 
-    The proxy's own passes are counted; epochs that ``selection`` shortens are counted as whole.
+    The proxy's own passes and a teacher's are counted; epochs that ``selection`` shortens are
+    counted as whole.
     """
     trained = round(pictures * (1 - recipe.validation))
     low = round(recipe.low_share * recipe.epochs)
@@ -111,7 +129,8 @@ def recipe_pflop(recipe: Recipe, pictures: int) -> float:
         if not epochs:
             continue
         network = Architecture(recipe.architecture, widths=recipe.widths, depth=recipe.depth)
-        total += 3 * count_flops(network, size) * recipe.proxy.keep * trained * epochs
+        passes = 3 + (2 if recipe.distil else 0)  # a teacher looks twice
+        total += passes * count_flops(network, size) * recipe.proxy.keep * trained * epochs
         if recipe.proxy.keep < 1:
             proxy = count_flops(Architecture(widths=recipe.proxy.widths), size)
             total += proxy * (1 + 2 / recipe.proxy.every) * trained * epochs

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from train.initial import (
 )
 from train.optimisers import make_optimisers, make_schedules
 from train.proxy import Chooser
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
+from train.teacher import DISTIL_MEMORY, Teacher, plain_weights, remember
 
 Report = Callable[[Epoch], None]
 Steps = Callable[[Iterator[Tensor], int, int], Iterator[Tensor]]
@@ -67,6 +69,7 @@ def train(
 
     Raises:
         ResumeError: no checkpoint in ``folder``, or one of another recipe.
+        RecipeError: ``distil`` asked for with a model of other classes.
     """
     from torch.utils.tensorboard import SummaryWriter  # a second to import; only needed here
 
@@ -84,7 +87,18 @@ def train(
     sample = preprocess.normalise(_some(data.train.pictures))
     network = _fresh(architecture, sample, device)
     weights = class_weights(data.train.labels, classes, recipe.class_balance).to(device)
-    if init and not resume:
+    teacher = None
+    if init and recipe.distil:
+        if init.classes != data.classes:
+            raise RecipeError(
+                f"distil is {recipe.distil} and the model in init knows the classes"
+                f" {', '.join(init.classes)}, the data has {', '.join(data.classes)}; expected the"
+                " same, or distil 0"
+            )
+        network.load_state_dict(plain_weights(init))
+        remember(network, DISTIL_MEMORY)
+        teacher = Teacher(deepcopy(network), recipe.distil)
+    elif init and not resume:
         adopt(network, init, preprocess, data.train, weights, recipe.label_smoothing)
     batch_size = fit_batch(recipe.batch_size, len(data.train))
     step_size = recipe.proxy.kept(batch_size)
@@ -138,12 +152,15 @@ def train(
                 if chooser:
                     rows = chooser.hardest(x, truth, step)
                     x, truth, index = x[rows], truth[rows], index[rows.cpu()]
+                smoothing = recipe.label_smoothing
+                if teacher:
+                    truth, smoothing = teacher.target(x, truth, smoothing), 0.0
                 with torch.autocast(device.type, torch.bfloat16):
                     logits = network(x).logits
                 losses = F.cross_entropy(
                     logits.float(),
                     truth,
-                    label_smoothing=recipe.label_smoothing,
+                    label_smoothing=smoothing,
                     reduction="none",
                 )
                 weight = truth @ weights if truth.ndim > 1 else weights[truth]
@@ -153,7 +170,7 @@ def train(
                 network.zero_grad()
                 seen.append(losses.detach().cpu())
                 run.losses[index] = seen[-1]
-            if init:
+            if init and not teacher:
                 settle(network, preprocess, data.train.pictures)
             logits = predict(network, preprocess, data.validation.pictures)
             done = Epoch(

@@ -71,24 +71,24 @@ def make_optimisers(network: nn.Module, recipe: Recipe, batch_size: int) -> list
     if recipe.optimiser == "muon":
         return _muon(named, recipe, batch_size)
     old = recipe.lr * _old_rate(recipe)
+
+    def fresh(name: str) -> bool:
+        """Whether the parameter is new even where the others come from a trained model."""
+        return name.startswith("head") and not recipe.distil
+
     groups = [
         {"params": group, "weight_decay": decay, "lr": lr}
         for group, decay, lr in (
-            ([p for n, p in named if p.ndim > 1 and not _fresh(n)], recipe.weight_decay, old),
-            ([p for n, p in named if p.ndim <= 1 and not _fresh(n)], 0.0, old),
-            ([p for n, p in named if p.ndim > 1 and _fresh(n)], recipe.weight_decay, recipe.lr),
-            ([p for n, p in named if p.ndim <= 1 and _fresh(n)], 0.0, recipe.lr),
+            ([p for n, p in named if p.ndim > 1 and not fresh(n)], recipe.weight_decay, old),
+            ([p for n, p in named if p.ndim <= 1 and not fresh(n)], 0.0, old),
+            ([p for n, p in named if p.ndim > 1 and fresh(n)], recipe.weight_decay, recipe.lr),
+            ([p for n, p in named if p.ndim <= 1 and fresh(n)], 0.0, recipe.lr),
         )
         if group
     ]
     if recipe.optimiser == "adamw":
         return [torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))]
     return [torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)]
-
-
-def _fresh(name: str) -> bool:
-    """Whether the parameter is new even where the others come from a trained model."""
-    return name.startswith("head")
 
 
 def _old_rate(recipe: Recipe) -> float:
@@ -102,13 +102,14 @@ def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) 
     decay = 2e-6 * batch_size * recipe.weight_decay / 5e-4
     old = _old_rate(recipe)
     bias_lr, head_lr = 0.053 * batch_size, 0.67 * batch_size
+    head_rate = head_lr * (old if recipe.distil else 1.0)
     filters = [p for _, p in named if p.ndim == 4]
     head = [p for name, p in named if name.startswith("head") and p.ndim == 2]
     biases = [p for _, p in named if p.ndim <= 1]
     rest = torch.optim.SGD(
         [
             {"params": biases, "lr": bias_lr * old, "weight_decay": decay / bias_lr},
-            {"params": head, "lr": head_lr, "weight_decay": decay / head_lr},
+            {"params": head, "lr": head_rate, "weight_decay": decay / head_lr},
         ],
         momentum=0.85,
         nesterov=True,

@@ -61,6 +61,9 @@ class Recipe:
             ships, or the folder of a bundle. Its architecture, mean and deviation then count.
         old_rate: learning rate of the layers that come from there, as a share of that of fresh
             ones, 0..1.
+        distil: share of the target that the model of ``init`` gives, 0..1, the labels giving the
+            rest (``train.teacher``). Above 0 its classifier and its statistics of batch
+            normalisation are kept too: the run goes on with the same pictures and classes.
         patience: epochs without a better validation loss after which training stops; None: never.
         seed: of the held-out split, the first weights, the order and the augmentation.
     """
@@ -91,6 +94,7 @@ class Recipe:
     class_balance: float = 0.0
     init: str | None = None
     old_rate: float = 0.1
+    distil: float = 0.0
     patience: int | None = None
     seed: int = 0
 
@@ -110,6 +114,8 @@ class Recipe:
         _check(self, "class_balance", 0 <= self.class_balance < 1, "0 <= class_balance < 1")
         _check(self, "init", self.init is None or self.init != "", "none or a bundle")
         _check(self, "old_rate", 0 <= self.old_rate <= 1, "0 <= old_rate <= 1")
+        _check(self, "distil", 0 <= self.distil <= 1, "0 <= distil <= 1")
+        _check(self, "distil", self.init is not None or not self.distil, "0 without init")
         _check(self, "patience", self.patience is None or self.patience >= 1, "at least 1")
         _check(self, "optimiser", self.optimiser in ("muon", "sgd", "adamw"), "muon, sgd or adamw")
         _check(self, "schedule", self.schedule in ("linear", "cosine"), "linear or cosine")
@@ -197,6 +203,25 @@ BEST = Recipe(
     validation=0.02,
 )
 
+# `best` gone on with, taught by itself (`train.teacher`): what the model answers for a picture and
+# its mirror image together becomes what it should answer for one of them, on pictures with boxes
+# exchanged, all of them and not the hard half, which is learned by heart by then. A quarter of the
+# rate of `best`, for what was learned should stay. What it starts from must have held out the same
+# pictures, those of seed 0.
+BEST_TAUGHT = dataclasses.replace(
+    BEST,
+    name="best-taught",
+    init="pretrained",
+    old_rate=0.25,
+    distil=0.6,
+    epochs=4,
+    batch_size=500,
+    warmup=0.05,
+    augment=Augment(flip="alternating", translate=4, cutmix=1.0),
+    low_share=0.0,
+    proxy=Proxy(),
+)
+
 # The usual one for ResNet-18 on CIFAR-10 (github.com/kuangliu/pytorch-cifar), for a GPU.
 RESNET18 = Recipe(
     name="resnet18",
@@ -230,7 +255,7 @@ FINETUNE = Recipe(
     test=0.15,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, FINETUNE, RESNET18)}
+RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, BEST_TAUGHT, FINETUNE, RESNET18)}
 
 
 def read_recipe(name_or_path: str) -> Recipe:

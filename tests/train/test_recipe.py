@@ -8,7 +8,7 @@ import pytest
 from embed.architecture import Architecture
 from embed.resnet import build, count_flops
 from train.augment import Augment
-from train.recipe import BEST, FINETUNE, QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
+from train.recipe import BEST, QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
 from train.selection import Selection
 
 
@@ -18,7 +18,8 @@ def test_round_trip_through_json(recipe: Recipe) -> None:
 
 
 def test_named_recipes() -> None:
-    assert RECIPES == {"quick": QUICK, "best": BEST, "finetune": FINETUNE, "resnet18": RESNET18}
+    assert list(RECIPES) == ["quick", "best", "best-taught", "finetune", "resnet18"]
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
     assert read_recipe("quick") is QUICK
     assert RESNET18.architecture == "resnet18"
 
@@ -98,7 +99,7 @@ def test_read_from_a_file(tmp_path: Path) -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"'slow' is neither a recipe \(quick, best, finetune, resnet18\) nor"
+        RecipeError, match=r"'slow' is neither a recipe \(quick, best, best-taught, .*\) nor"
     ):
         read_recipe("slow")
     path = tmp_path / "mine.json"

@@ -1,0 +1,75 @@
+"""Going on from a trained model that teaches what it answers on average over two views.
+
+A network is better on a picture and its mirror image together than on either, and a served one sees
+a picture once. So the model that a run starts from is its teacher: where boxes of pictures are
+exchanged (``augment.cutmix``) it has learned nothing by heart, and its answer, averaged over both
+views, is what one view should give. Sources: Hinton et al. 2015 (arXiv:1503.02531); a teacher that
+sees the mixed pictures that the student sees, Beyer et al. 2022 (arXiv:2106.05237); a model that
+teaches its like, Furlanello et al. 2018 (arXiv:1805.04770).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embed.bundle import Bundle
+from embed.resnet import WhitenedResNet
+
+DISTIL_MEMORY = 0.05
+"""Share of the newest batch in the statistics of batch normalisation: they are of some 20 batches,
+not of the last two or three as in a quick run, whose weights change more."""
+
+
+def remember(network: nn.Module, share: float) -> None:
+    """Let batch normalisation take ``share`` 0..1 of its running statistics from each batch."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = share
+
+
+class Teacher:
+    """Targets of a trained model and of the labels together."""
+
+    def __init__(self, network: nn.Module, share: float) -> None:
+        """Use ``network``, which answers for ``share`` 0..1 of a target."""
+        self._network = network.eval().requires_grad_(False)
+        self._share = share
+
+    @torch.no_grad()
+    def target(self, x: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """What the student should answer.
+
+        Args:
+            x: normalised pictures float32 ``(b, 3, h, w)``.
+            labels: int64 ``(b,)``, or the share of each class, float32 ``(b, classes)``.
+            smoothing: of the labels, 0..1; the teacher learned from labels as smooth.
+
+        Returns:
+            probabilities float32 ``(b, classes)``.
+        """
+        with torch.autocast(x.device.type, torch.bfloat16):
+            views = [self._network(view).logits.float() for view in (x, x.flip(-1))]
+        taught = torch.stack([logits.softmax(1) for logits in views]).mean(0)
+        classes = taught.shape[1]
+        shares = labels if labels.ndim > 1 else F.one_hot(labels, classes).float()
+        shares = shares * (1 - smoothing) + smoothing / classes
+        return shares.lerp(taught, self._share)
+
+
+def plain_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """The weights of a bundle without the shape of its embedding; the logits stay what they are.
+
+    For a ``whitened-resnet`` the two linear layers between last features and logits are made one.
+    """
+    weights = {name: torch.tensor(w) for name, w in bundle.weights.items()}
+    if not bundle.architecture.likeness:
+        return weights
+    network = bundle.network()
+    assert isinstance(network, WhitenedResNet) and network.compress is not None
+    told, last = network.compress.weight.shape
+    head = network.head.weight.detach()[:, :told] @ network.compress.weight.detach()
+    kept = {n: w for n, w in weights.items() if n.split(".")[0] not in ("compress", "likeness")}
+    del kept["head.bias"]  # it undoes the centring of the class part, which is gone
+    return kept | {"head.weight": head * last}
