@@ -24,6 +24,10 @@ class Architecture:
         likeness: dimensions of the features of ``whitened-resnet`` that keep what is alike inside
             a class, from the pooled maps of all stages; as many more as classes tell the class.
             0: the features are the last stage's pooled map.
+        rows: into how many rows the maps of the first two stages are divided before they are
+            pooled for ``likeness``: where in a picture something is tells pictures apart, and
+            mirroring keeps it in its row. 1, which bundles from before have: not divided, and
+            their maxima beside their means.
     """
 
     name: ArchitectureName = "whitened-resnet"
@@ -33,6 +37,7 @@ class Architecture:
     dropout: float = 0.0
     shrink: int = 1
     likeness: int = 0
+    rows: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in ("whitened-resnet", "resnet18"):
@@ -49,6 +54,8 @@ class Architecture:
             raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
         if self.shrink < 1:
             raise ValueError(f"shrink is {self.shrink}; expected a whole number from 1")
+        if self.rows < 1:
+            raise ValueError(f"rows is {self.rows}; expected a whole number from 1")
         if self.likeness < 0 or (self.likeness and self.name != "whitened-resnet"):
             raise ValueError(
                 f"likeness is {self.likeness} for {self.name}; expected at least 0, and 0 for"
@@ -58,7 +65,7 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
         values = asdict(self)
-        for name, old in (("depth", 2), ("shrink", 1), ("likeness", 0)):
+        for name, old in (("depth", 2), ("shrink", 1), ("likeness", 0), ("rows", 1)):
             if values[name] == old:
                 del values[name]  # bundles older than the field keep their digest
         return values

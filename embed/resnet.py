@@ -67,10 +67,12 @@ class WhitenedResNet(nn.Module):
         self.dropout = nn.Dropout(architecture.dropout)
         self.compress: nn.Linear | None = None
         self.likeness: nn.Linear | None = None
+        self.rows = architecture.rows
         if architecture.likeness:
             told = min(w3, architecture.classes)
+            parts = self.rows if self.rows > 1 else 2
             self.compress = nn.Linear(w3, told)
-            self.likeness = nn.Linear(2 * (w1 + w2) + w3, architecture.likeness)
+            self.likeness = nn.Linear(parts * (w1 + w2) + w3, architecture.likeness)
             self.dimension: int = told + architecture.likeness
             self.head = nn.Linear(self.dimension, architecture.classes)
         else:
@@ -102,12 +104,17 @@ class WhitenedResNet(nn.Module):
             x: normalised pictures ``(n, 3, 32, 32)``.
 
         Returns:
-            the last map's maxima ``(n, w3)``, and the means of all maps with the maxima of the
-            first two ``(n, 2 * w1 + 2 * w2 + w3)``.
+            the last map's maxima ``(n, w3)``, and the means of all maps, of the first two over
+            each of ``rows`` rows ``(n, rows * (w1 + w2) + w3)``; for one row the means and the
+            maxima of the first two ``(n, 2 * (w1 + w2) + w3)``.
         """
         maps = self._maps(x)
+        told = maps[-1].amax((2, 3))
+        if self.rows > 1:
+            rows = [F.adaptive_avg_pool2d(m, (self.rows, 1)).flatten(1) for m in maps[:2]]
+            return told, torch.cat([*rows, maps[-1].mean((2, 3))], 1)
         means = [m.mean((2, 3)) for m in maps]
-        return maps[-1].amax((2, 3)), torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
+        return told, torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         if self.training:

@@ -35,7 +35,7 @@ from train.initial import (
 from train.optimisers import make_optimisers, make_schedules
 from train.proxy import Chooser
 from train.recipe import Recipe, RecipeError
-from train.teacher import DISTIL_MEMORY, Teacher, plain_weights, remember
+from train.teacher import DISTIL_MEMORY, Teacher, averaged, plain_weights, remember
 
 Report = Callable[[Epoch], None]
 Steps = Callable[[Iterator[Tensor], int, int], Iterator[Tensor]]
@@ -190,7 +190,10 @@ def train(
                 board.add_scalar(name, value, epoch)
             report(done)
 
-    kept = {name: _as_stored(tensor) for name, tensor in run.best_weights.items()}
+    kept = {name: tensor.cpu() for name, tensor in run.best_weights.items()}
+    if init and teacher:
+        kept = averaged(kept, plain_weights(init), recipe.average)
+    kept = {name: _as_stored(tensor) for name, tensor in kept.items()}
     network.load_state_dict(kept)
     logits = predict(network, preprocess, data.validation.pictures)
     best = run.history[run.best_epoch]

@@ -38,18 +38,22 @@ class Shaping:
 
     Attributes:
         likeness: dimensions for what is alike inside a class; 0: the last features as they are.
+        rows: into how many rows the maps of the first two stages are divided; 1: not divided.
         weight: length of the likeness part, where the class part's is 1 on average. More finds
             altered copies better, less keeps the classes better apart.
         pictures: training pictures, at most, that the likeness part is fitted to.
     """
 
     likeness: int = 0
+    rows: int = 3
     weight: float = 0.9
     pictures: int = 8_000
 
     def __post_init__(self) -> None:
         if self.likeness < 0:
             raise ValueError(f"likeness is {self.likeness}; expected at least 0")
+        if self.rows < 1:
+            raise ValueError(f"rows is {self.rows}; expected at least 1")
         if not self.weight > 0:
             raise ValueError(f"weight is {self.weight}; expected a number above 0")
         if self.pictures < 2:
@@ -88,10 +92,11 @@ def shape(
     copies = [originals, *altered_copies(originals, seed).values()]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plain.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain.rows = shaping.rows
     last, pooled = _pooled(plain, bundle.preprocess, copies, progress)
     plain.cpu()
 
-    architecture = replace(bundle.architecture, likeness=shaping.likeness)
+    architecture = replace(bundle.architecture, likeness=shaping.likeness, rows=shaping.rows)
     shaped = build(architecture)
     assert isinstance(shaped, WhitenedResNet)
     kept = {n: t for n, t in plain.state_dict().items() if not n.startswith("head.")}

@@ -58,6 +58,20 @@ class Teacher:
         return shares.lerp(taught, self._share)
 
 
+def averaged(new: dict[str, Tensor], old: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The weights and statistics ``share`` 0..1 of the way from ``old`` to ``new``.
+
+    Along the straight line between a model and what it became at a low rate the loss is no higher
+    than at its ends, and lower in between (Wortsman et al. 2022, arXiv:2109.01903).
+    """
+    return {
+        name: old[name].float().lerp(tensor.float(), share)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in new.items()
+    }
+
+
 def plain_weights(bundle: Bundle) -> dict[str, Tensor]:
     """The weights of a bundle without the shape of its embedding; the logits stay what they are.
 

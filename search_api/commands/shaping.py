@@ -20,7 +20,7 @@ from train.shaping import Shaping
 @click.option(
     "--likeness",
     type=click.IntRange(1),
-    default=246,
+    default=200,
     show_default=True,
     help="Dimensions for what is alike inside a class, added to one for each class.",
 )
@@ -49,7 +49,7 @@ def shape_command(
     model = Bundle.load(bundle)
     recipe = Recipe.from_dict(model.training.get("recipe", {}))
     dataset = load(find_corpus(data, say), model.preprocess.input_size, recipe)
-    shaping = Shaping(likeness, weight)
+    shaping = Shaping(likeness, weight=weight)
     try:
         model = shaped(model, dataset, shaping, seed)
     except ValueError as error:

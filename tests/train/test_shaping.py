@@ -85,7 +85,7 @@ def test_progress_sees_every_batch(plain: Bundle) -> None:
 def test_what_cannot_be_shaped_is_refused(plain: Bundle, shaped: Bundle) -> None:
     with pytest.raises(ValueError, match="expected a whitened-resnet whose likeness is 0"):
         shape(shaped, PICTURES, Shaping(likeness=4))
-    with pytest.raises(ValueError, match="dimensions is 200; expected at most 128"):
+    with pytest.raises(ValueError, match="dimensions is 200; expected at most 176"):
         shape(plain, PICTURES, Shaping(likeness=200))
 
 
