@@ -151,3 +151,39 @@ def test_shrinking_the_first_layer_keeps_the_cost() -> None:
     with torch.no_grad():
         network = build(Architecture(classes=3, widths=(24, 24, 32), shrink=3)).eval()
         assert network(inputs(2, 100)).logits.shape == (2, 3)
+
+
+def test_likeness_is_pooled_from_rows_of_the_first_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(Architecture(classes=3, widths=(24, 24, 32), likeness=4, rows=3))
+    assert isinstance(network, WhitenedResNet)
+    first = torch.zeros(1, 24, 15, 15)
+    first[:, 0, :5], first[:, 0, 5:10], first[:, 0, 10:] = 1.0, 2.0, 6.0
+    last = torch.arange(9.0).view(1, 1, 3, 3).expand(1, 32, 3, 3)
+    monkeypatch.setattr(network, "_maps", lambda x: [first, torch.ones(1, 24, 7, 7), last])
+    told, pooled = network.pooled(torch.zeros(1, 3, 32, 32))
+    assert told.tolist() == [[8.0] * 32]
+    assert pooled.shape == (1, 3 * (24 + 24) + 32)
+    assert pooled[0, :6].tolist() == [1.0, 2.0, 6.0, 0.0, 0.0, 0.0]
+    assert pooled[0, 72:144].tolist() == [1.0] * 72
+    assert pooled[0, 144:].tolist() == [4.0] * 32
+
+
+def test_bundles_from_before_are_pooled_as_they_were() -> None:
+    old = Architecture.from_dict(
+        {
+            "name": "whitened-resnet",
+            "classes": 3,
+            "widths": [24, 24, 32],
+            "dropout": 0.0,
+            "likeness": 4,
+        }
+    )
+    assert old.rows == 1
+    assert "rows" not in old.to_dict()
+    network = build(old)
+    assert isinstance(network, WhitenedResNet)
+    maxima_and_means = network.pooled(torch.rand(2, 3, 32, 32))[1]
+    assert maxima_and_means.shape == (2, 2 * (24 + 24) + 32)
+    assert (maxima_and_means[:, 80:] >= maxima_and_means[:, :48]).all()  # each maximum, its mean
+    with pytest.raises(ValueError, match="rows is 0; expected a whole number from 1"):
+        Architecture(rows=0)

@@ -93,6 +93,7 @@ def test_what_cannot_be_shaped_is_refused(plain: Bundle, shaped: Bundle) -> None
     ("values", "message"),
     [
         ({"likeness": -1}, "likeness is -1; expected at least 0"),
+        ({"rows": 0}, "rows is 0; expected at least 1"),
         ({"weight": 0.0}, "weight is 0.0; expected a number above 0"),
         ({"pictures": 1}, "pictures is 1; expected at least 2"),
     ],

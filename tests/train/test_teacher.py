@@ -18,7 +18,7 @@ from train.proxy import Proxy
 from train.recipe import Recipe, RecipeError
 from train.selection import Selection
 from train.shaping import Shaping, shape
-from train.teacher import Teacher, plain_weights, remember
+from train.teacher import Teacher, averaged, plain_weights, remember
 
 TAUGHT = dataclasses.replace(
     QUICK,
@@ -128,3 +128,27 @@ def test_the_kept_classifier_learns_at_the_old_rate(
 def test_teaching_needs_a_model_to_start_from() -> None:
     with pytest.raises(RecipeError, match=r"distil is 0\.5; expected 0 without init"):
         Recipe(distil=0.5)
+
+
+def test_weights_are_averaged_and_counts_are_not() -> None:
+    old = {"w": torch.tensor([0.0, 4.0]), "batches": torch.tensor(10)}
+    new = {"w": torch.tensor([4.0, 8.0]), "batches": torch.tensor(30)}
+    found = averaged(new, old, 0.25)
+    assert found["w"].tolist() == [1.0, 5.0]
+    assert found["batches"].item() == 30
+
+
+def test_a_run_keeps_the_average(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    data = dataclasses.replace(colours(), classes=tiny_bundle.classes)
+    tiny_bundle.save(tmp_path / "tiny")
+    whole = dataclasses.replace(TAUGHT, init=str(tmp_path / "tiny"))
+    new = train(whole, data, tmp_path / "whole").weights["head.weight"]
+    old = tiny_bundle.weights["head.weight"]
+    half = train(dataclasses.replace(whole, average=0.5), data, tmp_path / "half")
+    assert abs(new - old).max() > 0.01
+    assert half.weights["head.weight"] == pytest.approx((new + old) / 2, abs=2e-3)
+
+
+def test_nothing_to_average_with() -> None:
+    with pytest.raises(RecipeError, match=r"average is 0\.5; expected 1 without distil"):
+        Recipe(average=0.5)
