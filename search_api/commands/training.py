@@ -46,8 +46,8 @@ METRICS = "metrics.json"
 @click.option(
     "--recipe",
     "recipe_name",
-    help="Name of a recipe (quick, best, finetune, resnet18), or a JSON file with one. Default:"
-    " quick; finetune with --init.",
+    help="Name of a recipe (quick, best, best-taught, finetune, resnet18), or a JSON file with one."
+    " Default: quick; finetune with --init.",
 )
 @click.option(
     "--init",
