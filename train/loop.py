@@ -176,9 +176,7 @@ def train(
             done = Epoch(
                 epoch,
                 train_loss=float(torch.cat(seen).mean()),
-                validation_loss=float(
-                    F.cross_entropy(logits, data.validation.labels, weight=weights.cpu())
-                ),
+                validation_loss=_loss(logits, data.validation.labels, weights),
                 validation_accuracy=_accuracy(logits, data.validation.labels),
                 lr=schedules[0].last_lr,
                 seconds=before + time.monotonic() - started,
@@ -197,6 +195,10 @@ def train(
     network.load_state_dict(kept)
     logits = predict(network, preprocess, data.validation.pictures)
     best = run.history[run.best_epoch]
+    accuracy, loss = best.validation_accuracy, best.validation_loss
+    if recipe.average < 1:  # not the weights of any epoch
+        accuracy = _accuracy(logits, data.validation.labels)
+        loss = _loss(logits, data.validation.labels, weights)
     return Bundle(
         architecture=architecture,
         preprocess=preprocess,
@@ -204,8 +206,8 @@ def train(
         weights={name: tensor.numpy() for name, tensor in kept.items()},
         temperature=fit_temperature(logits, data.validation.labels),
         metrics={
-            "validation_accuracy": round(best.validation_accuracy, 4),
-            "validation_loss": round(best.validation_loss, 4),
+            "validation_accuracy": round(accuracy, 4),
+            "validation_loss": round(loss, 4),
         },
         training={
             "recipe": recipe.to_dict(),
@@ -327,6 +329,10 @@ def _record(run: Run, done: Epoch, network: torch.nn.Module) -> None:
         run.best_weights = {
             name: tensor.detach().clone() for name, tensor in network.state_dict().items()
         }
+
+
+def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> float:
+    return float(F.cross_entropy(logits, labels, weight=weights.cpu()))
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

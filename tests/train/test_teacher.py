@@ -12,7 +12,7 @@ from embed.bundle import Bundle
 from embed.resnet import build
 from tests.train.helpers import QUICK, colours
 from train.augment import Augment
-from train.loop import train
+from train.loop import predict, train
 from train.optimisers import make_optimisers
 from train.proxy import Proxy
 from train.recipe import Recipe, RecipeError
@@ -145,6 +145,9 @@ def test_a_run_keeps_the_average(tiny_bundle: Bundle, tmp_path: Path) -> None:
     new = train(whole, data, tmp_path / "whole").weights["head.weight"]
     old = tiny_bundle.weights["head.weight"]
     half = train(dataclasses.replace(whole, average=0.5), data, tmp_path / "half")
+    logits = predict(half.network(), half.preprocess, data.validation.pictures)
+    loss = torch.nn.functional.cross_entropy(logits, data.validation.labels)
+    assert half.metrics["validation_loss"] == pytest.approx(float(loss), abs=1e-3)
     assert abs(new - old).max() > 0.01
     assert half.weights["head.weight"] == pytest.approx((new + old) / 2, abs=2e-3)
 
