@@ -241,9 +241,9 @@ RESNET18 = Recipe(
 # the first epoch batch normalisation takes its statistics from the new pictures, and the new
 # classifier is fitted to the old features (`train.initial`); then everything learns, the old layers
 # at a third of the rate of `quick` (which is why `lr` is that of `quick`). That, dropout and label
-# smoothing are what a study found (`lookalike tune`, docs/benchmarks.md): a tenth of the rate, as it
-# was before, leaves too much of the old pictures. The loss is balanced by
-# the effective number of pictures of each class, with the b = 0.999 of Cui et al. 2019 for sets of
+# smoothing are what a study found (`lookalike tune`, docs/benchmarks.md): a tenth of the rate, as
+# it was before, leaves too much of the old pictures. The loss is balanced by the effective number
+# of pictures of each class, with the b = 0.999 of Cui et al. 2019 for sets of
 # this size. Small sets need more change of their pictures: a little turning and light beside
 # mirroring and shifts. A mirrored letter is another thing: set `flip` to none for such pictures.
 FINETUNE = Recipe(
