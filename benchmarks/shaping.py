@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--likeness", type=int, nargs="+", default=[54, 118, 182, 246, 502])
     parser.add_argument("--weights", type=float, nargs="+", default=[0.6, 0.85, 1.0, 1.2])
+    parser.add_argument("--rows", type=int, default=Shaping.rows, help="of the first two maps")
     options = parser.parse_args()
     environment.prepare()
     bundle = Bundle.load(options.bundle)
@@ -50,7 +51,7 @@ def main() -> None:
         [number[item.label, item.tags[0]] if item.tags else -1 for item in train_items]
     )
     learned = torch.from_numpy(pictures[~held_out]).permute(0, 3, 1, 2)
-    largest = shape(bundle, learned, Shaping(max(options.likeness), 1.0), recipe.seed)
+    largest = shape(bundle, learned, Shaping(max(options.likeness), rows=options.rows), recipe.seed)
     network = largest.network()
     assert isinstance(network, WhitenedResNet)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

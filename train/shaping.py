@@ -38,16 +38,16 @@ class Shaping:
 
     Attributes:
         likeness: dimensions for what is alike inside a class; 0: the last features as they are.
-        rows: into how many rows the maps of the first two stages are divided; 1: not divided.
         weight: length of the likeness part, where the class part's is 1 on average. More finds
             altered copies better, less keeps the classes better apart.
         pictures: training pictures, at most, that the likeness part is fitted to.
+        rows: into how many rows the maps of the first two stages are divided; 1: not divided.
     """
 
     likeness: int = 0
-    rows: int = 3
     weight: float = 0.9
     pictures: int = 8_000
+    rows: int = 3
 
     def __post_init__(self) -> None:
         if self.likeness < 0:

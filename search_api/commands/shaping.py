@@ -49,7 +49,7 @@ def shape_command(
     model = Bundle.load(bundle)
     recipe = Recipe.from_dict(model.training.get("recipe", {}))
     dataset = load(find_corpus(data, say), model.preprocess.input_size, recipe)
-    shaping = Shaping(likeness, weight=weight)
+    shaping = Shaping(likeness, weight)
     try:
         model = shaped(model, dataset, shaping, seed)
     except ValueError as error:
