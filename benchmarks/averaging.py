@@ -3,7 +3,7 @@
     python -m benchmarks.averaging embed/pretrained runs/taught/plain --data ../shared
 
 For each share of the way: accuracy on the validation pictures, on their mirror images and on both
-together, and the loss over both, its temperature fitted. The test set is not looked at. In bfloat16.
+together, and the loss over both, its temperature fitted; in bfloat16, without the test set.
 """
 
 from __future__ import annotations
