@@ -29,7 +29,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("old", type=Path, help="the bundle that the run started from")
-    parser.add_argument("new", type=Path, help="the plain bundle that it made")
+    parser.add_argument("new", type=Path, help="the plain bundle that it made with average 1")
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.25, 0.5, 0.75, 1])
     options = parser.parse_args()
