@@ -19,6 +19,7 @@ from torch import Tensor
 
 from embed.bundle import Bundle
 from embed.corpus import cifar10
+from embed.precision import autocast
 from embed.resnet import WhitenedResNet
 from train import environment
 from train.data import stratified
@@ -85,7 +86,7 @@ def _parts(
     found = []
     stacked = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     for batch in stacked.split(500):  # type: ignore[no-untyped-call]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(batch.device):
             last, pooled = network.pooled(bundle.preprocess.normalise(batch))
             told, alike = network.compress(last), network.likeness(pooled)
         found.append((last.float(), told.float(), alike.float()))

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from embed.bundle import Bundle
+from embed.precision import has_bfloat16
 from embed.runtime import Precision, Raw
 
 
@@ -30,12 +31,7 @@ class TorchRuntime:
             torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if precision == "auto":
-            fast = (
-                torch.cuda.is_bf16_supported()
-                if self.device == "cuda"
-                else torch.cpu._is_avx512_bf16_supported()
-            )
-            precision = "bfloat16" if fast else "float32"
+            precision = "bfloat16" if has_bfloat16(self.device) else "float32"
         self.precision: Precision = precision
         self._preprocess = bundle.preprocess
         self._network = bundle.network().to(self.device)

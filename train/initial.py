@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from embed.architecture import Architecture
 from embed.bundle import PRETRAINED, Bundle
+from embed.precision import autocast
 from embed.preprocess import Preprocess
 from embed.resnet import ResNet18, WhitenedResNet
 from train.data import Split
@@ -160,6 +161,6 @@ def in_batches(pictures: Tensor) -> Iterator[Tensor]:
 def _forward(network: nn.Module, preprocess: Preprocess, pictures: Tensor) -> Iterator[Tensor]:
     device = next(network.parameters()).device
     for batch in in_batches(pictures):
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             features = network(preprocess.normalise(batch.to(device))).features
         yield features.float().cpu()

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from embed.architecture import Architecture
 from embed.bundle import Bundle
+from embed.precision import autocast, has_bfloat16
 from embed.preprocess import Preprocess
 from embed.resnet import WhitenedResNet, build
 from train import environment
@@ -155,7 +156,7 @@ def train(
                 smoothing = recipe.label_smoothing
                 if teacher:
                     truth, smoothing = teacher.target(x, truth, smoothing), 0.0
-                with torch.autocast(device.type, torch.bfloat16):
+                with autocast(device):
                     logits = network(x).logits
                 losses = F.cross_entropy(
                     logits.float(),
@@ -216,6 +217,7 @@ def train(
             "epochs_run": len(run.history),
             "minutes": round(run.history[-1].seconds / 60, 2),
             **({"init": init.digest} if init else {}),
+            "precision": "bfloat16" if has_bfloat16(device.type) else "float32",
             **made_by,
         },
     )
@@ -266,7 +268,7 @@ def predict(network: torch.nn.Module, preprocess: Preprocess, pictures: Tensor) 
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         logits = [
             network(preprocess.normalise(batch.to(device))).logits.float().cpu()
             for batch in in_batches(pictures)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from embed.precision import has_bfloat16
 from train.recipe import Recipe
 
 
@@ -48,10 +49,10 @@ def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
     """Bring the singular values of ``matrix (m, n)`` near one by Newton-Schulz iteration.
 
     The quintic's coefficients are Muon's: steepest at zero, at the price of values that end
-    anywhere in about 0.7..1.2. Computed in bfloat16.
+    anywhere in about 0.7..1.2. Computed in bfloat16 where the hardware has it.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x: Tensor = matrix.bfloat16()
+    x: Tensor = matrix.bfloat16() if has_bfloat16(matrix.device.type) else matrix.float()
     x = x / (x.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from embed.precision import autocast
+
 
 @dataclass(frozen=True)
 class Proxy:
@@ -68,7 +70,7 @@ class Chooser:
         """
         learns = step % self._proxy.every == 0
         self._network.train()
-        with torch.set_grad_enabled(learns), torch.autocast(x.device.type, torch.bfloat16):
+        with torch.set_grad_enabled(learns), autocast(x.device):
             logits = self._network(x).logits
         losses = F.cross_entropy(
             logits.float(), labels, label_smoothing=self._smoothing, reduction="none"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from embed.bundle import Bundle
+from embed.precision import autocast
 from embed.preprocess import Preprocess
 from embed.resnet import WhitenedResNet, build
 from train.similarity import altered_copies
@@ -177,7 +178,7 @@ def _pooled(
     lasts, pools = [], []
     for batch in progress(iter(batches), len(batches)):
         x = preprocess.normalise(batch.to(device))
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             last, pooled = network.pooled(x)
         lasts.append(last.float().cpu())
         pools.append(pooled.float().cpu())

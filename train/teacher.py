@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embed.bundle import Bundle
+from embed.precision import autocast
 from embed.resnet import WhitenedResNet
 
 DISTIL_MEMORY = 0.05
@@ -49,7 +50,7 @@ class Teacher:
         Returns:
             probabilities float32 ``(b, classes)``.
         """
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with autocast(x.device):
             views = [self._network(view).logits.float() for view in (x, x.flip(-1))]
         taught = torch.stack([logits.softmax(1) for logits in views]).mean(0)
         classes = taught.shape[1]

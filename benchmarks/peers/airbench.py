@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from embed.corpus import open_corpus
+from embed.precision import autocast, has_bfloat16
 from train import environment
 from train.data import load_dataset
 
@@ -50,7 +51,7 @@ class Timer:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """The names that the author's file defines, on a CPU, its forward pass in bfloat16."""
+    """The names that the author's file defines, on a CPU."""
     source = file.read_text()
     for old, new in REPLACED:
         if old not in source:
@@ -58,13 +59,15 @@ def load(file: Path) -> dict[str, Any]:
                 f"{file} has no {old!r}; expected airbench94_muon.py as of revision f1c599c4af24"
             )
         source = source.replace(old, new)
+    if not has_bfloat16("cpu"):
+        source = source.replace("G.bfloat16()", "G.float()")
     names: dict[str, Any] = {"__name__": "airbench94_muon", "Timer": Timer}
     exec(compile(source, str(file), "exec"), names)
     return names
 
 
 class Autocast(nn.Module):
-    """The network under bfloat16 autocast; its other attributes are the network's own."""
+    """The network in bfloat16 where the CPU has it; its other attributes are the network's own."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ class Autocast(nn.Module):
             return getattr(self.network, name)
 
     def forward(self, *args: Any, **more: Any) -> Any:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = self.network(*args, **more)
         return logits.float()
 

@@ -74,6 +74,8 @@ def test_the_bundle_holds_what_was_done(
     assert bundle.training["epochs_run"] == 6
     assert bundle.training["threads"] == torch.get_num_threads()
     assert bundle.training["torch"] == torch.__version__
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert bundle.training["precision"] == ("bfloat16" if fast else "float32")
     best = min(history, key=lambda epoch: epoch.validation_loss)
     assert bundle.training["best_epoch"] == best.epoch
     assert bundle.metrics == {
@@ -319,3 +321,24 @@ def test_predict_leaves_the_mode_as_it_was(tiny_bundle: Bundle) -> None:
 )
 def test_small_sets_get_small_batches(wanted: int, pictures: int, expected: int) -> None:
     assert fit_batch(wanted, pictures) == expected
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32(
+    scenes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Emulated, bfloat16 would take several times as long.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    seen: set[torch.dtype] = set()
+    convolve = F.conv2d
+
+    def watched(x: Tensor, *arguments: Any) -> Tensor:
+        y = convolve(x, *arguments)
+        seen.add(y.dtype)
+        return y
+
+    monkeypatch.setattr(F, "conv2d", watched)
+    recipe = dataclasses.replace(QUICK, epochs=1, proxy=Proxy(keep=0.5))
+    bundle = train(recipe, scenes, tmp_path)
+    assert seen == {torch.float32}
+    assert bundle.training["precision"] == "float32"
