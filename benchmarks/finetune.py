@@ -3,9 +3,13 @@
     git clone https://github.com/ardamavi/Sign-Language-Digits-Dataset hands
     git clone https://github.com/Charmve/Surface-Defect-Detection surfaces
     git clone https://github.com/Shenggan/BCCD_Dataset blood
+    git clone https://github.com/martinwestin/flower_classification flowers
+    git clone https://github.com/Keunyoung-Jung/my_first_DL things
     python -m benchmarks.finetune hands --source hands --seeds 0 1 2
     python -m benchmarks.finetune tiles --source surfaces --seeds 0 1 2 --size 64
     python -m benchmarks.finetune blood --source blood --seeds 0 1 2
+    python -m benchmarks.finetune flowers --source flowers --seeds 0 1 2 --per-class 100
+    python -m benchmarks.finetune things --source things --seeds 0 1 2 --per-class 50
 
 - ``hands``: 2,062 photographs of hands that show a digit, 100 x 100, ten classes of equal size, one
   sub-folder a class (Mavi 2020, arXiv:2011.08927). Split by picture: a person's other pictures may
@@ -14,6 +18,10 @@
   class and 32 of the smallest (Huang et al. 2018, "Surface defect saliency of magnetic tile").
 - ``blood``: 4,888 blood cells cut out of the pictures of BCCD along its boxes, three classes,
   85 % of them red cells; a CSV table with the split that BCCD has for its pictures.
+- ``flowers``: 4,317 photographs of five kinds of flower, 128 x 128, from photo sites ("Flowers
+  Recognition" by A. Mamaev on Kaggle).
+- ``things``: 6,906 photographs of eight kinds of thing; airplanes, cars, cats and dogs are classes
+  of CIFAR-10 too (Roy et al. 2018, arXiv:1807.10108, "natural images").
 
 Each seed draws another split (not for ``blood``), another order and, from scratch, other weights.
 Every variant is trained by the recipe ``finetune`` but for what its name says. The accuracy is that
@@ -44,8 +52,21 @@ from train.recipe import Recipe, read_recipe
 
 
 def hands(source: Path, out: Path) -> Path:
-    for picture in sorted((source / "Dataset").glob("*/*.JPG")):
-        _copy(picture, out / picture.parent.name / picture.name)
+    return _subfolders(source / "Dataset", out)
+
+
+def flowers(source: Path, out: Path) -> Path:
+    return _subfolders(source / "flowers", out)
+
+
+def things(source: Path, out: Path) -> Path:
+    return _subfolders(source / "natural_images", out)
+
+
+def _subfolders(source: Path, out: Path) -> Path:
+    for picture in sorted(source.glob("*/*")):
+        if picture.suffix.lower() == ".jpg":
+            _copy(picture, out / picture.parent.name / picture.name)
     return out
 
 
@@ -75,7 +96,7 @@ def blood(source: Path, out: Path) -> Path:
     return out / "cells.csv"
 
 
-SETS = {"hands": hands, "tiles": tiles, "blood": blood}
+SETS = {"hands": hands, "tiles": tiles, "blood": blood, "flowers": flowers, "things": things}
 
 
 def _copy(source: Path, target: Path) -> None:
