@@ -104,6 +104,24 @@ def test_a_head_fitted_to_features_separates_them(name: str) -> None:
         torch.testing.assert_close(p.detach(), q, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["whitened-resnet", "resnet18"])
+def test_a_head_fitted_to_few_pictures_tells_others_apart(name: str) -> None:
+    # Classes that overlap, more features than pictures: weights that are free to grow separate the
+    # 90 by what is noise, and are sure of it (a loss of 0.59 and 0.53 on the others).
+    generator = torch.Generator().manual_seed(0)
+    network = build(Architecture(name, classes=3, widths=(24, 24, 256)))  # type: ignore[arg-type]
+    labels = torch.arange(390) % 3
+    causes = torch.randn(390, 6, generator=generator)
+    causes[:, :2] += 1.5 * torch.tensor([[0.0, 1.0], [1.0, -1.0], [-1.0, 0.0]])[labels]
+    features = causes @ torch.randn(6, network.dimension, generator=generator)
+    features += 0.5 * torch.randn(390, network.dimension, generator=generator)
+    fit_head(network, features[:90], labels[:90], torch.ones(3), smoothing=0.05)
+    with torch.no_grad():
+        logits = network.classify(features[90:])
+    assert float(F.cross_entropy(logits, labels[90:])) < 0.47
+    assert float((logits.argmax(1) == labels[90:]).float().mean()) > 0.79
+
+
 def test_weights_of_the_classes_move_the_head() -> None:
     network = build(Architecture(classes=2, widths=(24, 24, 32)))
     features = torch.ones(10, 32)  # nothing to tell them apart by
