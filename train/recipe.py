@@ -242,8 +242,7 @@ RESNET18 = Recipe(
 # classifier is fitted to the old features (`train.initial`); then everything learns, the old layers
 # at a fifth of the rate of `quick` (which is why `lr` is that of `quick`), after a tenth of the run
 # in which rates rise, for momentum knows nothing yet. Dropout and label smoothing are what a study
-# on hands found, the rate a compromise: photographs unlike CIFAR-10's want twice of it and are
-# better off without the old model, those like it want half (docs/benchmarks.md). The loss is
+# on hands found, the rate lies between what it found and a tenth (docs/benchmarks.md). The loss is
 # balanced by the effective number of pictures of each class, with the b = 0.999 of Cui et al. 2019
 # for sets of this size. Small sets need more change of their pictures: a little turning and light
 # beside mirroring and shifts. A mirrored letter is another thing: set `flip` to none for such
