@@ -82,10 +82,15 @@ def shape(
             asked for than there are pooled channels.
     """
     plain = bundle.network()
-    if not isinstance(plain, WhitenedResNet) or bundle.architecture.likeness:
+    if not isinstance(plain, WhitenedResNet):
         raise ValueError(
-            f"the architecture is {bundle.architecture}; expected a whitened-resnet whose"
-            " likeness is 0"
+            f"the architecture is {bundle.architecture.name}; expected whitened-resnet, whose maps"
+            " a shape is made of"
+        )
+    if bundle.architecture.likeness:
+        raise ValueError(
+            f"the embedding is shaped already, {bundle.architecture.likeness} dimensions of it;"
+            " expected a model with plain features, as a run keeps in its folder `plain`"
         )
     generator = Generator().manual_seed(seed)
     chosen = torch.randperm(len(pictures), generator=generator)[: shaping.pictures]

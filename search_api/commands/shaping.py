@@ -7,10 +7,8 @@ from pathlib import Path
 import click
 
 from embed.bundle import Bundle
-from embed.corpus import find_corpus
-from search_api.commands.options import FOLDER, data_option, say
-from search_api.commands.training import evaluate_and_save, load, shaped
-from train.recipe import Recipe
+from search_api.commands.options import FOLDER, data_option
+from search_api.commands.training import evaluate_and_save, load_for, shaped
 from train.shaping import Shaping
 
 
@@ -43,12 +41,12 @@ def shape_command(
     that ask for it do this by themselves at the end.
 
     \b
-    Example:
+    Examples:
       lookalike shape runs/best/plain --weight 1.2 --out runs/best-shaped
+      lookalike shape runs/slides/bundle --data ~/slides --out runs/slides-shaped
     """
     model = Bundle.load(bundle)
-    recipe = Recipe.from_dict(model.training.get("recipe", {}))
-    dataset = load(find_corpus(data, say), model.preprocess.input_size, recipe)
+    dataset = load_for(model, data)
     shaping = Shaping(likeness, weight)
     try:
         model = shaped(model, dataset, shaping, seed)

@@ -152,14 +152,7 @@ def evaluate_command(
     """
     others = {name: Bundle.load(folder) for name, folder in map(_named_folder, beside)}
     model = Bundle.load(find_bundle(bundle, var))
-    dataset = load(
-        find_corpus(data, say), model.preprocess.input_size, Recipe.from_dict(_recipe_of(model))
-    )
-    if dataset.classes != model.classes:
-        raise click.UsageError(
-            f"the model knows the classes {', '.join(model.classes)}, the data has"
-            f" {', '.join(dataset.classes)}; evaluate on data with the model's classes"
-        )
+    dataset = load_for(model, data)
     evaluation = _evaluate(model, dataset, out, others)
     if as_json:
         print_json(json.loads((out / METRICS).read_text()))
@@ -244,6 +237,22 @@ def load(corpus: Corpus, size: int, recipe: Recipe) -> Dataset:
                 bar.update()
 
         return load_dataset(corpus, size, recipe.validation, recipe.seed, shown, recipe.test)
+
+
+def load_for(model: Bundle, data: Path | None) -> Dataset:
+    """The data of a trained model, split as its recipe says.
+
+    Raises:
+        click.UsageError: its classes are not the model's.
+    """
+    recipe = Recipe.from_dict(_recipe_of(model))
+    dataset = load(find_corpus(data, say), model.preprocess.input_size, recipe)
+    if dataset.classes != model.classes:
+        raise click.UsageError(
+            f"the model knows the classes {', '.join(model.classes)}, the data has"
+            f" {', '.join(dataset.classes)}; give data with the model's classes by --data"
+        )
+    return dataset
 
 
 def _counted(dataset: Dataset) -> str:

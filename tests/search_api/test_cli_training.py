@@ -133,6 +133,34 @@ def test_another_model_stands_beside(old: Path, tmp_path: Path) -> None:
         assert "expected NAME=FOLDER" in done.stderr
 
 
+def test_a_trained_model_is_shaped(old: Path, tmp_path: Path) -> None:
+    pictures = old.parents[1] / "pictures"
+    shaped = ("shape", old, "--data", pictures, "--likeness", 8, "--weight", 0.5)
+    done = run(*shaped, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    plain, bundle = Bundle.load(old), Bundle.load(tmp_path / "run" / "bundle")
+    assert bundle.classes == plain.classes
+    assert bundle.architecture.likeness == 8
+    assert bundle.training["recipe"]["shaping"]["weight"] == 0.5
+    assert bundle.metrics["accuracy"] == plain.metrics["accuracy"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["search"]["dimension"] == len(OLD) + 8
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+    again = run("shape", tmp_path / "run" / "bundle", "--data", pictures, "--out", tmp_path / "two")
+    assert again.returncode == 2
+    assert "the embedding is shaped already, 8 dimensions" in again.stderr.splitlines()[-1]
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_model_is_shaped_on_its_own_classes(old: Path, tmp_path: Path) -> None:
+    for label in NEW[:2]:
+        put(tmp_path / "pictures", label, range(4))
+    done = run("shape", old, "--data", tmp_path / "pictures", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "the model knows the classes boat, house, tree, the data has balloon, car" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -83,8 +83,13 @@ def test_progress_sees_every_batch(plain: Bundle) -> None:
 
 
 def test_what_cannot_be_shaped_is_refused(plain: Bundle, shaped: Bundle) -> None:
-    with pytest.raises(ValueError, match="expected a whitened-resnet whose likeness is 0"):
+    with pytest.raises(ValueError, match="shaped already, 12 dimensions of it; expected a model"):
         shape(shaped, PICTURES, Shaping(likeness=4))
+    architecture = Architecture("resnet18", classes=3)
+    weights = {name: t.numpy() for name, t in build(architecture).state_dict().items()}
+    resnet = dataclasses.replace(plain, architecture=architecture, weights=weights)
+    with pytest.raises(ValueError, match="is resnet18; expected whitened-resnet"):
+        shape(resnet, PICTURES, Shaping(likeness=4))
     with pytest.raises(ValueError, match="dimensions is 200; expected at most 176"):
         shape(plain, PICTURES, Shaping(likeness=200))
 
