@@ -1,11 +1,14 @@
 """What the embedding gains by its shape, measured on the validation split, to choose the settings.
 
     python -m benchmarks.shaping runs/best/plain --data ../shared
+    python -m benchmarks.shaping embed/pretrained --weights 0.6 0.9 1.2
+    python -m benchmarks.shaping runs/slides/plain --data ~/slides --likeness 64 200
 
-For a plain bundle: class mAP and precision at 10, fine precision at 1 and 10 and recall of altered
-copies, of the plain features and of shaped ones for each number of dimensions and weight. Queries
-are the validation pictures, which the network did not learn from; the gallery is the training
-pictures (and the validation pictures, for altered copies). The test set is not looked at.
+Class mAP and precision at 10, fine precision at 1 and 10 (where the corpus has finer words) and
+recall of altered copies, of the plain features and of shaped ones for each number of dimensions and
+weight: likeness fitted here for a plain bundle, as it is for a shaped one. Queries are the
+validation pictures, which the network did not learn from; the gallery is the training pictures (and
+the validation pictures, for altered copies). The test set is not looked at.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from embed.bundle import Bundle
-from embed.corpus import cifar10
+from embed.corpus import open_corpus
 from embed.precision import autocast
 from embed.resnet import WhitenedResNet
 from train import environment
-from train.data import stratified
+from train.data import Dataset, load_dataset
 from train.measures import retrieval
 from train.recipe import Recipe
+from train.search_quality import pictures_of
 from train.shaping import Shaping, shape
 from train.similarity import altered_copies, copy_search, group_search
 
@@ -33,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, help="a plain bundle, trained on CIFAR-10")
+    parser.add_argument("bundle", type=Path, help="of a whitened-resnet, plain or shaped")
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--likeness", type=int, nargs="+", default=[54, 118, 182, 246, 502])
     parser.add_argument("--weights", type=float, nargs="+", default=[0.6, 0.85, 1.0, 1.2])
@@ -42,39 +47,36 @@ def main() -> None:
     environment.prepare()
     bundle = Bundle.load(options.bundle)
     recipe = Recipe.from_dict(bundle.training["recipe"])
-    corpus = cifar10(options.data)
-    pictures, labels = corpus.splits["train"]
-    held_out = stratified(torch.from_numpy(labels), recipe.validation, recipe.seed).numpy()
-    names = sorted({(item.label, item.tags[0]) for item in corpus.items if item.tags})
-    number = {name: i for i, name in enumerate(names)}
-    train_items = [item for item in corpus.items if item.split == "train"]
-    groups = np.array(
-        [number[item.label, item.tags[0]] if item.tags else -1 for item in train_items]
+    data = load_dataset(
+        open_corpus(options.data), recipe.size, recipe.validation, recipe.seed, test=recipe.test
     )
-    learned = torch.from_numpy(pictures[~held_out]).permute(0, 3, 1, 2)
-    largest = shape(bundle, learned, Shaping(max(options.likeness), rows=options.rows), recipe.seed)
-    network = largest.network()
+    shaping = recipe.shaping
+    if not bundle.architecture.likeness:
+        shaping = Shaping(max(options.likeness), rows=options.rows)
+        bundle = shape(bundle, data.train.pictures, shaping, recipe.seed)
+    network = bundle.network()
     assert isinstance(network, WhitenedResNet)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    copies = altered_copies(pictures[held_out], recipe.seed + 1)
-    sets = {"train": pictures[~held_out], "val": pictures[held_out], **copies}
+    copies = altered_copies(pictures_of(data.validation), recipe.seed + 1)
+    sets = {"train": pictures_of(data.train), "val": pictures_of(data.validation), **copies}
     parts = {name: _parts(network, bundle, x) for name, x in sets.items()}
-    truth = (labels[~held_out], labels[held_out], groups[~held_out], groups[held_out])
     print(f"{len(sets['val']):,} queries, {len(sets['train']):,} training pictures")
     print("| dimensions | likeness | weight | class mAP | P@10 | fine P@1 | P@10 |", end="")
     print(" copies, mean | each ... | all at once |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    _print("plain", 0.0, {name: last for name, (last, _, _) in parts.items()}, truth)
-    _print("class only", 0.0, {name: told for name, (_, told, _) in parts.items()}, truth)
-    for likeness in options.likeness:
+    _print("plain", 0.0, {name: last for name, (last, _, _) in parts.items()}, data)
+    _print("class only", 0.0, {name: told for name, (_, told, _) in parts.items()}, data)
+    for likeness in sorted({min(n, bundle.architecture.likeness) for n in options.likeness}):
         for weight in options.weights:
             made = {
                 name: torch.cat(
-                    [told, weight * torch.nn.functional.normalize(alike[:, :likeness])], 1
+                    # The class part has the length 1 / shaping.weight.
+                    [shaping.weight * told, weight * F.normalize(alike[:, :likeness])],
+                    1,
                 )
                 for name, (_, told, alike) in parts.items()
             }
-            _print(str(likeness), weight, made, truth)
+            _print(str(likeness), weight, made, data)
 
 
 @torch.no_grad()
@@ -98,19 +100,22 @@ def _print(
     likeness: str,
     weight: float,
     features: dict[str, Tensor],
-    truth: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    data: Dataset,
 ) -> None:
-    train_labels, labels, train_groups, groups = truth
-    x = {name: torch.nn.functional.normalize(f).numpy() for name, f in features.items()}
+    x = {name: F.normalize(f).numpy() for name, f in features.items()}
     train, val = x.pop("train"), x.pop("val")
-    classes = retrieval(val, labels, train, train_labels)
-    fine = group_search(val, groups, train, train_groups).precision_at
+    classes = retrieval(val, data.validation.labels.numpy(), train, data.train.labels.numpy())
+    fine = "| |"
+    if data.validation.groups is not None and data.train.groups is not None:
+        groups = data.validation.groups.numpy(), data.train.groups.numpy()
+        precision = group_search(val, groups[0], train, groups[1]).precision_at
+        fine = f"{precision[1]:.3f} | {precision[10]:.3f} |"
     found = copy_search(x, np.concatenate([val, train]), np.arange(len(val))).recall_at
     each = " ".join(f"{name} {found[name][1]:.3f}" for name in x if name != "all")
     print(
         f"| {train.shape[1]} | {likeness} | {weight} | {classes.mean_average_precision:.4f}"
-        f" | {classes.precision_at[10]:.4f} | {fine[1]:.3f} | {fine[10]:.3f}"
-        f" | {found['mean'][1]:.3f} | {each} | {found['all'][1]:.3f} |",
+        f" | {classes.precision_at[10]:.4f} | {fine}"
+        f" {found['mean'][1]:.3f} | {each} | {found['all'][1]:.3f} |",
         flush=True,
     )
 
