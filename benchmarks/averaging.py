@@ -21,7 +21,8 @@ from train import environment
 from train.data import load_dataset
 from train.loop import fit_temperature, predict
 from train.recipe import Recipe
-from train.teacher import averaged, plain_weights
+from train.shaping import plain_weights
+from train.teacher import averaged
 
 
 def main() -> None:

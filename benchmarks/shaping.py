@@ -1,14 +1,14 @@
 """What the embedding gains by its shape, measured on the validation split, to choose the settings.
 
-    python -m benchmarks.shaping runs/best/plain --data ../shared
-    python -m benchmarks.shaping embed/pretrained --weights 0.6 0.9 1.2
-    python -m benchmarks.shaping runs/slides/plain --data ~/slides --likeness 64 200
+    python -m benchmarks.shaping embed/pretrained --weights 0.8 0.9 1.0
+    python -m benchmarks.shaping embed/pretrained --likeness 64 128 256 512 --rows 3
+    python -m benchmarks.shaping runs/slides/bundle --data ~/slides --likeness 64 256
 
 Class mAP and precision at 10, fine precision at 1 and 10 (where the corpus has finer words) and
 recall of altered copies, of the plain features and of shaped ones for each number of dimensions and
-weight: likeness fitted here for a plain bundle, as it is for a shaped one. Queries are the
-validation pictures, which the network did not learn from; the gallery is the training pictures (and
-the validation pictures, for altered copies). The test set is not looked at.
+weight: those of the bundle, or with ``--likeness`` or ``--rows`` of a shape made here. Queries are
+the validation pictures, which the network did not learn from; the gallery is the training pictures
+(and the validation pictures, for altered copies). The test set is not looked at.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from embed.resnet import WhitenedResNet
 from train import environment
 from train.data import Dataset, load_dataset
 from train.measures import retrieval
-from train.recipe import Recipe
+from train.recipe import BEST, Recipe
 from train.search_quality import pictures_of
 from train.shaping import Shaping, shape
 from train.similarity import altered_copies, copy_search, group_search
@@ -40,9 +40,9 @@ def main() -> None:
     )
     parser.add_argument("bundle", type=Path, help="of a whitened-resnet, plain or shaped")
     parser.add_argument("--data", type=Path, default=Path("../shared"))
-    parser.add_argument("--likeness", type=int, nargs="+", default=[54, 118, 182, 246, 502])
-    parser.add_argument("--weights", type=float, nargs="+", default=[0.6, 0.85, 1.0, 1.2])
-    parser.add_argument("--rows", type=int, default=Shaping.rows, help="of the first two maps")
+    parser.add_argument("--likeness", type=int, nargs="+", help="dimensions of a shape made here")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.8, 0.9, 1.0])
+    parser.add_argument("--rows", type=int, help="that its maps are divided into")
     options = parser.parse_args()
     environment.prepare()
     bundle = Bundle.load(options.bundle)
@@ -51,8 +51,9 @@ def main() -> None:
         open_corpus(options.data), recipe.size, recipe.validation, recipe.seed, test=recipe.test
     )
     shaping = recipe.shaping
-    if not bundle.architecture.likeness:
-        shaping = Shaping(max(options.likeness), rows=options.rows)
+    counts = options.likeness or [bundle.architecture.likeness or BEST.shaping.likeness]
+    if options.likeness or options.rows or not bundle.architecture.likeness:
+        shaping = Shaping(max(counts), rows=options.rows or Shaping.rows)
         bundle = shape(bundle, data.train.pictures, shaping, recipe.seed)
     network = bundle.network()
     assert isinstance(network, WhitenedResNet)
@@ -66,7 +67,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     _print("plain", 0.0, {name: last for name, (last, _, _) in parts.items()}, data)
     _print("class only", 0.0, {name: told for name, (_, told, _) in parts.items()}, data)
-    for likeness in sorted({min(n, bundle.architecture.likeness) for n in options.likeness}):
+    for likeness in sorted(counts):
         for weight in options.weights:
             made = {
                 name: torch.cat(

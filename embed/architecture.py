@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 ArchitectureName = Literal["whitened-resnet", "resnet18"]
+Pooling = Literal["stages", "middle"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,13 @@ class Architecture:
         shrink: by how much ``whitened-resnet`` reduces the outputs of its first layer, each
             direction, so that pictures larger than 32 pixels cost its stages no more.
         likeness: dimensions of the features of ``whitened-resnet`` that keep what is alike inside
-            a class, from the pooled maps of all stages; as many more as classes tell the class.
+            a class, from pooled maps; as many more as classes tell the class.
             0: the features are the last stage's pooled map.
-        rows: into how many rows the maps of the first two stages are divided before they are
-            pooled for ``likeness``: where in a picture something is tells pictures apart, and
-            mirroring keeps it in its row. 1, which bundles from before have: not divided, and
-            their maxima beside their means.
+        rows: into how many rows the maps are divided before they are pooled for ``likeness``:
+            where in a picture something is tells pictures apart, and mirroring keeps it in its row.
+        pooling: which maps ``likeness`` is made of. ``middle``: the second stage's last two, the
+            middle columns counting most. ``stages``, which bundles from before have: the last of
+            each stage, the third one's not divided; for one row their maxima beside their means.
     """
 
     name: ArchitectureName = "whitened-resnet"
@@ -38,6 +40,7 @@ class Architecture:
     shrink: int = 1
     likeness: int = 0
     rows: int = 1
+    pooling: Pooling = "stages"
 
     def __post_init__(self) -> None:
         if self.name not in ("whitened-resnet", "resnet18"):
@@ -56,6 +59,8 @@ class Architecture:
             raise ValueError(f"shrink is {self.shrink}; expected a whole number from 1")
         if self.rows < 1:
             raise ValueError(f"rows is {self.rows}; expected a whole number from 1")
+        if self.pooling not in ("stages", "middle"):
+            raise ValueError(f"pooling is {self.pooling!r}; expected 'stages' or 'middle'")
         if self.likeness < 0 or (self.likeness and self.name != "whitened-resnet"):
             raise ValueError(
                 f"likeness is {self.likeness} for {self.name}; expected at least 0, and 0 for"
@@ -65,7 +70,8 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
         values = asdict(self)
-        for name, old in (("depth", 2), ("shrink", 1), ("likeness", 0), ("rows", 1)):
+        before = {"depth": 2, "shrink": 1, "likeness": 0, "rows": 1, "pooling": "stages"}
+        for name, old in before.items():
             if values[name] == old:
                 del values[name]  # bundles older than the field keep their digest
         return values

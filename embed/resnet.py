@@ -40,11 +40,16 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float ``(n, in, h, w)`` to ``(n, out, h // 2, w // 2)``."""
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        return self.maps(x)[1]
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The last two maps of the stage, each ``(n, out, h // 2, w // 2)``."""
+        before = x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
         y = self.norm2(self.conv2(x))
         if self.deep:
-            y = self.norm3(self.conv3(F.gelu(y)))
-        return F.gelu(x + y)
+            before = F.gelu(y)
+            y = self.norm3(self.conv3(before))
+        return before, F.gelu(x + y)
 
 
 class WhitenedResNet(nn.Module):
@@ -68,11 +73,15 @@ class WhitenedResNet(nn.Module):
         self.compress: nn.Linear | None = None
         self.likeness: nn.Linear | None = None
         self.rows = architecture.rows
+        self.pooling = architecture.pooling
         if architecture.likeness:
             told = min(w3, architecture.classes)
             parts = self.rows if self.rows > 1 else 2
+            pooled = parts * (w1 + w2) + w3
+            if self.pooling == "middle":
+                pooled = 2 * self.rows * w2
             self.compress = nn.Linear(w3, told)
-            self.likeness = nn.Linear(parts * (w1 + w2) + w3, architecture.likeness)
+            self.likeness = nn.Linear(pooled, architecture.likeness)
             self.dimension: int = told + architecture.likeness
             self.head = nn.Linear(self.dimension, architecture.classes)
         else:
@@ -85,7 +94,8 @@ class WhitenedResNet(nn.Module):
     def forward(self, x: Tensor) -> Output:
         """Normalised pictures ``(n, 3, 32, 32)``; any size from 16 times ``shrink`` up works."""
         if self.compress is None or self.likeness is None:
-            features = F.adaptive_max_pool2d(self._maps(x)[-1], 1).flatten(1)  # (n, w3)
+            last = self.stages(self._first(x))  # (n, w3, 3, 3)
+            features = F.adaptive_max_pool2d(last, 1).flatten(1)  # (n, w3)
             return Output(self.classify(self.dropout(features)), features)
         last, pooled = self.pooled(x)
         likeness = F.normalize(self.likeness(pooled))
@@ -104,35 +114,41 @@ class WhitenedResNet(nn.Module):
             x: normalised pictures ``(n, 3, 32, 32)``.
 
         Returns:
-            the last map's maxima ``(n, w3)``, and the means of all maps, of the first two over
-            each of ``rows`` rows ``(n, rows * (w1 + w2) + w3)``; for one row the means and the
+            the last map's maxima ``(n, w3)``, and for ``middle`` the means of the second stage's
+            last two maps over each of ``rows`` rows, columns weighted by a cosine window
+            ``(n, 2 * rows * w2)``. For ``stages`` the means of each stage's last map, of the
+            first two over each row ``(n, rows * (w1 + w2) + w3)``; for one row the means and the
             maxima of the first two ``(n, 2 * (w1 + w2) + w3)``.
         """
-        maps = self._maps(x)
+        pairs = []
+        x = self._first(x)
+        for stage in self.stages:
+            pairs.append(stage.maps(x))  # type: ignore[operator]
+            x = pairs[-1][1]
+        maps = [last for _, last in pairs]
         told = maps[-1].amax((2, 3))
+        if self.pooling == "middle":
+            return told, torch.cat([_centred_rows(m, self.rows) for m in pairs[1]], 1)
         if self.rows > 1:
             rows = [F.adaptive_avg_pool2d(m, (self.rows, 1)).flatten(1) for m in maps[:2]]
             return told, torch.cat([*rows, maps[-1].mean((2, 3))], 1)
         means = [m.mean((2, 3)) for m in maps]
         return told, torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
+    def _first(self, x: Tensor) -> Tensor:
+        """The first layer's outputs, ``(n, 24, 31, 31)`` for 32 pixels."""
         if self.training:
             x = self.stem(x)
         else:
             # Whitening makes small differences of pixels large, and what bfloat16 rounds away too.
             with torch.autocast(x.device.type, enabled=False):
                 x = self.stem(x.float())
-        x = F.gelu(x)  # (n, 24, 31, 31)
+        x = F.gelu(x)
         if self.shrink > 1:
             # The mean strength of each edge and colour nearby, not the picture made smaller:
             # what is finer than a pixel of the result still counts.
             x = F.avg_pool2d(x, self.shrink)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps  # (n, w1, 15, 15), (n, w2, 7, 7), (n, w3, 3, 3)
+        return x
 
     @torch.no_grad()
     def whiten(self, pictures: Tensor, eps: float = 5e-4) -> None:
@@ -202,6 +218,15 @@ class _BiasNorm(nn.BatchNorm2d):
         # A short memory (0.4 is new), because a quick run has few steps.
         super().__init__(channels, momentum=0.4)
         self.weight.requires_grad = False
+
+
+def _centred_rows(x: Tensor, rows: int) -> Tensor:
+    """Means ``(n, c * rows)`` of maps ``(n, c, h, w)`` over rows, the middle columns first of all.
+
+    What a picture shows is more often in its middle than at its sides.
+    """
+    window = torch.signal.windows.cosine(int(x.shape[-1]), device=x.device)
+    return F.adaptive_avg_pool2d(x * (window / window.mean()), (rows, 1)).flatten(1)
 
 
 def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

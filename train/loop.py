@@ -36,7 +36,9 @@ from train.initial import (
 from train.optimisers import make_optimisers, make_schedules
 from train.proxy import Chooser
 from train.recipe import Recipe, RecipeError
-from train.teacher import DISTIL_MEMORY, Teacher, averaged, plain_weights, remember
+from train.shaping import check as check_shaping
+from train.shaping import plain_weights
+from train.teacher import DISTIL_MEMORY, Teacher, averaged, remember
 
 Report = Callable[[Epoch], None]
 Steps = Callable[[Iterator[Tensor], int, int], Iterator[Tensor]]
@@ -70,7 +72,8 @@ def train(
 
     Raises:
         ResumeError: no checkpoint in ``folder``, or one of another recipe.
-        RecipeError: ``distil`` asked for with a model of other classes.
+        RecipeError: ``distil`` asked for with a model of other classes, or ``shaping`` with a
+            network that has not the maps for it.
     """
     from torch.utils.tensorboard import SummaryWriter  # a second to import; only needed here
 
@@ -85,6 +88,11 @@ def train(
         if init
         else _architecture(recipe, pixels, classes)
     )
+    if recipe.shaping.likeness:
+        try:  # now, not after the training
+            check_shaping(recipe.shaping, architecture)
+        except ValueError as error:
+            raise RecipeError(f"the recipe's shaping cannot be made: {error}") from error
     sample = preprocess.normalise(_some(data.train.pictures))
     network = _fresh(architecture, sample, device)
     weights = class_weights(data.train.labels, classes, recipe.class_balance).to(device)

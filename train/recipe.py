@@ -181,7 +181,7 @@ QUICK = Recipe(
     label_smoothing=0.2,
     augment=Augment(flip="alternating", translate=2),
     low_share=0.36,
-    shaping=Shaping(likeness=200),
+    shaping=Shaping(likeness=256),
     validation=0.02,
 )
 
@@ -204,7 +204,7 @@ BEST = Recipe(
     augment=Augment(flip="alternating", translate=4, cutout=12),
     low_share=0.34,
     proxy=Proxy(keep=0.5),
-    shaping=Shaping(likeness=200),
+    shaping=Shaping(likeness=256),
     validation=0.02,
 )
 

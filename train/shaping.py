@@ -7,11 +7,12 @@ two parts side by side:
 
 - class: the last features in the directions that the classifier reads, of which there are as many
   as classes. The others carry no evidence, only noise; logits stay what they were.
-- likeness: the stages' pooled maps, projected so that copies of a picture (cropped, turned,
-  brightened, compressed, mirrored) fall together and different pictures apart: linear discriminant
-  analysis with every picture a class of its own, as for whitening in image retrieval
+- likeness: the pooled maps of the middle stage, projected so that copies of a picture (cropped,
+  turned, brightened, compressed, mirrored) fall together and different pictures apart: linear
+  discriminant analysis with every picture a class of its own, as for whitening in image retrieval
   (Mikolajczyk & Matas 2007, doi:10.1109/ICCV.2007.4408875; Radenovic et al. 2018,
-  arXiv:1711.02512). It has a closed form, and no label is used.
+  arXiv:1711.02512), each direction as long as it can be relied on (Ioffe 2006,
+  doi:10.1007/11744085_41). It has a closed form, and no label is used.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from embed.architecture import Architecture
 from embed.bundle import Bundle
 from embed.precision import autocast
 from embed.preprocess import Preprocess
@@ -42,13 +44,13 @@ class Shaping:
         weight: length of the likeness part, where the class part's is 1 on average. More finds
             altered copies better, less keeps the classes better apart.
         pictures: training pictures, at most, that the likeness part is fitted to.
-        rows: into how many rows the maps of the first two stages are divided; 1: not divided.
+        rows: into how many rows the maps are divided; 1: not divided.
     """
 
     likeness: int = 0
     weight: float = 0.9
     pictures: int = 8_000
-    rows: int = 3
+    rows: int = 2
 
     def __post_init__(self) -> None:
         if self.likeness < 0:
@@ -61,6 +63,21 @@ class Shaping:
             raise ValueError(f"pictures is {self.pictures}; expected at least 2")
 
 
+def check(shaping: Shaping, architecture: Architecture) -> None:
+    """Raise ValueError for a network that has no such maps, or fewer channels than ``likeness``."""
+    if architecture.name != "whitened-resnet":
+        raise ValueError(
+            f"the architecture is {architecture.name}; expected whitened-resnet, whose maps a shape"
+            " is made of"
+        )
+    channels = 2 * shaping.rows * architecture.widths[1]
+    if shaping.likeness > channels:
+        raise ValueError(
+            f"likeness is {shaping.likeness}; expected at most {channels}, the channels of the maps"
+            " that it is made of"
+        )
+
+
 def shape(
     bundle: Bundle,
     pictures: Tensor,
@@ -71,38 +88,32 @@ def shape(
     """The same model with a shaped embedding; its logits change by rounding only.
 
     Args:
-        bundle: a ``whitened-resnet`` with plain features.
+        bundle: a ``whitened-resnet``; a shape that it has is made anew.
         pictures: its training pictures, uint8 ``(n, 3, size, size)``.
         shaping: how.
         seed: of the choice of pictures and of the copies.
         progress: wraps the batches to show progress: (batches, number of batches).
 
     Raises:
-        ValueError: another architecture, features that are shaped already, or more dimensions
-            asked for than there are pooled channels.
+        ValueError: as of ``check``.
     """
-    plain = bundle.network()
-    if not isinstance(plain, WhitenedResNet):
-        raise ValueError(
-            f"the architecture is {bundle.architecture.name}; expected whitened-resnet, whose maps"
-            " a shape is made of"
-        )
-    if bundle.architecture.likeness:
-        raise ValueError(
-            f"the embedding is shaped already, {bundle.architecture.likeness} dimensions of it;"
-            " expected a model with plain features, as a run keeps in its folder `plain`"
-        )
+    check(shaping, bundle.architecture)
+    plain = build(replace(bundle.architecture, likeness=0, rows=1, pooling="stages"))
+    assert isinstance(plain, WhitenedResNet)
+    plain.load_state_dict(plain_weights(bundle))
     generator = Generator().manual_seed(seed)
     chosen = torch.randperm(len(pictures), generator=generator)[: shaping.pictures]
     originals = pictures[chosen].permute(0, 2, 3, 1).numpy()
     copies = [originals, *altered_copies(originals, seed).values()]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plain.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain.rows = shaping.rows
+    plain.rows, plain.pooling = shaping.rows, "middle"
     last, pooled = _pooled(plain, bundle.preprocess, copies, progress)
     plain.cpu()
 
-    architecture = replace(bundle.architecture, likeness=shaping.likeness, rows=shaping.rows)
+    architecture = replace(
+        bundle.architecture, likeness=shaping.likeness, rows=shaping.rows, pooling="middle"
+    )
     shaped = build(architecture)
     assert isinstance(shaped, WhitenedResNet)
     kept = {n: t for n, t in plain.state_dict().items() if not n.startswith("head.")}
@@ -133,18 +144,36 @@ def shape(
     )
 
 
-def discriminants(views: Tensor, dimensions: int, shrink: float = 1e-3) -> tuple[Tensor, Tensor]:
+def plain_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """The weights of a bundle without the shape of its embedding; the logits stay what they are.
+
+    For a ``whitened-resnet`` the two linear layers between last features and logits are made one.
+    """
+    weights = {name: torch.tensor(w) for name, w in bundle.weights.items()}
+    if not bundle.architecture.likeness:
+        return weights
+    network = bundle.network()
+    assert isinstance(network, WhitenedResNet) and network.compress is not None
+    told, last = network.compress.weight.shape
+    head = network.head.weight.detach()[:, :told] @ network.compress.weight.detach()
+    kept = {n: w for n, w in weights.items() if n.split(".")[0] not in ("compress", "likeness")}
+    del kept["head.bias"]  # it undoes the centring of the class part, which is gone
+    return kept | {"head.weight": head * last}
+
+
+def discriminants(views: Tensor, dimensions: int, shrink: float = 0.1) -> tuple[Tensor, Tensor]:
     """The directions in which pictures differ from each other more than from their own copies.
 
     Args:
         views: float32 ``(copies, n, d)``: row ``i`` of each is the same picture.
         dimensions: how many, at most ``d``.
-        shrink: of the covariance within pictures towards its mean variance, 0..1.
+        shrink: of the covariance within pictures towards its mean variance, 0..1
+            (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 
     Returns:
         matrix ``(dimensions, d)`` and offset ``(dimensions,)``: ``x @ matrix.T + offset`` has mean
-        zero and, over ``views``, variance one in each direction that tells pictures apart, less
-        in the others.
+        zero over ``views``, and in each direction as standard deviation the share of the variance
+        that is between pictures: near one where copies stay together, less where they do not.
 
     Raises:
         ValueError: more dimensions than ``d``.
@@ -163,7 +192,9 @@ def discriminants(views: Tensor, dimensions: int, shrink: float = 1e-3) -> tuple
     whiten = axes / variances.clamp(min=1e-12).sqrt()
     centres = z.mean(0) @ whiten
     between, turn = torch.linalg.eigh(centres.T @ centres / len(centres))
-    best = turn.flip(1)[:, :dimensions] / (1 + between.flip(0)[:dimensions].clamp(min=0)).sqrt()
+    variance = between.flip(0)[:dimensions].clamp(min=0)  # where that within pictures is one
+    reliability = variance / (1 + variance)
+    best = turn.flip(1)[:, :dimensions] * reliability / (1 + variance).sqrt()
     matrix = (whiten @ best).T.float() / deviation
     return matrix, -(matrix @ mean)
 

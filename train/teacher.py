@@ -14,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embed.bundle import Bundle
 from embed.precision import autocast
-from embed.resnet import WhitenedResNet
 
 DISTIL_MEMORY = 0.05
 """Share of the newest batch in the statistics of batch normalisation: they are of some 20 batches,
@@ -71,20 +69,3 @@ def averaged(new: dict[str, Tensor], old: dict[str, Tensor], share: float) -> di
         else tensor
         for name, tensor in new.items()
     }
-
-
-def plain_weights(bundle: Bundle) -> dict[str, Tensor]:
-    """The weights of a bundle without the shape of its embedding; the logits stay what they are.
-
-    For a ``whitened-resnet`` the two linear layers between last features and logits are made one.
-    """
-    weights = {name: torch.tensor(w) for name, w in bundle.weights.items()}
-    if not bundle.architecture.likeness:
-        return weights
-    network = bundle.network()
-    assert isinstance(network, WhitenedResNet) and network.compress is not None
-    told, last = network.compress.weight.shape
-    head = network.head.weight.detach()[:, :told] @ network.compress.weight.detach()
-    kept = {n: w for n, w in weights.items() if n.split(".")[0] not in ("compress", "likeness")}
-    del kept["head.bias"]  # it undoes the centring of the class part, which is gone
-    return kept | {"head.weight": head * last}

@@ -18,7 +18,7 @@ from train.shaping import Shaping
 @click.option(
     "--likeness",
     type=click.IntRange(1),
-    default=200,
+    default=256,
     show_default=True,
     help="Dimensions for what is alike inside a class, added to one for each class.",
 )
@@ -36,13 +36,13 @@ def shape_command(
 ) -> None:
     """Shape the embedding of a trained model.
 
-    BUNDLE is a model with plain features, such as `lookalike train` leaves in RUN/plain. The
-    predicted classes stay what they were; what is found becomes alike beyond the class. Recipes
-    that ask for it do this by themselves at the end.
+    BUNDLE is a trained model, such as `lookalike train` leaves in RUN/bundle; a shape that it has
+    is made anew. The predicted classes stay what they were; what is found becomes alike beyond the
+    class. Recipes that ask for it do this by themselves at the end.
 
     \b
     Examples:
-      lookalike shape runs/best/plain --weight 1.2 --out runs/best-shaped
+      lookalike shape runs/best/bundle --weight 1.2 --out runs/best-shaped
       lookalike shape runs/slides/bundle --data ~/slides --out runs/slides-shaped
     """
     model = Bundle.load(bundle)

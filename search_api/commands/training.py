@@ -197,7 +197,7 @@ def _train(
         say(f"{len(dataset.skipped):,} pictures could not be read; {folder}/skipped.json says why.")
         (folder / "skipped.json").write_text(json.dumps(dataset.skipped, indent=1) + "\n")
     if recipe.shaping.likeness:
-        model.save(folder / "plain")  # for `lookalike shape` and comparisons
+        model.save(folder / "plain")  # for comparisons
         model = shaped(model, dataset, recipe.shaping, recipe.seed)
     return evaluate_and_save(model, dataset, folder, bundle or folder / "bundle")
 

@@ -153,13 +153,58 @@ def test_shrinking_the_first_layer_keeps_the_cost() -> None:
         assert network(inputs(2, 100)).logits.shape == (2, 3)
 
 
-def test_likeness_is_pooled_from_rows_of_the_first_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build(Architecture(classes=3, widths=(24, 24, 32), likeness=4, rows=3))
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_stage_gives_its_last_two_maps(depth: int) -> None:
+    network = build(Architecture(classes=3, widths=(24, 24, 32), depth=depth)).eval()
     assert isinstance(network, WhitenedResNet)
+    stage = network.stages[1]
+    x = torch.rand(2, 24, 15, 15)
+    read: list[Tensor] = []
+    last = stage.conv3 if depth == 3 else stage.conv2
+    last.register_forward_hook(lambda module, inputs, output: read.append(inputs[0]))
+    with torch.no_grad():
+        before, after = stage.maps(x)
+        assert torch.equal(after, stage(x))
+    assert torch.equal(before, read[0])  # what the last convolution of the stage reads
+    assert before.shape == after.shape == (2, 24, 7, 7)
+
+
+def with_maps(
+    monkeypatch: pytest.MonkeyPatch, network: nn.Module, *pairs: tuple[Tensor, Tensor]
+) -> WhitenedResNet:
+    assert isinstance(network, WhitenedResNet)
+    for stage, pair in zip(network.stages, pairs, strict=True):
+        monkeypatch.setattr(stage, "maps", lambda x, pair=pair: pair)
+    return network
+
+
+def test_likeness_is_pooled_from_rows_of_the_middle_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = Architecture(
+        classes=3, widths=(24, 24, 32), likeness=4, rows=2, pooling="middle", depth=3
+    )
+    before = torch.zeros(1, 24, 4, 3)
+    # Columns count 0.75, 1.5 and 0.75.
+    before[:, 0, :2] = torch.tensor([2.0, 8.0, 2.0])
+    before[:, 0, 2:] = torch.tensor([0.0, 0.0, 4.0])
+    after = torch.full((1, 24, 4, 3), 7.0)
+    last = torch.arange(9.0).view(1, 1, 3, 3).expand(1, 32, 3, 3)
+    other = torch.full((1, 24, 15, 15), 100.0)
+    network = with_maps(monkeypatch, build(middle), (other, other), (before, after), (-last, last))
+    told, pooled = network.pooled(torch.zeros(1, 3, 32, 32))
+    assert told.tolist() == [[8.0] * 32]
+    assert pooled.shape == (1, 2 * 2 * 24)
+    assert pooled[0, :4].tolist() == pytest.approx([5.0, 1.0, 0.0, 0.0])
+    assert pooled[0, 48:].tolist() == pytest.approx([7.0] * 48)
+    assert network.likeness is not None and network.likeness.in_features == 96
+
+
+def test_likeness_was_pooled_from_rows_of_the_first_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = build(Architecture(classes=3, widths=(24, 24, 32), likeness=4, rows=3))
     first = torch.zeros(1, 24, 15, 15)
     first[:, 0, :5], first[:, 0, 5:10], first[:, 0, 10:] = 1.0, 2.0, 6.0
     last = torch.arange(9.0).view(1, 1, 3, 3).expand(1, 32, 3, 3)
-    monkeypatch.setattr(network, "_maps", lambda x: [first, torch.ones(1, 24, 7, 7), last])
+    second = torch.ones(1, 24, 7, 7)
+    network = with_maps(monkeypatch, old, (-first, first), (-second, second), (-last, last))
     told, pooled = network.pooled(torch.zeros(1, 3, 32, 32))
     assert told.tolist() == [[8.0] * 32]
     assert pooled.shape == (1, 3 * (24 + 24) + 32)
@@ -179,7 +224,8 @@ def test_bundles_from_before_are_pooled_as_they_were() -> None:
         }
     )
     assert old.rows == 1
-    assert "rows" not in old.to_dict()
+    assert old.pooling == "stages"
+    assert not {"rows", "pooling"} & set(old.to_dict())
     network = build(old)
     assert isinstance(network, WhitenedResNet)
     maxima_and_means = network.pooled(torch.rand(2, 3, 32, 32))[1]
@@ -187,3 +233,5 @@ def test_bundles_from_before_are_pooled_as_they_were() -> None:
     assert (maxima_and_means[:, 80:] >= maxima_and_means[:, :48]).all()  # each maximum, its mean
     with pytest.raises(ValueError, match="rows is 0; expected a whole number from 1"):
         Architecture(rows=0)
+    with pytest.raises(ValueError, match="pooling is 'last'; expected 'stages' or 'middle'"):
+        Architecture(pooling="last")  # type: ignore[arg-type]

@@ -148,8 +148,11 @@ def test_a_trained_model_is_shaped(old: Path, tmp_path: Path) -> None:
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
     again = run("shape", tmp_path / "run" / "bundle", "--data", pictures, "--out", tmp_path / "two")
     assert again.returncode == 2
-    assert "the embedding is shaped already, 8 dimensions" in again.stderr.splitlines()[-1]
+    assert "likeness is 256; expected at most 128" in again.stderr.splitlines()[-1]
     assert not (tmp_path / "two").exists()
+    again = run("shape", tmp_path / "run" / "bundle", *shaped[2:], "--out", tmp_path / "two")
+    assert again.returncode == 0, again.stderr
+    assert Bundle.load(tmp_path / "two" / "bundle").architecture == bundle.architecture
 
 
 def test_a_model_is_shaped_on_its_own_classes(old: Path, tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from train.checkpoint import CHECKPOINT, LOG, RECIPE, Epoch, ResumeError
 from train.data import Dataset, Split, load_dataset
 from train.loop import fit_batch, fit_temperature, predict, train
 from train.proxy import Proxy
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
 from train.selection import Selection
+from train.shaping import Shaping
 
 
 class Interrupted(Exception):
@@ -270,6 +271,21 @@ def test_resnet18_trains(tmp_path: Path) -> None:
     assert bundle.architecture.name == "resnet18"
     bundle.save(tmp_path / "model")
     assert Bundle.load(tmp_path / "model").digest == bundle.digest
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(architecture="resnet18", shaping=Shaping(8)), "is resnet18; expected whitened"),
+        (dataclasses.replace(QUICK, shaping=Shaping(97)), "likeness is 97; expected at most 96"),
+    ],
+)
+def test_a_shape_that_cannot_be_made_is_refused_before_the_training(
+    recipe: Recipe, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=f"the recipe's shaping cannot be made: .*{message}"):
+        train(recipe, colours(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_resuming_with_another_recipe_is_refused(

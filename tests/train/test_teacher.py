@@ -17,8 +17,8 @@ from train.optimisers import make_optimisers
 from train.proxy import Proxy
 from train.recipe import Recipe, RecipeError
 from train.selection import Selection
-from train.shaping import Shaping, shape
-from train.teacher import Teacher, averaged, plain_weights, remember
+from train.shaping import Shaping, plain_weights, shape
+from train.teacher import Teacher, averaged, remember
 
 TAUGHT = dataclasses.replace(
     QUICK,
