@@ -1,10 +1,11 @@
 """What is found by the embeddings of bundles: the class, finer groups, altered copies.
 
-    python -m benchmarks.retrieval plain=runs/plain/bundle shipped=embed/pretrained \\
+    python -m benchmarks.retrieval plain=embed/pretrained shipped=embed/pretrained \\
         --data ../shared --out retrieval.json
 
 One column for each bundle, at its own dimension and reduced by principal components of the 50,000
-training embeddings. ``pixels`` in place of a bundle takes the pixels themselves, for scale.
+training embeddings; under the name ``plain`` without the shape of its embedding, its last features
+as they are. ``pixels`` in place of a bundle takes the pixels themselves, for scale.
 
 - class: mean average precision over the whole ranking and precision at 10, 10,000 test queries
   among the 50,000 training pictures, then 1,000 test queries (drawn with seed 0) among the other
@@ -30,6 +31,7 @@ from embed.corpus import ArrayCorpus, cifar10
 from embed.encoder import Encoder
 from embed.preprocess import CIFAR10_MEAN, CIFAR10_STD
 from train.measures import retrieval
+from train.shaping import unshaped
 from train.similarity import altered_copies, copy_search, group_search, reduce
 
 HELD_OUT, COPIES, SEED = 1_000, 2_000, 0
@@ -144,7 +146,8 @@ def main() -> None:
         if argument == "pixels":
             encode = pixels
         else:
-            encoder = Encoder(Bundle.load(Path(folder or name)), cache=Path(folder or name))
+            bundle = Bundle.load(Path(folder or name))
+            encoder = Encoder(unshaped(bundle) if name == "plain" else bundle)
             encode = lambda pictures: encoder.encode(pictures).embeddings  # noqa: E731, B023
         xq, xb = encode(test), encode(train)
         copies = {kind: encode(pictures) for kind, pictures in altered.items()}

@@ -98,9 +98,8 @@ def shape(
         ValueError: as of ``check``.
     """
     check(shaping, bundle.architecture)
-    plain = build(replace(bundle.architecture, likeness=0, rows=1, pooling="stages"))
+    plain = unshaped(bundle).network()
     assert isinstance(plain, WhitenedResNet)
-    plain.load_state_dict(plain_weights(bundle))
     generator = Generator().manual_seed(seed)
     chosen = torch.randperm(len(pictures), generator=generator)[: shaping.pictures]
     originals = pictures[chosen].permute(0, 2, 3, 1).numpy()
@@ -141,6 +140,15 @@ def shape(
             name: (t.half().float() if t.is_floating_point() else t).numpy()
             for name, t in shaped.state_dict().items()
         },
+    )
+
+
+def unshaped(bundle: Bundle) -> Bundle:
+    """The same model without the shape of its embedding, its features the last ones as they are."""
+    return replace(
+        bundle,
+        architecture=replace(bundle.architecture, likeness=0, rows=1, pooling="stages"),
+        weights={name: tensor.numpy() for name, tensor in plain_weights(bundle).items()},
     )
 
 

@@ -13,7 +13,7 @@ from embed.bundle import Bundle
 from embed.preprocess import Preprocess
 from embed.resnet import WhitenedResNet, build
 from tests.train.helpers import coloured
-from train.shaping import Shaping, discriminants, shape
+from train.shaping import Shaping, discriminants, shape, unshaped
 
 PICTURES = coloured(10).pictures
 
@@ -92,6 +92,14 @@ def test_a_shape_is_made_anew(shaped: Bundle) -> None:
     other = shape(shaped, PICTURES, Shaping(likeness=5, weight=1.0, rows=1))
     assert outputs(other)[1].shape == (30, 3 + 5)
     assert (other.architecture.likeness, other.architecture.rows) == (5, 1)
+
+
+def test_a_shape_is_taken_off(plain: Bundle, shaped: Bundle) -> None:
+    off = unshaped(shaped)
+    assert off.architecture == plain.architecture
+    assert torch.equal(outputs(off)[1], outputs(plain)[1])
+    assert torch.allclose(outputs(off)[0], outputs(plain)[0], atol=0.02)
+    assert unshaped(plain).digest == plain.digest
 
 
 def test_a_model_of_the_shape_of_before_is_shaped_anew(shaped: Bundle) -> None:
