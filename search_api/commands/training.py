@@ -36,7 +36,7 @@ from train.initial import read_init
 from train.loop import train as run_training
 from train.recipe import QUICK, Recipe, read_recipe
 from train.report import model_card, write_report
-from train.shaping import Shaping, shape
+from train.shaping import Shaping, shape, unshaped
 
 METRICS = "metrics.json"
 
@@ -132,6 +132,11 @@ def train(
     metavar="NAME=FOLDER",
     help="Another bundle, whose search is measured too and stands beside; may be given again.",
 )
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="The same model without the shape of its embedding stands beside it.",
+)
 @json_option
 def evaluate_command(
     data: Path | None,
@@ -139,6 +144,7 @@ def evaluate_command(
     bundle: Path | None,
     out: Path,
     beside: tuple[str, ...],
+    plain: bool,
     as_json: bool,
 ) -> None:
     """Measure a model: accuracy, confidence, search, and the pictures that are worth a look.
@@ -148,10 +154,12 @@ def evaluate_command(
 
     \b
     Example:
-      lookalike evaluate --out reports/shipped --beside plain=runs/best/plain
+      lookalike evaluate --out reports/shipped --plain --beside best=runs/best/bundle
     """
     others = {name: Bundle.load(folder) for name, folder in map(_named_folder, beside)}
     model = Bundle.load(find_bundle(bundle, var))
+    if plain:
+        others["plain"] = unshaped(model)
     dataset = load_for(model, data)
     evaluation = _evaluate(model, dataset, out, others)
     if as_json:

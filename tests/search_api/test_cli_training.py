@@ -146,6 +146,10 @@ def test_a_trained_model_is_shaped(old: Path, tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["search"]["dimension"] == len(OLD) + 8
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
+    beside = ("evaluate", "--bundle", tmp_path / "run" / "bundle", "--data", pictures, "--plain")
+    done = run(*beside, "--json", "--out", tmp_path / "plain")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["beside"]["plain"]["dimension"] == 40
     again = run("shape", tmp_path / "run" / "bundle", "--data", pictures, "--out", tmp_path / "two")
     assert again.returncode == 2
     assert "likeness is 256; expected at most 128" in again.stderr.splitlines()[-1]
