@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 ArchitectureName = Literal["whitened-resnet", "resnet18"]
@@ -66,6 +66,10 @@ class Architecture:
                 f"likeness is {self.likeness} for {self.name}; expected at least 0, and 0 for"
                 " resnet18"
             )
+
+    def plain(self) -> Architecture:
+        """The same network with its last features as they are, without ``likeness``."""
+        return replace(self, likeness=0, rows=1, pooling="stages")
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""

@@ -48,9 +48,7 @@ def architecture_for(bundle: Bundle, size: int, classes: int, dropout: float) ->
     if old.name != "whitened-resnet":
         return replace(old, classes=classes, dropout=dropout)
     shrink = max(size * old.shrink // bundle.preprocess.input_size, 1)
-    return replace(
-        old, classes=classes, dropout=dropout, shrink=shrink, likeness=0, rows=1, pooling="stages"
-    )
+    return replace(old.plain(), classes=classes, dropout=dropout, shrink=shrink)
 
 
 def preprocess_for(bundle: Bundle, size: int) -> Preprocess:

@@ -147,7 +147,7 @@ def unshaped(bundle: Bundle) -> Bundle:
     """The same model without the shape of its embedding, its features the last ones as they are."""
     return replace(
         bundle,
-        architecture=replace(bundle.architecture, likeness=0, rows=1, pooling="stages"),
+        architecture=bundle.architecture.plain(),
         weights={name: tensor.numpy() for name, tensor in plain_weights(bundle).items()},
     )
 

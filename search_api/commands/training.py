@@ -159,6 +159,8 @@ def evaluate_command(
     others = {name: Bundle.load(folder) for name, folder in map(_named_folder, beside)}
     model = Bundle.load(find_bundle(bundle, var))
     if plain:
+        if "plain" in others:
+            raise click.UsageError("--plain and --beside plain=FOLDER; expected one of them")
         others["plain"] = unshaped(model)
     dataset = load_for(model, data)
     evaluation = _evaluate(model, dataset, out, others)

@@ -154,6 +154,9 @@ def test_a_trained_model_is_shaped(old: Path, tmp_path: Path) -> None:
     assert again.returncode == 2
     assert "likeness is 256; expected at most 128" in again.stderr.splitlines()[-1]
     assert not (tmp_path / "two").exists()
+    done = run(*beside, "--beside", f"plain={old}")
+    assert done.returncode == 2
+    assert "--plain and --beside plain=FOLDER; expected one of them" in done.stderr
     again = run("shape", tmp_path / "run" / "bundle", *shaped[2:], "--out", tmp_path / "two")
     assert again.returncode == 0, again.stderr
     assert Bundle.load(tmp_path / "two" / "bundle").architecture == bundle.architecture
