@@ -1,5 +1,5 @@
-"""Embeddings to neighbours: the index, its catalogue and its snapshots.
+"""From embeddings to neighbours, durably. Imports neither torch nor the other packages.
 
-This package imports neither torch nor the other packages. The modules are the interface;
-import from them directly, for example ``from index.local import ExactIndex``.
+`contract` defines what a store offers; `local` and `milvus` implement it; `ann` searches with
+FAISS; `ranking` works on any of them; `blobs` stores added pictures. No picture is decoded here.
 """

@@ -1,8 +1,8 @@
-"""Filters over labels, splits, sources, ids and payloads, in Qdrant's words.
+"""Filters over labels, splits, sources, ids and payloads, in Qdrant's filter language.
 
 ``{"must": [...], "should": [...], "must_not": [...]}``: all of ``must``, at least one of
-``should`` where any is given, none of ``must_not``; an empty filter matches everything. A
-condition is one of::
+``should`` if there are any, none of ``must_not``; an empty filter matches everything. A condition
+is one of::
 
     {"key": "label", "match": {"value": "cat"}}
     {"key": "tags", "match": {"any": ["red", "blue"]}}
@@ -10,9 +10,9 @@ condition is one of::
     {"has_id": [1, 2, 3]}
     a nested filter
 
-``label``, ``split`` and ``source`` are the catalogue's own fields; any other key is a payload
-field, with dots between the names of nested dicts. Where the field is a list, one matching element
-is enough. Comparison is typed: ``true`` is not 1, ``"1"`` is not 1, but 1 equals 1.0.
+``label``, ``split`` and ``source`` are columns of the catalogue; any other key is a payload field,
+with dots between the names of nested objects. If the field is a list, one matching element is
+enough. Comparison is typed: ``true`` is not 1, ``"1"`` is not 1, but 1 equals 1.0.
 
 Source of the semantics: https://qdrant.tech/documentation/concepts/filtering/
 """
@@ -22,18 +22,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from index.conditions import Condition, Filter, HasId, Match, Range
-from index.neighbours import IndexInputError
-from index.payload import Scalar, check_number, check_text
-
-__all__ = ["Filter", "FilterBounds", "FilterError", "check_key", "parse_filter"]
+from index.contract import FilterError, IndexInputError
+from index.payload import check_number, check_text
+from index.records import Scalar
 
 MAX_KEY_PARTS = 8
 _CLAUSES = ("must", "should", "must_not")
 _BOUNDS = ("gt", "gte", "lt", "lte")
-
-
-class FilterError(IndexInputError):
-    """A filter is not understood; the message names the place and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +36,9 @@ class FilterBounds:
     """How large a filter may be.
 
     Attributes:
-        depth: filters inside each other, the outermost counted.
-        conditions: in all of them; SQLite takes some 900.
-        values: of ``any`` and ``has_id``, in all.
+        depth: levels of nested filters, including the outermost.
+        conditions: in total; SQLite's limit is some 900.
+        values: of ``any`` and ``has_id``, in total.
     """
 
     depth: int = 5
@@ -52,9 +47,9 @@ class FilterBounds:
 
 
 def parse_filter(obj: object, bounds: FilterBounds = FilterBounds()) -> Filter:
-    """Build a Filter from decoded JSON. None for a clause or a bound counts as not given.
+    """Build a Filter from decoded JSON. A clause or bound of None counts as absent.
 
-    Raises FilterError for unknown words, wrong types, and for a filter beyond ``bounds``.
+    Raises FilterError for unknown words, wrong types and a filter that exceeds ``bounds``.
     """
     return _Parser(bounds).filter(obj, "filter", "", 1)
 
@@ -141,7 +136,7 @@ def _object(obj: object, here: str, words: tuple[str, ...]) -> Mapping[str, Any]
 def check_key(obj: object, here: str) -> str:
     """Return ``obj`` if it names a field: names with dots between them.
 
-    Raises FilterError, which names the place ``here``.
+    Raises FilterError, whose message names ``here`` as the location.
     """
     if not isinstance(obj, str) or not all(obj.split(".")):
         raise FilterError(f"{here} is {obj!r}; expected names with dots between them")

@@ -1,14 +1,11 @@
-"""What a payload may hold: JSON that SQLite and Python read the same way."""
+"""Checks of what is stored: payloads that SQLite and Python read alike, records, and changes."""
 
 import math
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from index.neighbours import IndexInputError
-
-Scalar: TypeAlias = bool | int | float | str
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-Payload: TypeAlias = dict[str, Json]
+from index.contract import KEEP, Change, IndexInputError
+from index.records import Entry, Json, Payload, Record
 
 MAX_DEPTH = 16
 _INT64 = 1 << 63
@@ -25,6 +22,11 @@ def check_text(text: str, where: str) -> str:
     return text
 
 
+def check_optional_text(value: str | None, where: str) -> str | None:
+    """Return ``value`` if it is None or storable text, else raise IndexInputError."""
+    return None if value is None else check_text(value, where)
+
+
 def check_number(number: int | float, where: str) -> int | float:
     """Return ``number``, or raise IndexInputError if it is not finite or exceeds 64 bits."""
     if isinstance(number, float) and not math.isfinite(number):
@@ -35,7 +37,7 @@ def check_number(number: int | float, where: str) -> int | float:
 
 
 def check_payload(payload: Mapping[str, Json], where: str = "payload") -> None:
-    """Raise IndexInputError, with the place, if ``payload`` is not storable JSON.
+    """Raise IndexInputError, naming the location, if ``payload`` is not storable JSON.
 
     Allowed are None, bool, int (64 bits), finite float, text, lists and dicts with text keys,
     nested at most MAX_DEPTH deep.
@@ -64,3 +66,61 @@ def _check(value: Json, where: str, depth: int) -> None:
             f"{where} is a {type(value).__name__}; expected None, bool, int, float, text, "
             "list or dict"
         )
+
+
+def check_record(record: Record, where: str) -> None:
+    """Raise IndexInputError, naming the location, if a field of ``record`` cannot be stored."""
+    if not check_text(record.source, f"{where}.source"):
+        raise IndexInputError(f"{where}.source is empty; expected a unique name")
+    check_payload(record.payload, f"{where}.payload")
+    for name in ("split", "label", "content_hash"):
+        check_optional_text(getattr(record, name), f"{where}.{name}")
+
+
+def check_records(records: Sequence[Record], embeddings: int) -> None:
+    """Raise IndexInputError unless these are storable, have distinct sources, and fit in number."""
+    if len(records) != embeddings:
+        raise IndexInputError(f"got {len(records)} records for {embeddings} embeddings")
+    for i, record in enumerate(records):
+        check_record(record, f"records[{i}]")
+    if len({record.source for record in records}) != len(records):
+        raise IndexInputError("a source is given more than once; expected each source once")
+
+
+def other_origin(record: Record) -> IndexInputError:
+    """The error for a source that is already stored with another origin."""
+    return IndexInputError(
+        f"the source {record.source!r} is stored with another origin than {record.origin!r}; "
+        "use another name"
+    )
+
+
+class FieldChanges:
+    """The arguments of `index.contract.Catalogue.update`, checked; raises IndexInputError."""
+
+    def __init__(
+        self,
+        label: Change,
+        split: Change,
+        payload: Payload | None,
+        replace_payload: bool,
+        by_hand: bool,
+    ) -> None:
+        self._fields: dict[str, Any] = {
+            name: check_optional_text(value, name)
+            for name, value in (("label", label), ("split", split))
+            if value is not KEEP
+        }
+        if self._fields and by_hand:
+            self._fields["edited"] = True
+        if payload is not None:
+            check_payload(payload)
+        self._payload = payload
+        self._replace = replace_payload
+
+    def of(self, entry: Entry) -> dict[str, Any]:
+        """The fields of ``entry`` to set, by name."""
+        if self._payload is None:
+            return self._fields
+        kept = {} if self._replace else entry.payload
+        return {**self._fields, "payload": {**kept, **self._payload}}

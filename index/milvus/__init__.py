@@ -1,5 +1,5 @@
-"""The store on Milvus, for corpora and servers beyond one machine: vectors and payload beside them.
+"""The store on Milvus, for corpora and servers beyond one machine: vectors, fields, generations.
 
-Everything that knows Milvus is in here; `pymilvus` is imported by `connection` alone, and only
-when a store is opened. `docs/milvus.md` says how the parts work together.
+All knowledge of Milvus is here. Only `connection` imports `pymilvus`, and only when a store is
+opened. `docs/milvus.md` explains how the parts work together.
 """

@@ -1,7 +1,7 @@
-"""Calls to Milvus, each with a deadline, and their errors in the words of this package.
+"""Calls to Milvus, each with a timeout, with errors translated into those of the contract.
 
-What Milvus does not say is said here: a collection that is not loaded after a restart is loaded and
-asked again, and one that is gone is told apart from a Milvus that does not answer.
+A collection that is not loaded, as after a restart, is loaded and the call repeated. A collection
+that no longer exists is told apart from a Milvus that does not respond.
 """
 
 from __future__ import annotations
@@ -12,110 +12,80 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from index.database import CatalogueError
-from index.neighbours import IndexInputError, Vectors
-from index.stores import StateGoneError
+from index.contract import CatalogueError, IndexInputError, StateGoneError, Vectors
+from index.milvus.settings import MilvusSettings
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 WINDOW = 16_384
-"""Most rows that Milvus gives in one answer."""
+"""The most rows that Milvus returns at once."""
 
 _READ_SECONDS = 20.0
 _WRITE_SECONDS = 30.0
-_PATIENCE_SECONDS = 10.0
+_RETRY_SECONDS = 10.0
 _BUILD_SECONDS = 600.0
-_LOOK_SECONDS = 3.0
+_PROBE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.25
-_REST_SECONDS = 1.0
+_BACKOFF_SECONDS = 1.0
 
 _NOT_FOUND = 100
 _NOT_LOADED = 101
 _NO_ALIAS = (_NOT_FOUND, 1600)
-_LOADED_LATER = (
-    1,  # a part of the server is not ready yet
+_TRANSIENT = (
+    1,  # part of the server is not ready yet
     2,  # the same in newer versions
-    103,  # loaded in part
-    106,  # loading again after a restart
+    103,  # partially loaded
+    106,  # reloading after a restart
     *range(500, 506),  # a shard has moved
-    *range(901, 906),  # a node has gone
+    *range(901, 906),  # a node is gone
 )
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Row = Mapping[str, Any]
 
 
 class MilvusUnavailableError(CatalogueError):
-    """Milvus does not answer, or answers that it cannot now; later it may."""
+    """Milvus does not respond, or reports that it cannot serve now; retrying later may succeed."""
 
 
-# milvus-lite writes all aliases to one file under one temporary name, whoever changes one.
+# milvus-lite writes all aliases to one file, through one temporary name for all writers.
 _lite_aliases = threading.Lock()
 
 
-@dataclass(frozen=True)
-class MilvusSettings:
-    """Where the store is.
-
-    Attributes:
-        uri: ``http://host:19530``, ``https://…``, or a file ending in ``.db`` for milvus-lite.
-        token: ``user:password`` or an API key; empty for none. Never shown.
-        prefix: beginning of the names of the store's collections and aliases.
-        flush: acknowledge a write only once Milvus has it in its storage, not in its log alone.
-    """
-
-    uri: str
-    token: str = field(default="", repr=False)
-    prefix: str = "lookalike"
-    flush: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.uri.strip():
-            raise IndexInputError(
-                "the address of Milvus is empty; set MILVUS_URI, for example http://127.0.0.1:19530"
-            )
-        if not (self.prefix.isascii() and self.prefix.isidentifier() and len(self.prefix) <= 64):
-            raise IndexInputError(
-                f"the prefix is {self.prefix!r}; expected 1 to 64 letters, digits and underscores,"
-                " a letter first"
-            )
-
-
 class Connection:
-    """One client of one Milvus; all methods may be called from several threads.
+    """One client of one Milvus; thread-safe.
 
-    Raises MilvusUnavailableError from every method where Milvus cannot answer, StateGoneError where
-    the collection does not exist (any more).
+    Every method may raise MilvusUnavailableError, and StateGoneError if the collection does not
+    exist.
     """
 
     def __init__(self, settings: MilvusSettings, connect_seconds: float = _READ_SECONDS) -> None:
-        """Connect, within so many seconds.
+        """Connect within ``connect_seconds``.
 
         Raises:
             IndexInputError: `pymilvus` is not installed.
-            MilvusUnavailableError: nothing answers there.
+            MilvusUnavailableError: Milvus does not respond.
         """
         self.settings = settings
-        pymilvus = _imported()
-        # Every error is raised, and said where it is known what it means.
+        pymilvus = _import_pymilvus()
+        # Every error is also raised, and reported where its meaning is known.
         for name in ("pymilvus", "milvus_lite"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._error: type[Exception] = pymilvus.MilvusException
         self._down: tuple[float, str] | None = None
-        self.shaken = threading.Event()
-        """Set when Milvus was away, or has started anew, since somebody last cleared it."""
+        self.disrupted = threading.Event()
+        """Set when Milvus was unreachable or has restarted; cleared by whoever handles it."""
         self._loading = threading.Lock()
         local = settings.uri.endswith(".db")
-        self._alone: AbstractContextManager[object] = _lite_aliases if local else nullcontext()
+        self._alias_lock: AbstractContextManager[object] = _lite_aliases if local else nullcontext()
         try:
             self._client: MilvusClient = pymilvus.MilvusClient(
                 uri=settings.uri, token=settings.token, timeout=connect_seconds
             )
         except Exception as error:
-            raise MilvusUnavailableError(self._says(error)) from error
+            raise MilvusUnavailableError(self._message(error)) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -124,7 +94,7 @@ class Connection:
     # Collections
 
     def create(self, name: str, fields: Sequence[Mapping[str, Any]]) -> None:
-        """Make a collection; ``fields`` are the arguments of pymilvus's ``add_field``."""
+        """Create a collection; ``fields`` are the arguments of pymilvus's ``add_field``."""
         from pymilvus import DataType, MilvusClient
 
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -148,12 +118,12 @@ class Connection:
         self.load(name)
 
     def load(self, name: str) -> None:
-        """Have the collection in Milvus's memory; searches wait for it."""
+        """Load the collection into Milvus's memory, and wait until it can be searched."""
         with self._loading:
             self._call(lambda: self._client.load_collection(name, timeout=_BUILD_SECONDS))
 
     def usable(self, name: str) -> bool:
-        """Whether the collection answers now. If it is not loaded, it will be."""
+        """Whether the collection can be read now. If it is not loaded, loading is requested."""
         try:
             self._call(
                 lambda: self._client.query(
@@ -162,46 +132,46 @@ class Connection:
                     output_fields=["sequence"],
                     limit=1,
                     consistency_level="Strong",
-                    timeout=_LOOK_SECONDS,
+                    timeout=_PROBE_SECONDS,
                 )
             )
         except StateGoneError:
             return False
         except MilvusUnavailableError as error:
             if _code(error.__cause__) == _NOT_LOADED:
-                self._want(name)
+                self._request_load(name)
             return False
         return True
 
     def release(self, name: str) -> None:
-        """Take the collection out of Milvus's memory; it stays on its disk."""
+        """Unload the collection from Milvus's memory; it stays in storage."""
         self._call(lambda: self._client.release_collection(name, timeout=_WRITE_SECONDS))
 
     def drop(self, name: str) -> None:
-        """Delete a collection, if it is there."""
+        """Delete a collection, if it exists."""
         self._call(lambda: self._client.drop_collection(name, timeout=_WRITE_SECONDS))
 
     def collections(self) -> list[str]:
-        """The store's collections, by name."""
+        """The names of the store's collections, sorted."""
         names = self._call(lambda: self._client.list_collections(timeout=_READ_SECONDS))
         return sorted(name for name in names if name.startswith(self.settings.prefix + "_"))
 
     def flush(self, name: str) -> None:
-        """Have everything that was written in Milvus's storage."""
+        """Persist everything that was written to Milvus's storage."""
         self._call(lambda: self._client.flush(name, timeout=_BUILD_SECONDS))
 
     def version(self) -> str:
-        """The version that Milvus says it has."""
-        return str(self._call(lambda: self._client.get_server_version(timeout=_LOOK_SECONDS)))
+        """The version of Milvus."""
+        return str(self._call(lambda: self._client.get_server_version(timeout=_PROBE_SECONDS)))
 
-    # Aliases: the one thing in Milvus that is changed atomically, and made only if it is not there
+    # Aliases: the only thing in Milvus that can be changed, or created if absent, atomically
 
-    def aliased(self, alias: str) -> str | None:
-        """The collection that an alias stands for; None if there is no such alias."""
+    def alias_target(self, alias: str) -> str | None:
+        """The collection that the alias points to; None if there is no such alias."""
 
         def look() -> str | None:
             try:
-                found = self._client.describe_alias(alias, timeout=_LOOK_SECONDS)
+                found = self._client.describe_alias(alias, timeout=_PROBE_SECONDS)
             except self._error as error:
                 if _code(error) in _NO_ALIAS:
                     return None
@@ -210,13 +180,13 @@ class Connection:
 
         return self._call(look)
 
-    def claim(self, alias: str, name: str) -> bool:
-        """Make an alias; False if there is one of that name already."""
+    def create_alias(self, alias: str, name: str) -> bool:
+        """Create an alias; False if it already exists."""
 
         def make() -> bool:
             try:
-                with self._alone:
-                    self._client.create_alias(name, alias, timeout=_LOOK_SECONDS)
+                with self._alias_lock:
+                    self._client.create_alias(name, alias, timeout=_PROBE_SECONDS)
             except self._error as error:
                 if "already exist" in str(error):
                     return False
@@ -225,29 +195,29 @@ class Connection:
 
         return self._call(make)
 
-    def point(self, alias: str, name: str) -> None:
-        """Let an alias, made if needed, stand for another collection, atomically."""
-        if not self.claim(alias, name):
-            with self._alone:
+    def set_alias(self, alias: str, name: str) -> None:
+        """Point the alias, created if needed, to another collection, atomically."""
+        if not self.create_alias(alias, name):
+            with self._alias_lock:
                 self._call(lambda: self._client.alter_alias(name, alias, timeout=_WRITE_SECONDS))
 
-    def unclaim(self, alias: str) -> None:
-        """Remove an alias, if it is there."""
-        with self._alone:
+    def drop_alias(self, alias: str) -> None:
+        """Delete an alias, if it exists."""
+        with self._alias_lock:
             self._call(lambda: self._client.drop_alias(alias, timeout=_WRITE_SECONDS))
 
     # Rows
 
     def upsert(self, name: str, rows: Sequence[Row]) -> None:
-        """Store rows, each in the place of one with the same primary key."""
+        """Store rows, replacing those with the same primary key."""
         if rows:
             self._on(name, lambda: self._client.upsert(name, list(rows), timeout=_WRITE_SECONDS))
 
     def delete(self, name: str, keys: Sequence[int] | Sequence[str]) -> None:
-        """Delete by primary key; those that are not there are ignored.
+        """Delete by primary key; unknown keys are ignored.
 
-        How many there were is not said: a server counts keys that never existed, milvus-lite gives
-        a list or a dict.
+        Returns no count: a server counts keys that never existed, milvus-lite returns a list or a
+        dict.
         """
         if keys:
             self._on(
@@ -257,7 +227,7 @@ class Connection:
     def query(self, name: str, where: str, fields: Sequence[str], limit: int) -> list[Row]:
         """At most ``limit``, 1..WINDOW, of the rows that match, in any order.
 
-        Every write that was acknowledged before is seen.
+        Sees every write acknowledged before the call.
         """
         return self._on(
             name,
@@ -274,7 +244,7 @@ class Connection:
         )
 
     def count(self, name: str, where: str = "") -> int:
-        """How many rows match, as of now."""
+        """How many rows match now."""
         found = self._on(
             name,
             lambda: self._client.query(
@@ -296,10 +266,10 @@ class Connection:
         fields: Sequence[str],
         params: Mapping[str, Any],
     ) -> list[list[Row]]:
-        """The nearest ``limit``, 1..WINDOW, of each query, with these fields of each.
+        """The ``limit``, 1..WINDOW, nearest to each query, with these fields.
 
-        ``xq`` must be float32 (nq, d), finite and of the collection's dimension: Milvus answers
-        other queries with nothing, or with anything.
+        ``xq`` must be float32 (nq, d), finite and of the collection's dimension: for other queries
+        Milvus returns nothing or anything.
         """
         found = self._on(
             name,
@@ -318,65 +288,62 @@ class Connection:
 
     # Errors
 
-    def _on(self, name: str, ask: Callable[[], Answer]) -> Answer:
-        """Ask a collection, which is loaded first where it is not."""
-        until = time.monotonic() + _PATIENCE_SECONDS
+    def _on(self, name: str, call: Callable[[], Result]) -> Result:
+        """Call Milvus on a collection, loading it first if needed."""
+        until = time.monotonic() + _RETRY_SECONDS
         while True:
             try:
-                return self._call(ask)
+                return self._call(call)
             except MilvusUnavailableError as error:
                 code = _code(error.__cause__)
                 if code == _NOT_LOADED:
-                    self._want(name)
-                elif code not in _LOADED_LATER:
+                    self._request_load(name)
+                elif code not in _TRANSIENT:
                     raise
                 if time.monotonic() > until:
                     raise
                 time.sleep(_PAUSE_SECONDS)
 
-    def _want(self, name: str) -> None:
-        """Have the collection loaded some time; after a restart Milvus is about to as a rule."""
+    def _request_load(self, name: str) -> None:
+        """Request that the collection be loaded; after a restart Milvus usually does so itself."""
         with suppress(MilvusUnavailableError, StateGoneError):
             self._call(
-                lambda: self._client.load_collection(name, timeout=_LOOK_SECONDS, _async=True)
+                lambda: self._client.load_collection(name, timeout=_PROBE_SECONDS, _async=True)
             )
 
-    def _call(self, ask: Callable[[], Answer]) -> Answer:
+    def _call(self, call: Callable[[], Result]) -> Result:
         down = self._down
         if down is not None and time.monotonic() < down[0]:
-            # Somebody has waited for the deadline just now: the others need not.
+            # Another caller has just waited for the timeout: fail at once.
             raise MilvusUnavailableError(down[1])
         try:
-            answer = ask()
+            result = call()
         except Exception as error:
             if _code(error) == _NOT_FOUND:
                 raise StateGoneError(str(error)) from error
-            message = self._says(error)
+            message = self._message(error)
             if not isinstance(error, self._error) or not isinstance(_code(error), int):
-                self._down = (time.monotonic() + _REST_SECONDS, message)
-                self.shaken.set()
+                self._down = (time.monotonic() + _BACKOFF_SECONDS, message)
+                self.disrupted.set()
             elif _code(error) == _NOT_LOADED:
-                self.shaken.set()
+                self.disrupted.set()
             raise MilvusUnavailableError(message) from error
         self._down = None
-        return answer
+        return result
 
-    def _says(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         words = " ".join(str(error).split())[:300]
-        return f"Milvus at {_shown(self.settings.uri)} cannot answer: {words}"
+        return f"Milvus at {without_password(self.settings.uri)} is not available: {words}"
 
 
-def _imported() -> Any:
-    """The client's package.
-
-    While it is imported it reads MILVUS_URI by itself, and refuses a file there.
-    """
+def _import_pymilvus() -> Any:
+    """The client package. On import it reads MILVUS_URI, and fails if that is a file."""
     uri = os.environ.pop("MILVUS_URI", None)
     try:
         import pymilvus
     except ImportError as error:
         raise IndexInputError(
-            f"the index is kept in Milvus, and its client is missing ({error}); install it"
+            f"the store is in Milvus, but the Milvus client is not installed ({error}); install it"
             " with: pip install 'lookalike[milvus]'"
         ) from error
     finally:
@@ -386,12 +353,12 @@ def _imported() -> Any:
 
 
 def _code(error: BaseException | None) -> object:
-    """Milvus's own number of an error, or gRPC's status where Milvus was not reached."""
+    """Milvus's error code, or gRPC's status if Milvus was not reached."""
     code = getattr(error, "code", None)
     return code() if callable(code) else code
 
 
-def _shown(uri: str) -> str:
-    """The address without a password that may stand in it."""
+def without_password(uri: str) -> str:
+    """The address without the user and password that it may contain."""
     scheme, found, rest = uri.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if found else uri

@@ -1,4 +1,4 @@
-"""From one collection into another, while everybody goes on writing to the first."""
+"""Copying one collection into another while other processes keep writing to the first."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from index.contract import Ids, Vectors
 from index.milvus.connection import WINDOW, Connection, Row
 from index.milvus.expressions import listed
 from index.milvus.generations import Generation
 from index.milvus.ledger import Ledger
 from index.milvus.paging import VECTORS_AT_ONCE, in_parts, scan
-from index.milvus.rows import ALL, STORED, padded
+from index.milvus.rows import ALL, EMBEDDED, STORED, padded, vectors_of
 
 MARGIN = 120 * 1_000_000
-"""Microseconds by which a write may be older than it seems: it was numbered before it was sent, by
-a machine whose clock may differ."""
+"""Microseconds by which a write may arrive later than its sequence number says: it is numbered
+before it is sent, by a machine whose clock may differ."""
 DELETED = "deleted"
 _STATE = ("id", "sequence", "embedded_at")
 
@@ -28,7 +29,7 @@ def copy_all(
     progress: Callable[[int], None],
     cancelled: Callable[[], bool],
 ) -> bool:
-    """Copy every row, vectors too; False if it was cancelled."""
+    """Copy every row, including vectors; False if cancelled."""
     done = 0
     for rows in scan(connection, source.name, ALL, size=VECTORS_AT_ONCE):
         if cancelled():
@@ -42,7 +43,7 @@ def copy_all(
 def catch_up(
     connection: Connection, ledger: Ledger, source: Generation, target: Generation, since: int
 ) -> int:
-    """Bring the copy up to date with what was written to the source after ``since``.
+    """Update the copy with what was written to the source after ``since``.
 
     Returns how many rows were copied or deleted. Both have the same model.
     """
@@ -50,35 +51,35 @@ def catch_up(
     for part in in_parts(differing, VECTORS_AT_ONCE):
         rows = connection.query(source.name, listed(part), ALL, len(part))
         connection.upsert(target.name, [_row(row) for row in rows])
-    return len(differing) + delete_gone(connection, ledger, source, target, since)
+    return len(differing) + delete_removed(connection, ledger, source, target, since)
 
 
 def changed_since(
     connection: Connection, source: Generation, target: Generation, since: int
 ) -> list[int]:
-    """Ids of rows written after ``since`` that the target has not, or has otherwise."""
+    """Ids of rows written after ``since`` that are missing or different in the target."""
     where = f"sequence >= {since - MARGIN}"
     differing: list[int] = []
     for rows in scan(connection, source.name, _STATE, where):
-        theirs = state_of(connection, target, [int(row["id"]) for row in rows])
+        copied = state_of(connection, target, [int(row["id"]) for row in rows])
         differing += [
             int(row["id"])
             for row in rows
-            if theirs.get(int(row["id"]), (-1, -1))[0] != int(row["sequence"])
+            if copied.get(int(row["id"]), (-1, -1))[0] != int(row["sequence"])
         ]
     return differing
 
 
-def delete_gone(
+def delete_removed(
     connection: Connection, ledger: Ledger, source: Generation, target: Generation, since: int
 ) -> int:
     """Delete from the target what was deleted from the source after ``since``."""
-    gone = sorted({int(id_) for id_, _ in ledger.all(DELETED, since - MARGIN)})
+    deleted = sorted({int(id_) for id_, _ in ledger.all(DELETED, since - MARGIN)})
     removed = 0
-    for part in in_parts(gone, WINDOW):
-        again = state_of(connection, source, part)
-        there = state_of(connection, target, part)
-        doomed = [i for i in part if i in there and i not in again]
+    for part in in_parts(deleted, WINDOW):
+        stored = state_of(connection, source, part)
+        present = state_of(connection, target, part)
+        doomed = [i for i in part if i in present and i not in stored]
         connection.delete(target.name, doomed)
         removed += len(doomed)
     return removed
@@ -87,7 +88,7 @@ def delete_gone(
 def state_of(
     connection: Connection, generation: Generation, ids: Sequence[int]
 ) -> dict[int, tuple[int, int]]:
-    """Id to the numbers of the writes that last changed the row, and that embedded it."""
+    """Id to the sequence numbers of the writes that last changed and embedded the row."""
     found: dict[int, tuple[int, int]] = {}
     for part in in_parts(ids, WINDOW):
         for row in connection.query(generation.name, listed(part), _STATE, len(part)):
@@ -96,7 +97,7 @@ def state_of(
 
 
 def with_vector(row: Row, vector: Any, *, embedded: bool) -> dict[str, Any]:
-    """The row with another vector, to be stored."""
+    """The row to store, with another vector."""
     stored = {name: row[name] for name in STORED}
     return {
         **stored,
@@ -107,8 +108,19 @@ def with_vector(row: Row, vector: Any, *, embedded: bool) -> dict[str, Any]:
 
 
 def states(connection: Connection, generation: Generation) -> Iterator[Sequence[Row]]:
-    """Ids and the numbers of their writes, all of them, some at a time."""
+    """All ids with the sequence numbers of their writes, in parts."""
     return scan(connection, generation.name, (*_STATE, "embedded"))
+
+
+def vectors_in(connection: Connection, generation: Generation) -> tuple[Ids, Vectors]:
+    """All that the generation's model has embedded: ascending ids int64 (n,), float32 (n, d)."""
+    ids: list[int] = []
+    parts = [np.empty((0, generation.dimension), np.float32)]
+    fields = ["id", "vector"]
+    for rows in scan(connection, generation.name, fields, EMBEDDED, size=VECTORS_AT_ONCE):
+        ids += [int(row["id"]) for row in rows]
+        parts.append(vectors_of(rows, generation.dimension))
+    return np.array(ids, np.int64), np.concatenate(parts)
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

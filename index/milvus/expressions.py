@@ -1,8 +1,8 @@
-"""Filters in Milvus's language.
+"""Filters in Milvus's expression language.
 
-Each condition is said twice: by an expression that holds wherever the condition does, and perhaps
-elsewhere, and by one that holds only where the condition does. ``must_not`` turns one into the
-other. Whoever searches tries the filter itself on what Milvus gives, unless the two are the same.
+Each condition has two expressions: one that matches at least the rows that the condition matches,
+and one that matches at most those. ``must_not`` swaps them. Unless the two are equal, the filter
+itself must be applied to what Milvus returns.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ NOTHING = "id < 0"
 
 
 class Expression(NamedTuple):
-    """``wide`` holds at least where the condition holds, ``narrow`` at most there."""
+    """``wide`` matches at least the rows that the condition matches, ``narrow`` at most those."""
 
     wide: str
     narrow: str
 
     @property
     def exact(self) -> bool:
-        """Whether Milvus's answer needs no second look."""
+        """Whether Milvus's result needs no further filtering."""
         return self.wide == self.narrow
 
 
@@ -35,12 +35,12 @@ def expression(where: Filter) -> Expression:
 
 
 def listed(ids: Sequence[int]) -> str:
-    """The expression for these ids."""
+    """The expression that matches these ids."""
     return f"id in [{', '.join(map(str, ids))}]" if len(ids) else NOTHING
 
 
 def both(first: str, second: str) -> str:
-    """The expression that holds where both do; an empty one holds everywhere."""
+    """The conjunction of two expressions; an empty one matches everything."""
     return f"({first}) and ({second})" if first and second else first or second
 
 
@@ -70,7 +70,7 @@ def _condition(condition: Condition) -> Expression:
         case Range():
             return _range(condition)
         case HasId():
-            # What no id can be is left out: some of it Milvus does not read.
+            # Milvus cannot parse all negative numbers, and no id is negative.
             ids = [i for i in condition.ids if i >= 0]
             return Expression(listed(ids), listed(ids))
         case Filter():
@@ -83,13 +83,13 @@ def _match(condition: Match) -> Expression:
         values = tuple(value for value in values if isinstance(value, str))
     tokens = sorted({token(condition.key, value) for value in values})
     if not tokens:
-        said = NOTHING
+        text = NOTHING
     elif len(tokens) == 1:
-        said = f'array_contains(facts, "{tokens[0]}")'
+        text = f'array_contains(facts, "{tokens[0]}")'
     else:
         words = ", ".join(f'"{word}"' for word in tokens)
-        said = f"array_contains_any(facts, [{words}])"
-    return Expression(said, said)
+        text = f"array_contains_any(facts, [{words}])"
+    return Expression(text, text)
 
 
 def _range(condition: Range) -> Expression:
@@ -97,10 +97,10 @@ def _range(condition: Range) -> Expression:
         return Expression(NOTHING, NOTHING)
     name = token(condition.key, None)
     low, high = f'low["{name}"]', f'high["{name}"]'
-    # Said first: what Milvus makes of a number that is not there depends on its version.
+    # Tested first, because comparing a missing number depends on the version of Milvus.
     numbers = f'array_contains(facts, "{name}")'
     wide, narrow = [numbers], [numbers]
-    # The stored ends were rounded outwards, and so are the bounds.
+    # The stored extremes were rounded outwards, and so are the bounds.
     for bound, strict in ((condition.gt, True), (condition.gte, False)):
         if bound is not None:
             wide.append(f"{high} >= {_number(below(bound))}")
@@ -113,7 +113,7 @@ def _range(condition: Range) -> Expression:
 
 
 def _number(value: float) -> str:
-    """A float as Milvus reads it; the decimal point makes it one."""
+    """A float literal in Milvus's syntax, which needs a decimal point."""
     text = repr(float(value))
     return text if "." in text or "e" not in text else text.replace("e", ".0e")
 
@@ -121,6 +121,6 @@ def _number(value: float) -> str:
 def _join(word: str, parts: Sequence[str]) -> str:
     if len(parts) == 1:
         return parts[0]
-    # Balanced, as Milvus's parser goes one level deeper for each operator of a chain.
+    # Balanced, because Milvus's parser nests one level for each operator of a chain.
     middle = len(parts) // 2
     return f"({_join(word, parts[:middle])}) {word} ({_join(word, parts[middle:])})"

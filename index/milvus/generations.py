@@ -1,7 +1,7 @@
-"""The collections that hold the pictures: one is current, by an alias that is switched atomically.
+"""The collections that hold the pictures; an alias, switched atomically, names the current one.
 
-A collection is made by one model and never goes over to another: a rebuild and a change of model
-fill a new one beside it. What a collection is stands in the ledger, under its name.
+A collection belongs to one model for good: a rebuild or a change of model fills a new one. The
+ledger describes each collection under its name.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from index.manifest import FORMAT_VERSION, Manifest
+from index.contract import MANIFEST_VERSION, IndexInputError, Manifest, NoGenerationError
 from index.milvus.connection import Connection
 from index.milvus.ledger import Ledger
 from index.milvus.rows import fields_of
-from index.neighbours import IndexInputError
 
 KINDS = ("auto", "exact", "hnsw")
-"""Those that both Milvus and this package can be sure of; milvus-lite accepts any word."""
+"""milvus-lite accepts any word as a kind, so it must be checked here."""
 
 _EXACT_BELOW = 200_000
 _TYPES: Mapping[str, tuple[str, Mapping[str, int]]] = {
@@ -34,9 +33,9 @@ _KIND = "generation"
 class Generation:
     """One collection.
 
-    ``number`` counts from 1; ``model`` is a digest; ``ready`` says that it may answer, ``count``
-    how many pictures it held when it became so, and ``unembedded`` how many of them its model could
-    not embed; ``recall`` is as in `index.manifest.Manifest`.
+    ``number`` counts from 1; ``model`` is a digest. ``ready``: it may be searched; ``count`` is how
+    many pictures it held when it became ready, ``unembedded`` how many of them its model could not
+    embed. ``recall`` is as in `index.contract.Manifest`.
     """
 
     name: str
@@ -52,9 +51,9 @@ class Generation:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def manifest(self) -> Manifest:
-        """What an answer says about the index."""
+        """The manifest, without the files of a local generation."""
         return Manifest(
-            format_version=FORMAT_VERSION,
+            format_version=MANIFEST_VERSION,
             generation=self.number,
             count=self.count,
             dimension=self.dimension,
@@ -77,27 +76,40 @@ class Generations:
         self._ledger = ledger
         self._prefix = connection.settings.prefix
         self._alias = f"{self._prefix}_current"
-        self._known: dict[str, Generation] = {}
+        self._ready: dict[str, Generation] = {}
 
     def current(self) -> Generation | None:
-        """The one that is written to and, if it is ready, searched; some milliseconds."""
-        name = self._connection.aliased(self._alias)
-        return None if name is None else self.described(name)
+        """The one that is written to and, once ready, searched; takes some milliseconds."""
+        name = self._connection.alias_target(self._alias)
+        return None if name is None else self.get(name)
 
-    def described(self, name: str) -> Generation | None:
-        """What the collection is."""
-        known = self._known.get(name)
+    def require(self) -> Generation:
+        """The current one. Raises NoGenerationError before the first."""
+        generation = self.current()
+        if generation is None:
+            raise self.no_index()
+        return generation
+
+    def no_index(self) -> NoGenerationError:
+        """The error of a store in which no index has been built."""
+        return NoGenerationError(
+            f"the store {self._prefix!r} in Milvus has no index yet; run `lookalike index build`"
+        )
+
+    def get(self, name: str) -> Generation | None:
+        """The description of a collection; None if there is none."""
+        known = self._ready.get(name)
         if known is None:
             value = self._ledger.get(_KIND, name)
             if value is None:
                 return None
             known = Generation(**value)
-            if known.ready:  # from then on it never changes
-                self._known = {name: known}
+            if known.ready:  # then it never changes again
+                self._ready = {name: known}
         return known
 
-    def begin(self, model: str, dimension: int, kind: str) -> Generation:
-        """Make an empty collection, loaded, that is not current yet."""
+    def create(self, model: str, dimension: int, kind: str) -> Generation:
+        """Create an empty, loaded collection that is not current yet."""
         number = 1 + max((int(value["number"]) for value in self._ledger.all(_KIND)), default=0)
         index_type, params = _TYPES[kind]
         generation = Generation(
@@ -111,15 +123,15 @@ class Generations:
         )
         self._connection.create(generation.name, fields_of(dimension))
         self._connection.index(generation.name, index_type, params)
-        self.note(generation)
+        self.save(generation)
         return generation
 
-    def note(self, generation: Generation) -> None:
-        """Write down what the collection is."""
+    def save(self, generation: Generation) -> None:
+        """Store the description of a collection."""
         self._ledger.put(_KIND, {generation.name: asdict(generation)}, now())
 
-    def finish(self, generation: Generation, recall: Mapping[str, float] | None) -> Generation:
-        """Note that the collection may answer from now on; it must be whole."""
+    def mark_ready(self, generation: Generation, recall: Mapping[str, float] | None) -> Generation:
+        """Mark a complete collection as ready to be searched."""
         ready = replace(
             generation,
             ready=True,
@@ -127,28 +139,28 @@ class Generations:
             unembedded=self._connection.count(generation.name, "embedded == false"),
             recall=recall,
         )
-        self.note(ready)
+        self.save(ready)
         return ready
 
     def switch(self, generation: Generation) -> None:
-        """Make it current, in one step for every process."""
-        self._connection.point(self._alias, generation.name)
+        """Make it current, atomically for every process."""
+        self._connection.set_alias(self._alias, generation.name)
 
-    def tidy(self, keep: set[str]) -> None:
-        """Drop every other collection but the one before the current; for the builder alone.
+    def drop_old(self, keep: set[str]) -> None:
+        """Drop all collections except the current one, its predecessor and ``keep``.
 
-        The one before is taken out of memory, and is there for whoever reads from it just now, or
-        wants to look at it.
+        For the holder of the builder lease only. The predecessor is unloaded, but kept for readers
+        that still use it and for inspection.
         """
-        current = self._connection.aliased(self._alias)
+        current = self._connection.alias_target(self._alias)
         values = sorted(self._ledger.all(_KIND), key=lambda value: int(value["number"]))
         older = [value["name"] for value in values if value["name"] not in {current, *keep}]
         before = next(
             (v["name"] for v in reversed(values) if v["name"] in older and v["ready"]), ""
         )
-        beginning = f"{self._prefix}_g"
+        prefix = f"{self._prefix}_g"
         for name in self._connection.collections():
-            if not name.startswith(beginning) or name in {current, *keep}:
+            if not name.startswith(prefix) or name in {current, *keep}:
                 continue
             if name == before:
                 self._connection.release(name)
@@ -157,19 +169,19 @@ class Generations:
         self._ledger.remove(_KIND, [name for name in older if name != before])
 
 
-def chosen(kind: str, count: int) -> str:
-    """The kind that is built: what ``auto`` means for so many pictures, or the kind itself."""
+def resolve_kind(kind: str, count: int) -> str:
+    """The kind to build: what ``auto`` selects for ``count`` pictures, or ``kind`` itself."""
     if kind == "auto":
         return "exact" if count < _EXACT_BELOW else "hnsw"
     return kind
 
 
 def check_kind(kind: str) -> None:
-    """Raise IndexInputError for a kind that is not kept in Milvus."""
+    """Raise IndexInputError for a kind that a store in Milvus does not support."""
     if kind not in KINDS:
-        raise IndexInputError(f"kind is {kind!r}; in Milvus there are {', '.join(KINDS)}")
+        raise IndexInputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)} in Milvus")
 
 
 def now() -> int:
-    """The number of a write, or of a look: microseconds since 1970."""
+    """The sequence number of a write or read: microseconds since 1970."""
     return time.time_ns() // 1000

@@ -1,6 +1,6 @@
-"""What a store knows beside its pictures: settings, generations, what was deleted.
+"""A store's records other than its pictures: settings, generations, deletions.
 
-One small collection of named JSON texts. Its vectors have no meaning: Milvus wants some.
+One small collection of named JSON texts. Its vectors are meaningless: Milvus requires some.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from index.contract import StateGoneError
 from index.milvus.connection import Connection
 from index.milvus.paging import scan
 from index.milvus.rows import ID_LIMIT
-from index.stores import StateGoneError
 
 _FIELDS: tuple[Mapping[str, Any], ...] = (
     {"field_name": "key", "datatype": "VARCHAR", "is_primary": True, "max_length": 200},
@@ -30,17 +30,17 @@ _AT_ONCE = 1_000
 
 
 class Ledger:
-    """Values by kind and name; each write is seen by the next reader of any process."""
+    """Values by kind and name; a read sees all earlier writes of any process."""
 
     def __init__(self, connection: Connection) -> None:
-        """Make the collection where it is not there yet."""
+        """Create the collection if it does not exist."""
         self._connection = connection
         self._name = f"{connection.settings.prefix}_ledger"
         if self._name not in connection.collections():
             try:
                 connection.create(self._name, _FIELDS)
             except Exception:
-                if self._name not in connection.collections():  # else another was first
+                if self._name not in connection.collections():  # else another process was first
                     raise
             connection.index(self._name, "FLAT", {})
         connection.load(self._name)
@@ -68,29 +68,30 @@ class Ledger:
             self._connection.upsert(self._name, rows[start : start + _AT_ONCE])
 
     def remove(self, kind: str, names: Sequence[str]) -> None:
-        """Remove values, if they are there."""
+        """Remove values, if they exist."""
         keys = [_key(kind, name) for name in names]
         for start in range(0, len(keys), _AT_ONCE):
             self._connection.delete(self._name, keys[start : start + _AT_ONCE])
 
     def all(self, kind: str, since: int = 0, before: int | None = None) -> list[Any]:
-        """All values of a kind that were written from ``since`` on, and before ``before``."""
+        """All values of a kind written at or after ``since``, and before ``before`` if given."""
         where = f'kind == "{kind}" and sequence >= {since}'
         if before is not None:
             where += f" and sequence < {before}"
+        # `place` is a hash of the name, so that `scan` can page by it.
         parts = scan(self._connection, self._name, ["value"], where, column="place")
         return [json.loads(row["value"]) for rows in parts for row in rows]
 
     def flush(self) -> None:
-        """Have all of it in Milvus's storage."""
+        """Persist everything to Milvus's storage."""
         self._connection.flush(self._name)
 
     def usable(self) -> bool:
-        """Whether it answers now."""
+        """Whether it can be read now."""
         return self._connection.usable(self._name)
 
     def exists(self) -> bool:
-        """Whether the collection is there still."""
+        """Whether the collection still exists."""
         try:
             self._connection.count(self._name)
         except StateGoneError:
@@ -99,5 +100,5 @@ class Ledger:
 
 
 def _key(kind: str, name: str) -> str:
-    """A name of any length and any letters as a primary key."""
+    """The primary key for a name of any length and characters."""
     return f"{kind}:{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()}"

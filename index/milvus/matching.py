@@ -1,4 +1,4 @@
-"""The ids that match a filter: an expression, and a list only where somebody wants one."""
+"""The ids that match a filter: an expression, and a list only if needed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, overload
 
 import numpy as np
 
-from index.filters import Filter
+from index.conditions import Filter
+from index.contract import Ids
 from index.milvus.connection import WINDOW, Connection
 from index.milvus.expressions import EVERYTHING, Expression, expression
 from index.milvus.paging import scan
 from index.milvus.rows import as_mapping, entry_of
-from index.neighbours import Ids
 from index.records import Entry
 
 
 class Matching(Sequence[int]):
-    """Ids of one collection, int64 ascending, that match ``where``; all of them without one."""
+    """The ids, ascending, that match ``where`` in one collection; all of them without a filter."""
 
     def __init__(self, connection: Connection, name: str, where: Filter | None) -> None:
         self._connection = connection
@@ -27,24 +27,22 @@ class Matching(Sequence[int]):
         self._ids: Ids | None = None
 
     @property
-    def everything(self) -> bool:
-        """Whether nothing is left out."""
+    def unfiltered(self) -> bool:
+        """Whether every id matches."""
         return self._where is None
 
     def keeps(self, entry: Entry) -> bool:
-        """Whether the entry itself matches."""
+        """Whether the entry matches the filter itself."""
         return self._where is None or self._where.matches(as_mapping(entry))
 
-    def count(self, value: Any = None) -> int:
-        """How many match now; of one value, whether it does."""
-        if value is not None:
-            return int(value in self.ids())
+    def total(self) -> int:
+        """How many match now."""
         if self.expression.exact:
             return self._connection.count(self._name, self.expression.wide)
         return len(self.ids())
 
     def ids(self) -> Ids:
-        """The ids, as they were when this was first called."""
+        """The ids int64 (n,), as of the first call."""
         if self._ids is None:
             fields = ["id"] if self.expression.exact else ["id", "fields"]
             found = [
@@ -57,7 +55,7 @@ class Matching(Sequence[int]):
         return self._ids
 
     def entries(self, after: int = -1, size: int = WINDOW) -> Iterator[list[Entry]]:
-        """The entries with an id above ``after``, ascending, some at a time."""
+        """The entries with an id above ``after``, ascending, in parts of at most ``size``."""
         fields = ["id", "fields"]
         for rows in scan(
             self._connection, self._name, fields, self.expression.wide, after, "id", size
@@ -68,7 +66,7 @@ class Matching(Sequence[int]):
                 yield kept
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Ids:
-        """For NumPy, which then has a list."""
+        """Convert to a NumPy array."""
         return self.ids().astype(dtype or np.int64)
 
     def __len__(self) -> int:

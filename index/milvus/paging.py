@@ -1,7 +1,7 @@
-"""Reading many rows: Milvus gives 16,384 at a time, and promises no order.
+"""Reading many rows: Milvus returns at most 16,384 at a time, in no particular order.
 
-So rows are read by ranges of a whole-number field. Ids and places are hashes, spread evenly, and
-where they are not, a range that is too full is halved.
+So rows are read by ranges of an integer column. Its values are hashes below ID_LIMIT, spread
+evenly; a range that turns out too full is split.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from index.milvus.expressions import both
 from index.milvus.rows import ID_LIMIT
 
 VECTORS_AT_ONCE = 2_048
-"""Rows with their vectors in one answer, which stays within Milvus's largest message."""
+"""The most rows to read with their vectors, within Milvus's largest message."""
 
-_TOP = (1 << 63) - 1
 _GROWTH = 4
 
 
@@ -28,24 +27,22 @@ def scan(
     column: str = "id",
     size: int = WINDOW,
 ) -> Iterator[list[Row]]:
-    """The matching rows with ``column`` above ``after``, ascending, some at a time.
+    """The matching rows with ``column`` above ``after``, ascending, in parts of at most ``size``.
 
-    Each part is as of the time when it is read. ``size``, at most WINDOW: most rows at a time.
+    Each part is as of the time when it is read. ``size`` is at most WINDOW.
     """
     fields = [*dict.fromkeys((*fields, column))]
-    width = _TOP - after
-    while after < _TOP:
-        end = min(after + width, _TOP)
+    width = ID_LIMIT - after
+    while after < ID_LIMIT:
+        end = min(after + width, ID_LIMIT)
         here = both(f"{column} > {after} and {column} <= {end}", where)
         rows = connection.query(name, here, fields, size)
         if len(rows) < size:
             if rows:
                 yield sorted(rows, key=lambda row: int(row[column]))
             after = end
-            width = min(width * (2 if len(rows) > size // _GROWTH else _GROWTH), _TOP - after)
-        elif width > ID_LIMIT:
-            # What can be asked for by hashes; beyond lie only ids that somebody chose.
-            width = ID_LIMIT
+            faster = 2 if len(rows) > size // _GROWTH else _GROWTH
+            width = min(width * faster, ID_LIMIT - after)
         elif width == 1:
             raise RuntimeError(f"{len(rows)} rows of {name} have the same {column}, {end}")
         else:
@@ -53,6 +50,6 @@ def scan(
 
 
 def in_parts(ids: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The ids, some at a time."""
+    """The ids in parts of at most ``size``."""
     for start in range(0, len(ids), size):
         yield list(ids[start : start + size])

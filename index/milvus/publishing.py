@@ -1,22 +1,20 @@
-"""Making the next generation: a new collection, filled beside the one that answers, then switched
-to in one step."""
+"""Publishing generations: a new collection is filled while the current one serves, then switched to
+atomically."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
 
+from index.contract import Ids, JobControl, Scores, StateGoneError, Vectors
+from index.milvus.catalogue import MilvusCatalogue
 from index.milvus.connection import Connection, MilvusUnavailableError
 from index.milvus.copying import DELETED, MARGIN, catch_up, copy_all
-from index.milvus.generations import Generation, Generations, chosen, now
+from index.milvus.generations import Generation, Generations, now, resolve_kind
 from index.milvus.lease import Lease
 from index.milvus.ledger import Ledger
-from index.milvus.record import MilvusRecord
 from index.milvus.search import MilvusIndex
-from index.neighbours import Ids, Scores, Vectors
-from index.stores import Progress, StateGoneError
 
 _QUERIES = 64
 _K = 10
@@ -25,20 +23,20 @@ _PASSES = 10
 
 
 class Publisher:
-    """Makes generations; whoever calls it holds the right to build."""
+    """Publishes generations; the caller must hold the builder lease."""
 
     def __init__(
         self,
         connection: Connection,
         ledger: Ledger,
         generations: Generations,
-        record: MilvusRecord,
+        catalogue: MilvusCatalogue,
         writing: Lease,
     ) -> None:
         self._connection = connection
         self._ledger = ledger
         self._generations = generations
-        self._record = record
+        self._catalogue = catalogue
         self._writing = writing
 
     def publish(
@@ -46,30 +44,29 @@ class Publisher:
         model_digest: str,
         dimension: int,
         kind: str,
-        progress: Progress,
-        cancelled: Callable[[], bool],
+        control: JobControl,
     ) -> Generation | None:
-        """See `index.stores.Store.publish`."""
+        """See `index.contract.Store.publish`."""
         current = self._generations.current()
         if current is None:
-            current = self._generations.begin(model_digest, dimension, "exact")
+            current = self._generations.create(model_digest, dimension, "exact")
             self._generations.switch(current)
         total = self._connection.count(current.name)
-        progress("indexing", 0, total)
-        wanted = chosen(kind, total)
-        as_it_is = not current.ready or current.name == self._record.staging.promoted
-        if as_it_is and current.kind == wanted:
-            # What was filled just now needs no copy.
+        control.progress("indexing", 0, total)
+        wanted = resolve_kind(kind, total)
+        fresh = not current.ready or current.name == self._catalogue.staging.promoted
+        if fresh and current.kind == wanted:
+            # It was filled just now, so no copy is needed.
             self._connection.flush(current.name)
-            done = current if current.ready else self._generations.finish(current, None)
+            done = current if current.ready else self._generations.mark_ready(current, None)
         else:
-            copied = self._copied(current, wanted, total, progress, cancelled)
+            copied = self._copied(current, wanted, total, control)
             if copied is None:
                 return None
             done = copied
-        self._record.staging.promoted = None
-        self._generations.tidy(self._record.staging.names())
-        progress("indexing", total, total)
+        self._catalogue.staging.promoted = None
+        self._generations.drop_old(self._catalogue.staging.names())
+        control.progress("indexing", total, total)
         return done
 
     def _copied(
@@ -77,20 +74,19 @@ class Publisher:
         current: Generation,
         kind: str,
         total: int,
-        progress: Progress,
-        cancelled: Callable[[], bool],
+        control: JobControl,
     ) -> Generation | None:
         began = now()
-        fresh = self._generations.begin(current.model, current.dimension, kind)
+        fresh = self._generations.create(current.model, current.dimension, kind)
         try:
             whole = copy_all(
                 self._connection,
                 current,
                 fresh,
-                lambda done: progress("indexing", min(done, total), total),
-                cancelled,
+                lambda done: control.progress("indexing", min(done, total), total),
+                control.cancelled,
             )
-            if not whole or cancelled():
+            if not whole or control.cancelled():
                 self._discard(fresh)
                 return None
             since = began
@@ -100,10 +96,10 @@ class Publisher:
                     break
             self._connection.flush(fresh.name)
             recall = self._recall(fresh) if kind != "exact" else None
-            with self._writing.held():
+            with self._writing.hold():
                 self._catch_up(current, fresh, before)
                 self._connection.flush(fresh.name)
-                ready = self._generations.finish(fresh, recall)
+                ready = self._generations.mark_ready(fresh, recall)
                 self._writing.check()
                 self._generations.switch(ready)
         except BaseException:
@@ -118,9 +114,9 @@ class Publisher:
         return catch_up(self._connection, self._ledger, source, target, since)
 
     def _recall(self, generation: Generation) -> dict[str, float] | None:
-        """Share of the true 10 nearest that a search finds, over some of the stored vectors."""
+        """The share of the true 10 nearest that a search finds, over a sample of stored vectors."""
         index = MilvusIndex(self._connection, generation)
-        ids, xb = self._record.embeddings(generation.model)
+        ids, xb = self._catalogue.embeddings(generation.model)
         if len(ids) <= _K:
             return None
         rows = np.random.default_rng(0).permutation(len(ids))[:_QUERIES]
@@ -134,7 +130,7 @@ class Publisher:
         self._connection.drop(generation.name)
 
     def _abandon(self, generation: Generation) -> None:
-        """Drop what is half done, unless it has become the current one after all."""
+        """Drop an incomplete collection, unless it has become the current one after all."""
         current = self._generations.current()
         if current is None or current.name != generation.name:
             self._discard(generation)

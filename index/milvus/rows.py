@@ -1,13 +1,12 @@
-"""A picture as a row of a Milvus collection, and back.
+"""Converting pictures to rows of a Milvus collection, and back.
 
-Fields of an entry lie in one text as JSON, as they were given. Beside it lies what filters are
-tried on, made so that Milvus's own comparison of JSON, which differs between its versions in types
-and missing fields, plays no part:
+The fields of an entry are stored as one JSON text. Filters use further columns instead, because
+Milvus's own comparison of JSON depends on its version for types and missing fields:
 
 ``facts``  one token of 24 letters for each value of each field, a hash of name, type and value;
-           `index.conditions.Match` is "the array contains the token".
-``low``, ``high``  the least and the largest number in each field that holds numbers, by the
-           token of the name; ranges are tried on them first, and on the entry itself afterwards.
+           `index.conditions.Match` becomes "the array contains the token".
+``low``, ``high``  the smallest and largest number in each field that holds numbers, by the token
+           of its name; ranges are tested on them first, and then on the entry itself.
 """
 
 from __future__ import annotations
@@ -21,14 +20,13 @@ from typing import Any
 import numpy as np
 
 from index.conditions import COLUMNS
-from index.database import CatalogueError
+from index.contract import CatalogueError, IndexInputError, Vectors
 from index.filters import MAX_KEY_PARTS
-from index.neighbours import IndexInputError, Vectors
-from index.payload import Scalar
-from index.records import Entry, Record, row_from_record
+from index.payload import check_record
+from index.records import Entry, Record, Scalar
 
 ID_LIMIT = 1 << 52
-"""Ids are below this, so that every program that reads JSON reads them exactly."""
+"""Ids are below this, so that every JSON parser reads them exactly."""
 MAX_FACTS = 2_000
 MAX_NUMBERS = 1_000
 MAX_FIELDS_BYTES = 60_000
@@ -51,18 +49,20 @@ FIELDS: tuple[Mapping[str, Any], ...] = (
     {"field_name": "high", "datatype": "JSON"},
     {"field_name": "fields", "datatype": "VARCHAR", "max_length": 65_535},
 )
+EMBEDDED = "embedded == true"
+"""The expression for rows that the generation's model could embed."""
 STORED = tuple(str(field["field_name"]) for field in FIELDS)
 ALL = (*STORED, "vector")
 
 
 def fields_of(dimension: int) -> list[Mapping[str, Any]]:
     """The fields of a collection of vectors of this dimension."""
-    # Milvus takes no vectors of one dimension.
+    # Milvus does not support vectors of one dimension.
     return [*FIELDS, {"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": max(dimension, 2)}]
 
 
 def candidate_ids(source: str) -> list[int]:
-    """The ids that a source may have, the first one as a rule; the others if that is taken."""
+    """The ids that a source may have: usually the first, the others on a collision."""
     return [
         int.from_bytes(hashlib.blake2b(f"{probe}:{source}".encode(), digest_size=8).digest(), "big")
         % (ID_LIMIT - 1)
@@ -76,9 +76,9 @@ def row(
 ) -> dict[str, Any]:
     """The row of an entry with its vector float32 (d,).
 
-    Raises IndexInputError for what cannot be stored.
+    Raises IndexInputError if it cannot be stored.
     """
-    row_from_record(entry, "record")
+    check_record(entry, "record")
     text = json.dumps(
         {
             "source": entry.source,
@@ -101,7 +101,7 @@ def row(
     if len(tokens) > MAX_FACTS or len(low) > MAX_NUMBERS:
         raise IndexInputError(
             f"the payload of {entry.source[:100]!r} has {len(tokens):,} values and {len(low):,}"
-            f" fields with numbers; in Milvus filters know at most {MAX_FACTS:,} and"
+            f" fields with numbers; filters in Milvus support at most {MAX_FACTS:,} and"
             f" {MAX_NUMBERS:,}: send a smaller payload"
         )
     return {
@@ -118,7 +118,7 @@ def row(
 
 
 def entry_of(found: Mapping[str, Any]) -> Entry:
-    """The entry of a row. Raises CatalogueError if it is not one of ours."""
+    """The entry of a row. Raises CatalogueError if the row is malformed."""
     try:
         fields = json.loads(found["fields"])
         return Entry(
@@ -138,8 +138,8 @@ def entry_of(found: Mapping[str, Any]) -> Entry:
         ) from error
 
 
-def with_id(record: Record, id_: int, edited: bool = False) -> Entry:
-    """The record as the entry ``id_``."""
+def with_id(record: Record, id_: int) -> Entry:
+    """The record as an entry with the id ``id_``."""
     return Entry(
         record.source,
         record.split,
@@ -147,13 +147,12 @@ def with_id(record: Record, id_: int, edited: bool = False) -> Entry:
         record.payload,
         record.content_hash,
         record.origin,
-        edited,
         id=id_,
     )
 
 
 def as_mapping(entry: Entry) -> dict[str, Any]:
-    """The entry as `index.conditions` tries filters on it."""
+    """The entry as the mapping that `index.conditions` matches."""
     return {
         "id": entry.id,
         "label": entry.label,
@@ -172,15 +171,15 @@ def vectors_of(rows: Sequence[Mapping[str, Any]], dimension: int) -> Vectors:
 
 
 def padded(vector: Vectors) -> Vectors:
-    """The vector as Milvus takes it: at least two numbers, float32."""
+    """The vector as Milvus requires it: float32, at least two numbers."""
     flat = np.asarray(vector, np.float32)
     return flat if len(flat) > 1 else np.append(flat, np.float32(0))
 
 
 def token(name: str, value: Scalar | None) -> str:
-    """What stands for a field having this value; for its holding numbers, where it is None.
+    """The token for a field with this value or, for None, for a field that holds numbers.
 
-    Values that are equal in a filter have the same one: 1 and 1.0, but not 1 and true.
+    Values that are equal in filters share a token: 1 and 1.0, but not 1 and true.
     """
     if value is None:
         word = "numbers"
@@ -196,13 +195,13 @@ def token(name: str, value: Scalar | None) -> str:
 
 
 def below(number: float) -> float:
-    """The largest float that is not above the number; within what JSON can say."""
+    """The largest float that is not above the number."""
     near = float(number)
     return near if near <= number else math.nextafter(near, -math.inf)
 
 
 def above(number: float) -> float:
-    """The least float that is not below the number."""
+    """The smallest float that is not below the number."""
     return -below(-number)
 
 
@@ -222,7 +221,7 @@ def _facts(entry: Entry) -> tuple[set[str], dict[str, float], dict[str, float]]:
 
 
 def _values(entry: Entry) -> Iterator[tuple[str, Scalar]]:
-    """Every value that a condition may be tried on, with the key that a filter names it by."""
+    """Every value that a condition may compare, with its key in filters."""
     for name in COLUMNS:
         value = getattr(entry, name)
         if value is not None:

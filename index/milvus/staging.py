@@ -1,5 +1,5 @@
-"""Embeddings of a model that does not serve yet: in a collection of their own, with copies of all
-fields, which becomes the current one when the model does."""
+"""Staged embeddings of a model not yet in use: a collection with copies of all fields, which
+becomes the current one when the model is promoted."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from typing import Any
 
 import numpy as np
 
+from index.contract import Ids, IdsLike, IndexInputError, Vectors
 from index.milvus.connection import Connection, Row
-from index.milvus.copying import changed_since, delete_gone, state_of, states, with_vector
+from index.milvus.copying import (
+    changed_since,
+    delete_removed,
+    state_of,
+    states,
+    vectors_in,
+    with_vector,
+)
 from index.milvus.expressions import listed
 from index.milvus.generations import Generation, Generations, now
 from index.milvus.lease import Lease
 from index.milvus.ledger import Ledger
 from index.milvus.paging import VECTORS_AT_ONCE, in_parts
-from index.milvus.reading import vectors_in
-from index.milvus.rows import ALL, STORED
-from index.milvus.search import EMBEDDED
-from index.neighbours import Ids, IdsLike, IndexInputError, Vectors, as_ids, as_vectors
+from index.milvus.rows import ALL, EMBEDDED, STORED
+from index.vectors import as_embeddings, as_ids
 
 _KIND = "staging"
 
 
 class MilvusStaging:
-    """See `index.staging.Staging`."""
+    """Implements `index.contract.Staging`."""
 
     def __init__(
         self, connection: Connection, ledger: Ledger, generations: Generations, writing: Lease
@@ -34,20 +40,16 @@ class MilvusStaging:
         self._generations = generations
         self._writing = writing
         self.promoted: str | None = None
-        """The collection that `promote` has just made current, and that needs no copy."""
+        """The collection that `promote` has just made current; publishing need not copy it."""
 
     def add(self, ids: IdsLike, embeddings: Vectors, model_digest: str) -> int:
-        """Stage ``embeddings`` float32 (n, d) under ids; return how many of these are stored still.
-
-        An id that was deleted meanwhile is left out.
-        """
-        xb = as_vectors(embeddings, embeddings.shape[1], "embeddings")
+        xb = as_embeddings(embeddings)
         current = self._generations.current()
         if current is None:
             return 0
         staged = self._generation(model_digest)
         if staged is None:
-            staged = self._generations.begin(model_digest, xb.shape[1], current.kind)
+            staged = self._generations.create(model_digest, xb.shape[1], current.kind)
             self._ledger.put(_KIND, {model_digest: [model_digest, staged.name]}, now())
         wanted = as_ids(ids).tolist()
         vectors = dict(zip(wanted, xb, strict=True))
@@ -62,7 +64,6 @@ class MilvusStaging:
         return stored
 
     def missing(self, model_digest: str) -> Ids:
-        """Ids that this model neither made nor has staged, int64 (n,), ascending."""
         current = self._generations.current()
         if current is None:
             return np.empty(0, np.int64)
@@ -77,7 +78,7 @@ class MilvusStaging:
                 if staged is None
                 else state_of(self._connection, staged, [int(row["id"]) for row in rows])
             )
-            # Of a picture that was replaced since, what is staged is of no use.
+            # What was staged for a picture replaced since is obsolete.
             found += [
                 int(row["id"])
                 for row in rows
@@ -86,26 +87,20 @@ class MilvusStaging:
         return np.array(found, np.int64)
 
     def counts(self) -> dict[str, int]:
-        """Model digest to the number of embeddings staged."""
         return {
             digest: self._connection.count(name) for digest, name in sorted(self._ledger.all(_KIND))
         }
 
     def embeddings(self, model_digest: str) -> tuple[Ids, Vectors]:
-        """What this model has staged: ids int64 (n,) ascending, and float32 (n, d)."""
         staged = self._generation(model_digest)
         if staged is None:
             return np.empty(0, np.int64), np.empty((0, 0), np.float32)
         return vectors_in(self._connection, staged)
 
     def promote(self, model_digest: str) -> int:
-        """Make the staged embeddings the ones in use, in one step; return how many there are.
+        """See `index.contract.Staging.promote`; searches use the new model from then on.
 
-        From then on embeddings of this model only are taken, and searches find them. Entries that
-        the model could not embed stay, and are not found.
-
-        Raises IndexInputError if nothing of this model is staged though there is something to
-        embed.
+        Entries that the model could not embed stay, but are not found.
         """
         current = self._generations.current()
         staged = self._generation(model_digest)
@@ -118,12 +113,12 @@ class MilvusStaging:
                 )
             raise IndexInputError("the store is empty; add pictures before changing the model")
         began = now()
-        self._follow(current, staged, 0)
-        with self._writing.held():
-            self._follow(current, staged, began)
+        self._update_fields(current, staged, 0)
+        with self._writing.hold():
+            self._update_fields(current, staged, began)
             self._connection.flush(staged.name)
             number = self._connection.count(staged.name, EMBEDDED)
-            ready = self._generations.finish(staged, None)
+            ready = self._generations.mark_ready(staged, None)
             self._writing.check()
             self._generations.switch(ready)
         self._ledger.remove(_KIND, [model_digest])
@@ -131,40 +126,40 @@ class MilvusStaging:
         return number
 
     def names(self) -> set[str]:
-        """The collections of what is staged."""
+        """The names of the collections with staged embeddings."""
         return {name for _, name in self._ledger.all(_KIND)}
 
-    def _follow(self, current: Generation, staged: Generation, since: int) -> None:
-        """Bring the fields up to date with what was written after ``since``."""
+    def _update_fields(self, current: Generation, staged: Generation, since: int) -> None:
+        """Update the copied fields with what was written after ``since``."""
         for part in in_parts(
             changed_since(self._connection, current, staged, since), VECTORS_AT_ONCE
         ):
             where = listed(part)
-            theirs = {
+            copied = {
                 int(row["id"]): row
                 for row in self._connection.query(staged.name, where, ALL, len(part))
             }
             rows = self._connection.query(current.name, where, STORED, len(part))
             self._connection.upsert(
                 staged.name,
-                [self._row(row, theirs.get(int(row["id"])), staged.dimension) for row in rows],
+                [self._row(row, copied.get(int(row["id"])), staged.dimension) for row in rows],
             )
         if since:
-            delete_gone(self._connection, self._ledger, current, staged, since)
+            delete_removed(self._connection, self._ledger, current, staged, since)
         else:
-            self._delete_all_gone(current, staged)
+            self._delete_all_removed(current, staged)
 
     def _row(self, row: Row, staged: Row | None, dimension: int) -> dict[str, Any]:
         if staged is not None and int(staged["embedded_at"]) == int(row["embedded_at"]):
             return with_vector(row, staged["vector"], embedded=bool(staged["embedded"]))
         return with_vector(row, np.zeros(dimension, np.float32), embedded=False)
 
-    def _delete_all_gone(self, current: Generation, staged: Generation) -> None:
+    def _delete_all_removed(self, current: Generation, staged: Generation) -> None:
         for rows in states(self._connection, staged):
             ids: Sequence[int] = [int(row["id"]) for row in rows]
-            there = state_of(self._connection, current, ids)
-            self._connection.delete(staged.name, [i for i in ids if i not in there])
+            present = state_of(self._connection, current, ids)
+            self._connection.delete(staged.name, [i for i in ids if i not in present])
 
     def _generation(self, model_digest: str) -> Generation | None:
         found = self._ledger.get(_KIND, model_digest)
-        return None if found is None else self._generations.described(found[1])
+        return None if found is None else self._generations.get(found[1])

@@ -1,4 +1,4 @@
-"""The store on Milvus, put together."""
+"""The store on Milvus: assembles the parts of this package."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic
 
-from index.archives import Snapshot
-from index.manifest import Manifest
-from index.milvus.connection import Connection, MilvusSettings
+from index.contract import (
+    Blobs,
+    EngineCannotError,
+    Finding,
+    JobControl,
+    Manifest,
+    Model,
+    Snapshot,
+)
+from index.milvus.catalogue import MilvusCatalogue
+from index.milvus.connection import Connection
 from index.milvus.generations import Generations, check_kind
 from index.milvus.lease import Lease
 from index.milvus.ledger import Ledger
 from index.milvus.matching import Matching
 from index.milvus.publishing import Publisher
-from index.milvus.record import MilvusRecord
-from index.milvus.served import MilvusServed
-from index.snapshots import NoGenerationError
-from index.stores import EngineCannotError, Finding, Model, Pictures, Progress
+from index.milvus.rows import EMBEDDED
+from index.milvus.serving import MilvusServedIndex
+from index.milvus.settings import MilvusSettings
 
 
 class MilvusSnapshots:
-    """Refuses: a copy of everything is Milvus's own business."""
+    """Unsupported: Milvus has its own tools for backups."""
 
     def create(self, name: str | None = None) -> Snapshot:
         raise _refused()
@@ -43,7 +50,7 @@ class MilvusSnapshots:
 
 
 class MilvusStore(Generic[Model]):
-    """See `index.stores.Store`; any number of processes, on any machines, may have it open."""
+    """Implements `index.contract.Store`; any number of processes on any machines may open it."""
 
     parallel = True
 
@@ -51,34 +58,34 @@ class MilvusStore(Generic[Model]):
         self,
         settings: MilvusSettings,
         model_of: Callable[[str], Model | None],
-        pictures: Pictures,
+        blobs: Blobs,
         lease_seconds: float = 30.0,
     ) -> None:
         """Connect.
 
         Args:
             settings: where Milvus is.
-            model_of: gives the models that may serve.
-            pictures: where the bytes of added pictures are, for all processes.
-            lease_seconds: after so long a silence another process that writes is taken for dead.
+            model_of: returns the model with a digest; None if this process does not have it.
+            blobs: where the bytes of added pictures are, for all processes.
+            lease_seconds: a process that has not renewed its lease for this long counts as dead.
 
         Raises:
             IndexInputError: `pymilvus` is not installed.
-            MilvusUnavailableError: Milvus does not answer.
+            MilvusUnavailableError: Milvus does not respond.
         """
         self.settings = settings
-        self.pictures = pictures
+        self.blobs = blobs
         self._connection = Connection(settings)
         self._ledger = Ledger(self._connection)
         self._generations = Generations(self._connection, self._ledger)
         self._writing = Lease(self._connection, "writer", lease_seconds)
         self._building = Lease(self._connection, "builder", lease_seconds)
-        self.catalogue = MilvusRecord(
+        self.catalogue = MilvusCatalogue(
             self._connection, self._ledger, self._generations, self._writing
         )
-        # Others write too, and say nothing of it here: what is read is not kept.
+        # Nothing is cached, because other processes write without telling this one.
         self.entries = self.selections = self.catalogue
-        self.served: MilvusServed[Model] = MilvusServed(
+        self.served: MilvusServedIndex[Model] = MilvusServedIndex(
             self._connection, self._generations, self.catalogue, model_of
         )
         self.snapshots = MilvusSnapshots()
@@ -91,12 +98,12 @@ class MilvusStore(Generic[Model]):
         return f"the store {self.settings.prefix!r} in Milvus"
 
     @property
-    def record(self) -> str:
+    def catalogue_name(self) -> str:
         return self.name
 
     @contextmanager
     def lock(self, job: str = "") -> Iterator[None]:
-        with self._building.held(job, wait=0):
+        with self._building.hold(job, wait=0):
             yield
 
     def check_free(self) -> None:
@@ -110,41 +117,36 @@ class MilvusStore(Generic[Model]):
         model_digest: str,
         dimension: int,
         kind: str,
-        progress: Progress,
-        cancelled: Callable[[], bool],
+        control: JobControl = JobControl(),
     ) -> Manifest | None:
-        generation = self._publisher.publish(model_digest, dimension, kind, progress, cancelled)
+        generation = self._publisher.publish(model_digest, dimension, kind, control)
         if generation is None:
             return None
         return self.served.load(model_digest)[0]
 
     def verify(self) -> list[Finding]:
-        """Read every row, and that its fields are whole."""
-        generation = self._generations.current()
-        if generation is None:
-            raise NoGenerationError(f"{self.name} has no index yet; run `lookalike index build`")
+        """Read and parse every row."""
+        generation = self._generations.require()
         findings = [Finding(f"Milvus {self._connection.version()}")]
         problem = None
         number = 0
         try:
             for entries in Matching(self._connection, generation.name, None).entries():
                 number += len(entries)
-        except Exception as error:  # noqa: BLE001 - whatever it is, is what was to be found
+        except Exception as error:  # noqa: BLE001 - any error is a finding
             problem = str(error)
         if problem is None and number != (stored := self._connection.count(generation.name)):
-            problem = f"{number} rows can be read, and Milvus counts {stored}; try again"
+            problem = f"{number} rows can be read, but Milvus counts {stored}; try again"
         findings.append(Finding(f"generation {generation.number}", problem))
         return findings
 
     def status(self) -> Mapping[str, Any]:
-        generation = self._generations.current()
-        if generation is None:
-            raise NoGenerationError(f"{self.name} has no index yet; run `lookalike index build`")
+        generation = self._generations.require()
         return {
             "store": self.name,
             "corpus": self.catalogue.get_meta("corpus"),
             "pictures": self.catalogue.count(),
-            "indexed": self._connection.count(generation.name, "embedded == true"),
+            "indexed": self._connection.count(generation.name, EMBEDDED),
             "generation": generation.number,
             "built": generation.created,
             "kind": generation.kind,
@@ -160,6 +162,6 @@ class MilvusStore(Generic[Model]):
 
 def _refused() -> EngineCannotError:
     return EngineCannotError(
-        "a store in Milvus has no snapshots of its own; use milvus-backup, or the service that"
-        " runs your Milvus, and keep the folder of the pictures with it"
+        "a store in Milvus has no snapshots; back it up with milvus-backup or your Milvus provider,"
+        " together with the added pictures"
     )

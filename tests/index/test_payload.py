@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from index.neighbours import IndexInputError
+from index.contract import IndexInputError
 from index.payload import MAX_DEPTH, check_payload
 
 

@@ -1,9 +1,9 @@
-"""Vectors and a reference search for the tests."""
+"""Vectors and a reference search for tests."""
 
 import numpy as np
 
-from index.local import ExactIndex
-from index.neighbours import Ids, Neighbours, Vectors
+from index.ann.exact import ExactIndex
+from index.contract import Ids, Neighbours, Vectors
 
 
 def unit(rows: object) -> Vectors:
@@ -16,7 +16,7 @@ def random_vectors(n: int, d: int, seed: int) -> Vectors:
 
 
 def signs(n: int, d: int, seed: int) -> Vectors:
-    """Rows of plus and minus 1/sqrt(d), d a power of 4: every similarity is exact, ties abound."""
+    """Rows of plus and minus 1/sqrt(d), d a power of 4: similarities are exact, with many ties."""
     return (np.random.default_rng(seed).choice([-1.0, 1.0], (n, d)) / np.sqrt(d)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Stores in each of the three engines: FAISS, milvus-lite, and the real Milvus."""
+"""Stores on each of the three engines: FAISS, milvus-lite and the real Milvus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from index.blobs import Blobs
+from index.blobs.folder import FolderBlobs
 from tests.index.milvus.server import NoServerError, RealServer
 
 ENGINES = (
     "faiss",
-    "lite",
+    pytest.param("lite", marks=pytest.mark.slow),
     pytest.param("server", marks=[pytest.mark.milvus_server, pytest.mark.timeout(1800)]),
 )
 MILVUS = ENGINES[1:]
@@ -35,13 +35,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def reported() -> Callable[[str, str], None]:
-    """Puts a line into the report at the end."""
+    """Adds a line to the report at the end."""
     return lambda name, value: _figures.append((name, value))
 
 
 @pytest.fixture(scope="session")
 def real_server() -> Iterator[RealServer]:
-    """The real Milvus, started; skips where it cannot be had."""
+    """The real Milvus, running; skips if it is not available."""
     pytest.importorskip("pymilvus")
     folder = Path(tempfile.mkdtemp(prefix="milvus-"))
     try:
@@ -59,7 +59,7 @@ def real_server() -> Iterator[RealServer]:
 
 
 def uri_of(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:
-    """The address of an engine of Milvus."""
+    """The URI of a Milvus engine."""
     pytest.importorskip("pymilvus")
     if engine == "lite":
         pytest.importorskip("milvus_lite")
@@ -68,41 +68,41 @@ def uri_of(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:
 
 
 def opener(engine: str, request: pytest.FixtureRequest, folder: Path) -> Opener:
-    """Opens stores over the same data, as further processes would."""
+    """Returns a function that opens stores over the same data, as further processes would."""
     if engine == "faiss":
-        from search_api.local_store import LocalStore
+        from index.local.store import LocalStore
 
         return lambda model_of=lambda digest: digest: LocalStore(folder / "var", model_of)
-    from index.milvus.connection import MilvusSettings
+    from index.milvus.settings import MilvusSettings
     from index.milvus.store import MilvusStore
 
     settings = MilvusSettings(
         uri_of(engine, request, folder),
         prefix=f"t{next(_numbers)}",
-        # A second a write in the real one; the test that kills it waits for each.
+        # Flushing takes a second a write on the real server; only the test that kills it flushes.
         flush=engine == "lite",
     )
 
     def open_store(model_of=lambda digest: digest, **more: Any) -> Any:
         more.setdefault("lease_seconds", 10.0)
-        return MilvusStore(settings, model_of, Blobs(folder / "pictures"), **more)
+        return MilvusStore(settings, model_of, FolderBlobs(folder / "pictures"), **more)
 
     return open_store
 
 
 @pytest.fixture(params=ENGINES)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens the stores of one engine."""
+    """Opens stores on one engine."""
     return opener(request.param, request, tmp_path)
 
 
 @pytest.fixture(params=MILVUS)
 def open_milvus(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """The same, of Milvus alone."""
+    """The same, for Milvus only."""
     return opener(request.param, request, tmp_path)
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def open_shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opener:
-    """The same for all tests of a module."""
+    """The same, shared by all tests of a module."""
     return opener(request.param, request, tmp_path_factory.mktemp("shared"))

@@ -1,4 +1,4 @@
-"""Runs Milvus in a network of its own, as it listens on every address; a Unix socket leads in.
+"""Runs Milvus, which listens on every address, in its own network namespace behind a Unix socket.
 
 Started by `tests.index.milvus.server` with the interpreter that has the package `milvus`:
 ``inside.py DATA SOCKET PIDFILE``.
@@ -16,7 +16,7 @@ _PORT = 19530
 
 
 def raise_loopback() -> None:
-    """A new network namespace has it, but down."""
+    """In a new network namespace, the loopback interface is down."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         fcntl.ioctl(handle, _SET_FLAGS, struct.pack("16sh14s", b"lo", _UP, b""))
 
@@ -47,7 +47,7 @@ async def main(data: str, path: str, pidfile: str) -> None:
     raise_loopback()
     config = MilvusServerConfig(data_dir=data)
     config.set("proxy_port", _PORT)
-    # How often a read that must see every write may go on; the default is 200.
+    # The interval, in ms, at which strongly consistent reads proceed; the default is 200.
     config.set("proxy.timeTickInterval", 50)
     server = MilvusServer(config, wait_for_started=False)
     server.start()

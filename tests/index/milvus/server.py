@@ -1,4 +1,4 @@
-"""The real Milvus for the tests: installed once, started, killed, started again."""
+"""The real Milvus for the tests: installed once; can be started, killed and restarted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _START_SECONDS = 400.0
 
 
 class NoServerError(Exception):
-    """The server cannot be had here; the message says why."""
+    """The server is not available here; the message says why."""
 
 
 def installed() -> Path:
-    """The interpreter that has the server; installs it in an environment of its own."""
+    """The interpreter that has the server, which is installed in its own environment if needed."""
     python = HOME / "venv" / "bin" / "python"
     done = HOME / f"installed-{VERSION}"
     if done.exists():
@@ -48,14 +48,14 @@ def installed() -> Path:
 
 
 def namespaces() -> None:
-    """Raise NoServerError unless a process may have a network of its own."""
+    """Raise NoServerError unless a process may create a network namespace."""
     command = shutil.which("unshare")
     if command is None or subprocess.run([command, "-rn", "true"], capture_output=True).returncode:
-        raise NoServerError("Milvus listens on every address, and `unshare -rn` is not possible")
+        raise NoServerError("Milvus listens on every address, and `unshare -rn` is not permitted")
 
 
 class Door:
-    """Leads from a port on 127.0.0.1 to the server, and can be shut."""
+    """Forwards a port on 127.0.0.1 to the server; can be blocked."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,19 +67,19 @@ class Door:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Shut, for good."""
+        """Stop for good."""
         self.cut()
         self._listener.close()
 
     def cut(self) -> None:
-        """End all connections, and let none through from now on."""
+        """End all connections and block new ones."""
         with self._lock:
             self.shut = True
             for end in self._open:
                 with_no_error(lambda end=end: end.shutdown(socket.SHUT_RDWR))
 
     def mend(self) -> None:
-        """Let connections through again."""
+        """Accept connections again."""
         self.shut = False
 
     def _accept(self) -> None:
@@ -117,7 +117,7 @@ class Door:
 
 
 class RealServer:
-    """One Milvus with its data in a folder; ``uri`` stays the same over restarts."""
+    """One Milvus with its data in a folder; ``uri`` stays the same across restarts."""
 
     def __init__(self, folder: Path) -> None:
         namespaces()
@@ -127,13 +127,13 @@ class RealServer:
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True)
         (HOME / "bin").mkdir(exist_ok=True)
-        # Unpacked once: that takes longer than starting.
+        # Shared, because unpacking takes longer than starting.
         (folder / "data" / "bin").symlink_to(HOME / "bin")
         self.door = Door(self._socket)
         self.uri = f"http://127.0.0.1:{self.door.port}"
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it responds."""
         pidfile = self._folder / "pid"
         pidfile.unlink(missing_ok=True)
         with (self._folder / "out.log").open("ab") as log:
@@ -158,7 +158,7 @@ class RealServer:
             self._process = None
 
     def close(self) -> None:
-        """End it and remove its data."""
+        """Stop it and remove its data."""
         self.kill()
         self.door.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -178,6 +178,6 @@ class RealServer:
 
 
 def with_no_error(do: Callable[[], object]) -> None:
-    """Do it; that it is done already is no error."""
+    """Call ``do``; ignore that it has been done already."""
     with contextlib.suppress(OSError):
         do()

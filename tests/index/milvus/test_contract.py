@@ -1,78 +1,83 @@
-"""One contract, three engines: vectors, the record, generations."""
+"""One contract, three engines: vectors, the catalogue, generations."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from index.catalogue import ModelChangedError
+from index.contract import (
+    MAX_K,
+    Ids,
+    IndexInputError,
+    ModelChangedError,
+    ModelMismatchError,
+    NoGenerationError,
+    Searchable,
+    StoreBusyError,
+    UnknownIdError,
+    Vectors,
+)
 from index.filters import parse_filter
-from index.local import ExactIndex
-from index.neighbours import MAX_K, IndexInputError, NeighbourIndex, UnknownIdError
 from index.records import Record
-from index.snapshots import ModelMismatchError, NoGenerationError
-from index.stores import StoreBusyError
 from tests.index.milvus.conftest import Opener
 from tests.index.vectors import assert_same, brute_force, random_vectors, signs
 
 XB = random_vectors(300, 16, seed=0)
 XQ = random_vectors(5, 16, seed=1)
-IDS = np.arange(300) * 7 + 3
-
-
-def never() -> bool:
-    return False
-
-
-def quiet(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def published(store: Any, model: str, dimension: int, kind: str = "auto") -> Any:
     with store.lock():
-        return store.publish(model, dimension, kind, quiet, never)
+        return store.publish(model, dimension, kind)
+
+
+class Stored(NamedTuple):
+    """A store's index and its content, ordered by id."""
+
+    index: Searchable
+    ids: Ids
+    xb: Vectors
 
 
 @pytest.fixture(scope="module")
-def index(open_shared: Opener) -> Iterator[NeighbourIndex]:
+def stored(open_shared: Opener) -> Iterator[Stored]:
     store = open_shared()
-    if store.parallel:
-        published(store, "m", 16)
-        index = store.served.current().index
-    else:
-        index = ExactIndex(16)
-    index.add(IDS[:200], XB[:200])
-    index.add(IDS[200:], XB[200:])
-    yield index
+    ids = np.array(store.catalogue.upsert([Record(f"{i}") for i in range(300)], XB, "m"))
+    published(store, "m", 16)
+    order = np.argsort(ids)
+    yield Stored(store.served.current().index, ids[order], XB[order])
     store.close()
 
 
-def test_search_is_brute_force(index: NeighbourIndex) -> None:
+def test_search_is_brute_force(stored: Stored) -> None:
+    index, ids, xb = stored
     assert (index.dimension, index.kind, index.count()) == (16, "exact", 300)
-    np.testing.assert_array_equal(index.ids(), IDS)
+    np.testing.assert_array_equal(index.ids(), ids)
     for k in (1, 10, 299, 300, 400):
-        assert_same(index.search(XQ, k), brute_force(IDS, XB, XQ, k))
+        assert_same(index.search(XQ, k), brute_force(ids, xb, XQ, k))
 
 
-def test_allowed_ids(index: NeighbourIndex) -> None:
-    allowed = np.concatenate((IDS[5:60:3], [999_999]))
-    rows = np.isin(IDS, allowed)
-    assert_same(index.search(XQ, 12, allowed), brute_force(IDS[rows], XB[rows], XQ, 12))
+def test_allowed_ids(stored: Stored) -> None:
+    index, ids, xb = stored
+    allowed = np.concatenate((ids[5:60:3], [2**52 + 5]))
+    rows = np.isin(ids, allowed)
+    assert_same(index.search(XQ, 12, allowed), brute_force(ids[rows], xb[rows], XQ, 12))
+    assert index.has(allowed).tolist() == [True] * 19 + [False]
     assert (index.search(XQ, 3, []).ids == -1).all()
     assert index.search(XQ[:0], 3).ids.shape == (0, 3)
 
 
 @pytest.mark.parametrize("k", [0, MAX_K + 1, 2_000_000_000])
-def test_k_is_capped(index: NeighbourIndex, k: int) -> None:
+def test_k_is_capped(stored: Stored, k: int) -> None:
     with pytest.raises(IndexInputError, match="expected 1 to 16384"):
-        index.search(XQ, k)
+        stored.index.search(XQ, k)
 
 
-def test_bad_queries_are_refused(index: NeighbourIndex) -> None:
+def test_bad_queries_are_refused(stored: Stored) -> None:
     nan = XQ.copy()
     nan[0, 3] = np.nan
     for wrong, words in (
@@ -82,27 +87,14 @@ def test_bad_queries_are_refused(index: NeighbourIndex) -> None:
         (XQ.astype(np.float64), "float32"),
     ):
         with pytest.raises(IndexInputError, match=words):
-            index.search(wrong, 3)
-        with pytest.raises(IndexInputError, match=words):
-            index.add([9_999_999], wrong[:1])
+            stored.index.search(wrong, 3)
 
 
-def test_vectors_come_back(index: NeighbourIndex) -> None:
-    np.testing.assert_array_equal(index.vectors(IDS[[7, 3, 7]]), XB[[7, 3, 7]])
-    with pytest.raises(UnknownIdError, match="no such id: 1, 2"):
-        index.vectors([3, 1, 2])
-
-
-def test_add_and_remove(index: NeighbourIndex) -> None:
-    with pytest.raises(IndexInputError, match="already stored"):
-        index.add([int(IDS[0])], XB[:1])
-    new = random_vectors(2, 16, seed=9)
-    index.add([1, 2**52 + 5], new)
-    assert index.search(new, 1).ids[:, 0].tolist() == [1, 2**52 + 5]
-    assert index.remove([1, 2**52 + 5, 4]) == 2
-    assert index.remove([1]) == 0
-    assert index.count() == 300
-    assert_same(index.search(new, 20), brute_force(IDS, XB, new, 20))
+def test_vectors_come_back(stored: Stored) -> None:
+    index, ids, xb = stored
+    np.testing.assert_array_equal(index.vectors(ids[[7, 3, 7]]), xb[[7, 3, 7]])
+    with pytest.raises(UnknownIdError, match=f"no such id: {2**52 + 5}, {2**52 + 6}"):
+        index.vectors([int(ids[3]), 2**52 + 5, 2**52 + 6])
 
 
 def test_equal_scores_come_by_id(open_store: Opener) -> None:
@@ -136,14 +128,14 @@ def where(**fields: Any) -> Any:
     )
 
 
-def test_the_record(open_store: Opener) -> None:
+def test_the_catalogue(open_store: Opener) -> None:
     store = open_store()
-    record = store.catalogue
-    assert (record.count(), record.model(), record.get_meta("corpus")) == (0, None, None)
-    assert record.find([1, 2]) == []
+    catalogue = store.catalogue
+    assert (catalogue.count(), catalogue.model(), catalogue.get_meta("corpus")) == (0, None, None)
+    assert catalogue.find([1, 2]) == []
     with pytest.raises(NoGenerationError):
         store.served.load("m")
-    ids = record.upsert(records(30), XB[:30], "m")
+    ids = catalogue.upsert(records(30), XB[:30], "m")
     assert len(set(ids)) == 30
     assert all(0 < i < 2**53 for i in ids)
     with pytest.raises(NoGenerationError):
@@ -160,102 +152,104 @@ def test_the_record(open_store: Opener) -> None:
     with pytest.raises(ModelMismatchError):
         again.served.load("other")
 
-    entry = record.get([ids[4]])[0]
+    entry = catalogue.get([ids[4]])[0]
     assert (entry.source, entry.split, entry.label) == ("4.png", "test", "dog")
     assert entry.payload == {"n": 4, "tags": ["x"]}
     assert (entry.content_hash, entry.origin, entry.edited) == ("pixels:4", "corpus", False)
     with pytest.raises(UnknownIdError, match="no such id: 77"):
-        record.get([ids[0], 77])
-    assert record.count(where(label="cat")) == 10
-    assert sorted(record.ids(where(label="cat")).tolist()) == sorted(ids[::3])
-    assert record.label_counts() == {"cat": 10, "dog": 10}
-    assert record.split_counts() == {"test": 8, "train": 22}
-    assert record.all_sources("corpus") == {f"{i}.png": ids[i] for i in range(30)}
-    assert record.all_sources("added") == {}
-    assert record.known_sources("m") == record.all_sources()
+        catalogue.get([ids[0], 77])
+    assert catalogue.count(where(label="cat")) == 10
+    assert sorted(catalogue.ids(where(label="cat")).tolist()) == sorted(ids[::3])
+    assert catalogue.label_counts() == {"cat": 10, "dog": 10}
+    assert catalogue.split_counts() == {"test": 8, "train": 22}
+    assert catalogue.all_sources("corpus") == {f"{i}.png": ids[i] for i in range(30)}
+    assert catalogue.all_sources("added") == {}
+    assert catalogue.known_sources("m") == catalogue.all_sources()
     asked = [ids[2], ids[3], ids[4], 77]
     hashes = ["pixels:2", "pixels:3", "pixels:other", "pixels:2"]
     vectors = np.stack([XB[2], XB[9], XB[4], XB[2]])
-    assert record.unchanged(asked, vectors, "m", hashes).tolist() == [True, False, False, False]
-    assert not record.unchanged(asked, vectors, "other", hashes).any()
-    assert not record.unchanged(asked, vectors[:, :8], "m", hashes).any()
+    assert catalogue.unchanged(asked, vectors, "m", hashes).tolist() == [True, False, False, False]
+    assert not catalogue.unchanged(asked, vectors, "other", hashes).any()
+    assert not catalogue.unchanged(asked, vectors[:, :8], "m", hashes).any()
     assert [entry.id for entry in store.entries.get([ids[4], ids[2]])] == [ids[4], ids[2]]
-    assert store.entries.known(ids[4]) in (None, entry)
-    assert store.entries.known(77) is None
+    assert store.entries.cached(ids[4]) in (None, entry)
+    assert store.entries.cached(77) is None
     cats = list(store.selections.matching(where(label="cat")))
     assert sorted(cats) == sorted(ids[::3])
     members = store.selections.members("label", where(label="cat"))
     assert members.values == ("cat",)
-    assert record.model_digests() == {"m": 30}
-    assert record.content_hashes("corpus") == {f"pixels:{i}" for i in range(30)}
-    found, xb = record.embeddings("m")
+    assert catalogue.model_digests() == {"m": 30}
+    assert catalogue.content_hashes("corpus") == {f"pixels:{i}" for i in range(30)}
+    found, xb = catalogue.embeddings("m")
     assert found.tolist() == sorted(ids)
     np.testing.assert_array_equal(xb, XB[:30][np.argsort(ids)])
     pages, after = [], -1
-    while page := record.page(after, 7):
+    while page := catalogue.page(after, 7):
         pages += page
         after = page[-1].id
     assert [entry.id for entry in pages] == sorted(ids)
-    groups = record.members("tags")
+    groups = catalogue.members("tags")
     assert (groups.values, len(groups.of(0)), len(groups.of(1))) == (("x", "y"), 20, 10)
 
-    # Each write is in the next answer, of another opener too.
+    # Every write is visible in the next search, also through another store object.
     def nearest(row: int) -> Any:
         state = again.served.current()
         answer = state.index.search(XB[row : row + 1], 1)
         return again.served.entries(state, answer.ids[0])[0], float(answer.scores[0, 0])
 
     before = again.served.current().sequence
-    new = record.upsert(
+    new = catalogue.upsert(
         [Record("key:a", None, None, {"v": 1}, "sha256:1", "added")], XB[40:41], "m"
     )
     assert again.served.current().sequence > before
     assert nearest(40)[0].id == new[0]
     assert (
-        record.upsert([Record("key:a", None, "dog", {"v": 2}, "sha256:2", "added")], XB[41:42], "m")
+        catalogue.upsert(
+            [Record("key:a", None, "dog", {"v": 2}, "sha256:2", "added")], XB[41:42], "m"
+        )
         == new
     )
     assert (nearest(41)[0].label, nearest(41)[0].payload) == ("dog", {"v": 2})
     assert nearest(40)[1] < 0.99
-    assert record.count() == 31
-    assert record.update([new[0]], split="val", payload={"w": [1.5, True]}, by_hand=True) == 1
+    assert catalogue.count() == 31
+    assert catalogue.update([new[0]], split="val", payload={"w": [1.5, True]}, by_hand=True) == 1
     entry = nearest(41)[0]
     assert (entry.split, entry.label, entry.payload) == ("val", "dog", {"v": 2, "w": [1.5, True]})
     assert entry.edited
-    assert record.update([new[0]], label=None, payload={"z": None}, replace_payload=True) == 1
+    assert catalogue.update([new[0]], label=None, payload={"z": None}, replace_payload=True) == 1
     entry = nearest(41)[0]
     assert (entry.label, entry.split, entry.payload) == (None, "val", {"z": None})
     with pytest.raises(UnknownIdError):
-        record.update([new[0], 77], label="x")
-    assert record.embed([new[0], 77], XB[42:44], "m", ["sha256:3", None]) == 1
+        catalogue.update([new[0], 77], label="x")
+    assert catalogue.embed([new[0], 77], XB[42:44], "m", ["sha256:3", None]) == 1
     assert nearest(42)[0].content_hash == "sha256:3"
-    assert record.delete([new[0], 77]) == 1
-    assert record.delete([new[0]]) == 0
+    assert catalogue.delete([new[0], 77]) == 1
+    assert catalogue.delete([new[0]]) == 0
     assert nearest(42)[0].id != new[0]
-    gone = record.delete_where(where(label="cat"))
+    gone = catalogue.delete_where(where(label="cat"))
     assert gone == sorted(ids[::3])
-    assert record.forgotten_sources() == {f"{i}.png" for i in range(0, 30, 3)}
-    assert again.served.current().index.count() == record.count() == 20
-    record.upsert(records(1), XB[:1], "m")
-    assert "0.png" not in record.forgotten_sources()
+    assert catalogue.tombstones() == {f"{i}.png" for i in range(0, 30, 3)}
+    assert again.served.current().index.count() == catalogue.count() == 20
+    catalogue.upsert(records(1), XB[:1], "m")
+    assert "0.png" not in catalogue.tombstones()
 
-    record.set_meta("corpus", "pictures")
+    catalogue.set_meta("corpus", "pictures")
     assert again.catalogue.get_meta("corpus") == "pictures"
     for wrong, error in (
-        (lambda: record.upsert([Record("1.png", origin="added")], XB[:1], "m"), IndexInputError),
-        (lambda: record.upsert([Record("x"), Record("x")], XB[:2], "m"), IndexInputError),
-        (lambda: record.upsert([Record("x")], XB[:2], "m"), IndexInputError),
-        (lambda: record.upsert([Record("x")], XB[:1, :8] * 9, "m"), IndexInputError),
+        (lambda: catalogue.upsert([Record("1.png", origin="added")], XB[:1], "m"), IndexInputError),
+        (lambda: catalogue.upsert([Record("x"), Record("x")], XB[:2], "m"), IndexInputError),
+        (lambda: catalogue.upsert([Record("x")], XB[:2], "m"), IndexInputError),
+        (lambda: catalogue.upsert([Record("x")], XB[:1, :8] * 9, "m"), IndexInputError),
         (
-            lambda: record.upsert([Record("x", payload={"a": float("nan")})], XB[:1], "m"),
+            lambda: catalogue.upsert([Record("x", payload={"a": float("nan")})], XB[:1], "m"),
             IndexInputError,
         ),
-        (lambda: record.upsert([Record("x")], XB[:1], "other"), ModelChangedError),
-        (lambda: record.upsert([Record("x")], random_vectors(1, 8, 0), "m"), IndexInputError),
+        (lambda: catalogue.upsert([Record("x")], XB[:1], "other"), ModelChangedError),
+        (lambda: catalogue.upsert([Record("x")], random_vectors(1, 8, 0), "m"), IndexInputError),
     ):
         with pytest.raises(error):
             wrong()
-    assert record.count() == 21
+    assert catalogue.count() == 21
     if again is not store:
         again.close()
     store.close()
@@ -264,8 +258,8 @@ def test_the_record(open_store: Opener) -> None:
 def test_rebuilding_while_others_write(open_store: Opener) -> None:
     """What is added, changed and deleted during a rebuild is in the new generation too."""
     store = open_store()
-    record = store.catalogue
-    ids = record.upsert(records(60), XB[:60], "m")
+    catalogue = store.catalogue
+    ids = catalogue.upsert(records(60), XB[:60], "m")
     published(store, "m", 16)
     kept: dict[int, str | None] = {}
     deleted: list[int] = []
@@ -277,12 +271,12 @@ def test_rebuilding_while_others_write(open_store: Opener) -> None:
             for i in range(100, 200):
                 if stop.is_set():
                     return
-                (new,) = record.upsert([Record(f"key:{i}", origin="added")], XB[i : i + 1], "m")
+                (new,) = catalogue.upsert([Record(f"key:{i}", origin="added")], XB[i : i + 1], "m")
                 kept[new] = None
-                record.update([ids[i % 30]], label=f"l{i}")
+                catalogue.update([ids[i % 30]], label=f"l{i}")
                 kept[ids[i % 30]] = f"l{i}"
                 deleted.append(ids[59 - (i - 100) % 20])
-                record.delete(deleted[-1:])
+                catalogue.delete(deleted[-1:])
         except BaseException as error:  # noqa: BLE001 - seen below
             failed.append(error)
 
@@ -290,7 +284,7 @@ def test_rebuilding_while_others_write(open_store: Opener) -> None:
     thread.start()
     try:
         for number in (2, 3):
-            # The other kind, so that nothing can be left as it is.
+            # Alternate the kind, so that no generation can be reused as it is.
             manifest = published(store, "m", 16, "hnsw" if number == 2 else "exact")
             assert manifest.generation == number
             with store.lock("a" * 32), pytest.raises(StoreBusyError) as busy, store.lock():
@@ -301,8 +295,8 @@ def test_rebuilding_while_others_write(open_store: Opener) -> None:
         thread.join()
     assert failed == []
     assert len(kept) >= 2
-    assert {entry.id: entry.label for entry in record.find(list(kept))} == kept
-    assert record.find(deleted) == []
+    assert {entry.id: entry.label for entry in catalogue.find(list(kept))} == kept
+    assert catalogue.find(deleted) == []
     expected = (set(ids) | set(kept)) - set(deleted)
     state = store.served.current()
     assert set(state.index.ids().tolist()) == expected
@@ -313,12 +307,12 @@ def test_rebuilding_while_others_write(open_store: Opener) -> None:
 
 def test_changing_the_model(open_store: Opener) -> None:
     store = open_store()
-    record = store.catalogue
-    ids = record.upsert(records(20), XB[:20], "m")
+    catalogue = store.catalogue
+    ids = catalogue.upsert(records(20), XB[:20], "m")
     published(store, "m", 16)
     other = random_vectors(300, 24, seed=5)
     vectors = dict(zip(ids, other[:20], strict=True))
-    staging = record.staging
+    staging = catalogue.staging
     assert staging.counts() == {}
     assert staging.missing("n").tolist() == sorted(ids)
     some = sorted(ids)[:12]
@@ -329,31 +323,31 @@ def test_changing_the_model(open_store: Opener) -> None:
     assert staging.missing("n").tolist() == []
     found, xb = staging.embeddings("n")
     np.testing.assert_array_equal(xb, np.stack([vectors[i] for i in found.tolist()]))
-    # Until then the old model answers; what happens meanwhile is carried over.
+    # Until then the old model serves; changes in between are carried over.
     assert store.served.current().manifest.model_digest == "m"
-    record.update([ids[0]], label="new")
-    record.delete([ids[1]])
-    late = record.upsert([Record("key:late", origin="added")], XB[30:31], "m")
+    catalogue.update([ids[0]], label="new")
+    catalogue.delete([ids[1]])
+    late = catalogue.upsert([Record("key:late", origin="added")], XB[30:31], "m")
     assert staging.missing("n").tolist() == late
-    record.upsert(records(3)[2:], XB[60:61], "m")  # another picture under the same name
-    record.embed([ids[3]], XB[61:62], "m", ["pixels:other"])  # likewise, found by a rebuild
+    catalogue.upsert(records(3)[2:], XB[60:61], "m")  # another picture under the same name
+    catalogue.embed([ids[3]], XB[61:62], "m", ["pixels:other"])  # the same, found by a rebuild
     assert staging.missing("n").tolist() == sorted([*late, *ids[2:4]])
     staging.add(ids[2:4], other[60:62], "n")
     with store.lock():
         staging.promote("n")
-        manifest = store.publish("n", 24, "auto", quiet, never)
+        manifest = store.publish("n", 24, "auto")
     assert (manifest.model_digest, manifest.dimension) == ("n", 24)
     state = store.served.current()
     assert state.manifest.generation == manifest.generation
     assert (state.index.dimension, state.index.count()) == (24, 19)
-    assert record.count() == 20
-    # What was not embedded is kept, and not found.
-    assert record.get(late)[0].source == "key:late"
+    assert catalogue.count() == 20
+    # What was not embedded is kept, but not found.
+    assert catalogue.get(late)[0].source == "key:late"
     assert late[0] not in state.index.search(other[:1], 20).ids
     assert staging.counts() == {}
     np.testing.assert_array_equal(state.index.vectors(ids[2:4]), other[60:62])
-    assert record.get([ids[0]])[0].label == "new"
-    assert record.model() == "n"
+    assert catalogue.get([ids[0]])[0].label == "new"
+    assert catalogue.model() == "n"
     with pytest.raises(ModelChangedError):
-        record.upsert([Record("x")], XB[:1], "m")
+        catalogue.upsert([Record("x")], XB[:1], "m")
     store.close()

@@ -1,4 +1,4 @@
-"""Random filters, in each engine, against what the filter itself says of each picture."""
+"""Random filters in each engine, against matching each entry in Python."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EDGES: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def filled(open_shared: Opener) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-    """A store with random pictures; its ids, and their vectors."""
+    """A store with random pictures, their ids and their vectors."""
     store = open_shared()
     drawn: list[dict[str, Any]] = []
 
@@ -64,13 +64,13 @@ def filled(open_shared: Opener) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
 def check(filled: tuple[Any, np.ndarray, np.ndarray], obj: dict[str, Any]) -> None:
     store, ids, xb = filled
     where = parse_filter(obj)
-    record = store.catalogue
-    entries = record.get(ids)
+    catalogue = store.catalogue
+    entries = catalogue.get(ids)
     inside = np.array([where.matches(as_mapping(entry)) for entry in entries], bool)
     state = store.served.current()
-    answer = state.index.search(XQ, 20, record.matching(where))
+    answer = state.index.search(XQ, 20, catalogue.matching(where))
     assert_same(answer, brute_force(ids[inside], xb[inside], XQ, 20))
-    assert sorted(record.ids(where).tolist()) == sorted(ids[inside].tolist())
+    assert sorted(catalogue.ids(where).tolist()) == sorted(ids[inside].tolist())
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -92,12 +92,12 @@ def test_random_filters(filled: tuple[Any, np.ndarray, np.ndarray], obj: dict[st
     ],
 )
 def test_edges(filled: tuple[Any, np.ndarray, np.ndarray], conditions: list[Any]) -> None:
-    """Each by itself, and each left out."""
+    """The conditions as ``should`` and as ``must_not``."""
     check(filled, {"should": conditions})
     check(filled, {"must_not": conditions})
 
 
-def test_what_needs_no_second_look() -> None:
+def test_expressions_that_need_no_further_filtering() -> None:
     exact = expression(parse_filter({"must_not": [{"key": "a", "match": {"any": [1, "x"]}}]}))
     assert exact.exact
     assert exact.wide.startswith("not (array_contains_any(facts, [")
@@ -105,7 +105,7 @@ def test_what_needs_no_second_look() -> None:
     assert not ranged.exact
     assert " and (high[" in ranged.wide
     assert " and (low[" in ranged.narrow
-    # No key and no value stands in an expression.
+    # An expression contains no key and no value verbatim.
     hostile = '" or id > 0 or "'
     said = expression(parse_filter({"must": [{"key": hostile, "match": {"value": hostile}}]}))
     assert hostile not in said.wide

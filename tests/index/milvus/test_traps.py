@@ -1,4 +1,4 @@
-"""What Milvus and milvus-lite do that nobody would expect; each here is known to be avoided."""
+"""Surprising behaviour of Milvus and milvus-lite, and tests that each trap is avoided."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.milvus.connection import Connection, MilvusSettings, MilvusUnavailableError, _shown
+from index.contract import EngineCannotError, IndexInputError
+from index.milvus.connection import Connection, MilvusUnavailableError, without_password
 from index.milvus.copying import with_vector
 from index.milvus.rows import ALL, MAX_FACTS, entry_of
-from index.neighbours import IndexInputError
+from index.milvus.settings import MilvusSettings
 from index.records import Record
-from index.stores import EngineCannotError
 from tests.index.milvus.conftest import Opener
 from tests.index.milvus.test_contract import XB, XQ, published, records
 from tests.index.vectors import random_vectors
@@ -22,14 +22,14 @@ from tests.index.vectors import random_vectors
 
 def test_each_trap(open_milvus: Opener) -> None:
     store = open_milvus()
-    record = store.catalogue
-    ids = record.upsert(records(250), XB[:250], "m")
+    catalogue = store.catalogue
+    ids = catalogue.upsert(records(250), XB[:250], "m")
 
-    # milvus-lite takes any word for a kind of index, and fails in the background, unseen.
-    with pytest.raises(IndexInputError, match="there are auto, exact, hnsw"):
+    # milvus-lite accepts any word as a kind of index, and fails silently in the background.
+    with pytest.raises(IndexInputError, match="expected one of auto, exact, hnsw"):
         store.check_kind("IVF_NONSENSE")
 
-    # A graph searched with a smaller `ef` than wanted gives too few.
+    # A graph search with `ef` below `limit` returns too few.
     manifest = published(store, "m", 16, "hnsw")
     assert (manifest.kind, manifest.recall["k"]) == ("hnsw", 10)
     assert manifest.recall["value"] >= 0.95
@@ -37,12 +37,12 @@ def test_each_trap(open_milvus: Opener) -> None:
     assert (index.search(XQ, 200).ids >= 0).all()
     assert ((index.search(XQ, 300).ids >= 0).sum(axis=1) == 250).all()
 
-    # NaN, or another dimension, is answered with nothing, with anything, or late.
+    # For NaN, or a wrong dimension, Milvus returns nothing, or anything, or an error late.
     for wrong in (np.full((1, 16), np.nan, np.float32), XQ[:, :4]):
         with pytest.raises(IndexInputError):
             index.search(wrong, 3)
 
-    # The fields have to be named, or all of them come, or none.
+    # Fields must be named, or all of them are returned, or none.
     generation = store._generations.current()
     (row,) = store._connection.query(generation.name, f"id == {ids[0]}", ["id", "fields"], 1)
     assert set(row) == {"id", "fields"}
@@ -50,29 +50,29 @@ def test_each_trap(open_milvus: Opener) -> None:
     (hits,) = store._connection.search(generation.name, XQ[:1], 2, "", ["id"], {"ef": 64})
     assert [set(hit) for hit in hits] == [{"id"}, {"id"}]
 
-    # delete() says another thing each time: a dict, a list, a number of keys that never were.
-    assert record.delete([ids[0], 77]) == 1
-    assert record.delete([77]) == 0
-    assert index.remove([ids[1], 78]) == 1
+    # delete() returns a dict, a list, or a count that includes keys that never existed.
+    assert catalogue.delete([ids[0], 77]) == 1
+    assert catalogue.delete([77]) == 0
+    assert catalogue.delete([ids[1], 78]) == 1
 
-    # A killed server may forget a deletion; what comes back is deleted again, once it is noticed.
+    # A killed server may lose a deletion; it is repeated once the restart is noticed.
     (row,) = store._connection.query(generation.name, f"id == {ids[2]}", ALL, 1)
-    assert record.delete([ids[2]]) == 1
+    assert catalogue.delete([ids[2]]) == 1
     store._connection.upsert(generation.name, [with_vector(row, row["vector"], embedded=True)])
-    assert record.count() == 248
-    store._connection.shaken.set()
+    assert catalogue.count() == 248
+    store._connection.disrupted.set()
     assert store.served.current().index.count() == 247
-    assert record.mend() == 0
-    assert record.upsert(records(3)[2:], XB[2:3], "m") == [ids[2]]
-    assert record.mend() == 0
+    assert catalogue.repeat_deletions() == 0
+    assert catalogue.upsert(records(3)[2:], XB[2:3], "m") == [ids[2]]
+    assert catalogue.repeat_deletions() == 0
 
-    # A collection that is not loaded, as after a restart, is loaded by whoever asks.
+    # A collection that is not loaded, as after a restart, is loaded by the first call.
     store._connection.release(generation.name)
     store._connection.release(store._ledger._name)
     assert store.served.current().index.search(XB[5:6], 1).ids[0, 0] == ids[5]
-    assert record.get_meta("corpus") is None
+    assert catalogue.get_meta("corpus") is None
 
-    # Snapshots are refused, with what to do.
+    # Snapshots are refused, with advice.
     with pytest.raises(EngineCannotError, match="milvus-backup"):
         store.snapshots.create("x")
     assert store.snapshots.names() == []
@@ -86,15 +86,15 @@ def test_each_trap(open_milvus: Opener) -> None:
         {str(i): i for i in range(1001)},
     ):
         with pytest.raises(IndexInputError, match="send a smaller payload"):
-            record.upsert([Record("big", payload=payload)], XB[:1], "m")
+            catalogue.upsert([Record("big", payload=payload)], XB[:1], "m")
     full: dict[str, Any] = {str(i): i / 7 for i in range(900)}
-    (big,) = record.upsert([Record("big", payload=full)], XB[260:261], "m")
-    assert record.get([big])[0].payload == full
+    (big,) = catalogue.upsert([Record("big", payload=full)], XB[260:261], "m")
+    assert catalogue.get([big])[0].payload == full
     store.close()
 
 
 def test_aliases_changed_at_once(open_milvus: Opener) -> None:
-    """milvus-lite writes every change of an alias under one temporary name."""
+    """milvus-lite writes every change of an alias through one temporary name."""
     store = open_milvus()
     store.catalogue.upsert(records(20), XB[:20], "m")
     published(store, "m", 16)
@@ -103,8 +103,8 @@ def test_aliases_changed_at_once(open_milvus: Opener) -> None:
     def claim(thread: int) -> None:
         for number in range(40):
             alias = f"at_once_{thread}_{number}"
-            made.append(store._connection.claim(alias, store._generations.current().name))
-            store._connection.unclaim(alias)
+            made.append(store._connection.create_alias(alias, store._generations.current().name))
+            store._connection.drop_alias(alias)
 
     threads = [threading.Thread(target=claim, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -116,7 +116,9 @@ def test_aliases_changed_at_once(open_milvus: Opener) -> None:
 
 def test_without_milvus() -> None:
     pytest.importorskip("pymilvus")
-    with pytest.raises(MilvusUnavailableError, match=r"Milvus at http://127.0.0.1:9 cannot answer"):
+    with pytest.raises(
+        MilvusUnavailableError, match=r"Milvus at http://127.0.0.1:9 is not available"
+    ):
         Connection(MilvusSettings("http://127.0.0.1:9"), connect_seconds=1.0)
 
 
@@ -124,7 +126,7 @@ def test_without_milvus() -> None:
     ("settings", "words"),
     [({"uri": " "}, "MILVUS_URI"), ({"uri": "x.db", "prefix": "a-b"}, "prefix is 'a-b'")],
 )
-def test_settings_that_cannot_be(settings: dict[str, str], words: str) -> None:
+def test_invalid_settings(settings: dict[str, str], words: str) -> None:
     with pytest.raises(IndexInputError, match=words):
         MilvusSettings(**settings)
 
@@ -132,14 +134,14 @@ def test_settings_that_cannot_be(settings: dict[str, str], words: str) -> None:
 def test_no_secret_is_shown() -> None:
     settings = MilvusSettings("http://user:secret@host:19530", token="secret")
     assert "token" not in repr(settings)
-    assert _shown(settings.uri) == "http://host:19530"
+    assert without_password(settings.uri) == "http://host:19530"
 
 
 def test_congruence_of_the_engines(
     open_milvus: Opener, reported: Callable[[str, str], None]
 ) -> None:
-    """The same queries by FAISS and by Milvus: the share of common neighbours."""
-    from index.local import ExactIndex
+    """The share of neighbours that FAISS and Milvus have in common."""
+    from index.ann.exact import ExactIndex
 
     xb, xq = random_vectors(1000, 16, seed=11), random_vectors(20, 16, seed=12)
     store = open_milvus()

@@ -14,7 +14,7 @@ from tests.torture.conftest import show
 
 @dataclass(frozen=True)
 class Counts:
-    """How much of each attack."""
+    """How often to repeat each attack."""
 
     kills: int = 6
     flips: int = 150
@@ -41,5 +41,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def counted() -> Callable[[str, str], None]:
-    """Puts a line into the table at the end."""
+    """Adds a line to the table at the end."""
     return lambda name, value: _figures.append((name, value))

@@ -1,4 +1,4 @@
-"""A server over a store of plain pictures, with the fake encoder; run as a program."""
+"""A server over a store of plain pictures with the fake encoder; run as a program."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import uvicorn
 
 from embed.corpus import FolderCorpus
-from search_api.app import create_app
-from search_api.engine import SearchEngine
+from search_api.api.app import create_app
+from search_api.service.engine import SearchEngine
 from search_api.settings import Limits
 from tests.search_api.conftest import MeanColour
 
@@ -21,7 +21,7 @@ def main() -> None:
     engine.load()
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    app = create_app(engine, Limits(fold_least=10**9))
+    app = create_app(engine, Limits(compact_min_changes=10**9))
     uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=600)).run(
         sockets=[listener]
     )

@@ -1,4 +1,4 @@
-"""kill -9 of a server at once after it has answered writes of every kind."""
+"""kill -9 of a server right after it has acknowledged writes of every kind."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 
 from embed.corpus import FolderCorpus
-from search_api.engine import SearchEngine
-from search_api.results import Page
+from search_api.service.engine import SearchEngine
+from search_api.service.page import Page
 from tests.search_api.conftest import MeanColour, colour, encoder, engine, folder, png
 
 __all__ = ["encoder", "engine", "folder"]

@@ -1,4 +1,4 @@
-"""Answers against brute force: filters, and FAISS against NumPy."""
+"""Search results against brute force: filters, and FAISS against NumPy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index.catalogue import Catalogue, Record
 from index.filters import parse_filter
-from index.served import ServedIndex
+from index.local.caches import EntryCache
+from index.local.catalogue import SqliteCatalogue
+from index.local.serving import LocalServedIndex
+from index.records import Record
 from tests.index.vectors import assert_same, brute_force, filled, random_vectors
 from tests.torture.index.conftest import COUNTS
 from tests.torture.index.worker import DIMENSION, MODEL, build
@@ -25,16 +27,20 @@ XQ = random_vectors(3, DIMENSION, seed=1)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogue, ServedIndex[str]]]:
+def store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[SqliteCatalogue, LocalServedIndex[str]]]:
     """A generation, and pictures added, changed and deleted since."""
     root = tmp_path_factory.mktemp("store")
-    with Catalogue(root / "catalogue.sqlite") as catalogue:
+    with SqliteCatalogue(root / "catalogue.sqlite") as catalogue:
         catalogue.upsert([record(i) for i in range(COUNT)], XB[:COUNT], MODEL)
         build(root, catalogue)
         catalogue.upsert([record(i) for i in range(COUNT - 30, COUNT + 30)], XB[-60:], MODEL)
         catalogue.delete(list(range(1, COUNT, 7)))
         catalogue.update([2, 3, 4], label="changed", payload={"price": 4.5}, by_hand=True)
-        served = ServedIndex(root, catalogue, lambda digest: digest)
+        served = LocalServedIndex(
+            root, catalogue, lambda digest: digest, EntryCache(catalogue, 100)
+        )
         served.load(MODEL)
         yield catalogue, served
 
@@ -89,7 +95,9 @@ filters = clauses(st.recursive(leaves, clauses, max_leaves=4))
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(filters, st.sampled_from([1, 10, 400]))
-def test_filters(store: tuple[Catalogue, ServedIndex[str]], obj: dict[str, Any], k: int) -> None:
+def test_filters(
+    store: tuple[SqliteCatalogue, LocalServedIndex[str]], obj: dict[str, Any], k: int
+) -> None:
     catalogue, served = store
     where = parse_filter(obj)
     index = served.current().index

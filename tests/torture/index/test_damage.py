@@ -1,4 +1,4 @@
-"""Flipped bits, truncated files, and a pickle in the place of weights or index."""
+"""Flipped bits, truncated files, and a pickle instead of weights or index."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from embed.bundle import Bundle, BundleError
-from index import archives, snapshots
-from index.blobs import BlobError, Blobs
-from index.catalogue import Catalogue, CatalogueError, Record
-from index.manifest import SnapshotError
+from index.blobs.folder import FolderBlobs
+from index.contract import BlobError, CatalogueError, GenerationError, SnapshotError
+from index.local import generations, snapshots
+from index.local.catalogue import SqliteCatalogue
+from index.records import Record
 from tests.index.vectors import random_vectors
 from tests.torture.index.conftest import COUNTS
 from tests.torture.index.worker import DIMENSION, MODEL, build
@@ -25,47 +26,47 @@ from tests.torture.index.worker import DIMENSION, MODEL, build
 @pytest.fixture
 def store(tmp_path: Path, tiny_bundle: Bundle) -> Path:
     root = tmp_path / "store"
-    with Catalogue(root / "catalogue.sqlite") as catalogue:
+    with SqliteCatalogue(root / "catalogue.sqlite") as catalogue:
         records = [Record(f"{i}", "train", "ab"[i % 2], {"n": i, "t": "x" * 50}) for i in range(80)]
         catalogue.upsert(records, random_vectors(80, DIMENSION, seed=0), MODEL)
-        catalogue.delete([3, 80], remember=True)
+        catalogue.delete([3, 80], tombstone=True)
         catalogue.staging.add([5, 6], random_vectors(2, 4, seed=1), "next")
         catalogue.set_meta("corpus", "somewhere")
         build(root, catalogue)
-        archives.create(root, catalogue, "kept")
-    Blobs(root / "pictures").put(b"the bytes of a picture" * 30)
+        snapshots.create(root, catalogue, "kept")
+    FolderBlobs(root / "pictures").put(b"the bytes of a picture" * 30)
     tiny_bundle.save(root / "bundle")
     return root
 
 
 def rows(path: Path) -> list[object]:
-    """All that the catalogue says."""
+    """All rows of the catalogue."""
     with closing(sqlite3.connect(path)) as connection:
         tables = ("images", "deletions", "staged", "meta")
         return [connection.execute(f"SELECT * FROM {t} ORDER BY 1").fetchall() for t in tables]
 
 
 def detected(store: Path, path: Path, truth: list[object]) -> bool:
-    """Whether the damage to ``path`` is found out before anything is served from it."""
+    """Whether the damage to ``path`` is detected before anything is served from it."""
     try:
         if path.name == "catalogue.sqlite" and path.parent == store:
-            with Catalogue(path) as catalogue:
+            with SqliteCatalogue(path) as catalogue:
                 if catalogue.check() is not None:
                     return True
         elif "generations" in path.parts or path.name == "CURRENT":
-            snapshots.load_current(store, MODEL)
+            generations.load_current(store, MODEL)
         elif "snapshots" in path.parts:
-            archives.verify(store, "kept")
+            snapshots.verify(store, "kept")
         elif "bundle" in path.parts:
             Bundle.load(store / "bundle")
         else:
-            Blobs(store / "pictures").get(f"sha256:{path.name}")
-    except (CatalogueError, SnapshotError, BundleError, BlobError):
+            FolderBlobs(store / "pictures").get(f"sha256:{path.name}")
+    except (CatalogueError, GenerationError, SnapshotError, BundleError, BlobError):
         return True
     return False
 
 
-def test_every_flipped_or_truncated_file_is_found_out(
+def test_every_flipped_or_truncated_file_is_detected(
     store: Path, counted: Callable[[str, str], None]
 ) -> None:
     catalogue = store / "catalogue.sqlite"
@@ -95,13 +96,13 @@ def test_every_flipped_or_truncated_file_is_found_out(
         if detected(store, path, truth):
             outcome["detected"] += 1
         elif path == catalogue:
-            # SQLite's header and free space hold bytes that mean nothing.
+            # SQLite's header and free space hold bytes without meaning.
             assert rows(path) == truth, (number, path)
             outcome["without effect"] += 1
         elif path.name == "CURRENT" and damaged.strip() == whole.strip():
             outcome["without effect"] += 1
         else:
-            raise AssertionError(f"damage {number} to {path} was not found out")
+            raise AssertionError(f"damage {number} to {path} was not detected")
         for journal in store.glob("catalogue.sqlite-*"):
             journal.unlink()
         path.write_bytes(whole)
@@ -115,24 +116,24 @@ def log(tmp_path: Path) -> Path:
     """A store as a killed process leaves it: some of its writes in the log, some checkpointed."""
     alive, dead = tmp_path / "alive", tmp_path / "dead"
     xb = random_vectors(300, DIMENSION, seed=2)
-    with Catalogue(alive / "catalogue.sqlite") as catalogue:
+    with SqliteCatalogue(alive / "catalogue.sqlite") as catalogue:
         records = [Record(f"{i}", None, "ab"[i % 2], {"n": i}) for i in range(100)]
         catalogue.upsert(records[:40], xb[:40], MODEL)
         with closing(sqlite3.connect(alive / "catalogue.sqlite")) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         for i in range(40, 60):
             catalogue.upsert([records[i]], xb[i : i + 1], MODEL)
-        catalogue.delete([3, 45], remember=True)
+        catalogue.delete([3, 45], tombstone=True)
         catalogue.update([7], label="changed", by_hand=True)
         catalogue.set_meta("corpus", "somewhere")
         dead.mkdir()
-        # Without the -shm file, which holds nothing that the log does not.
+        # Without the -shm file, which holds nothing that is not in the log.
         for name in ("catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-acknowledged"):
             (dead / name).write_bytes((alive / name).read_bytes())
     return dead
 
 
-def test_every_write_lost_with_a_damaged_log_is_found_out(
+def test_every_write_lost_with_a_damaged_log_is_detected(
     log: Path, counted: Callable[[str, str], None]
 ) -> None:
     names = ("catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-acknowledged")
@@ -171,7 +172,7 @@ def test_every_write_lost_with_a_damaged_log_is_found_out(
 
 def detected_in_log(store: Path) -> bool:
     try:
-        with Catalogue(store / "catalogue.sqlite") as catalogue:
+        with SqliteCatalogue(store / "catalogue.sqlite") as catalogue:
             return catalogue.check() is not None
     except CatalogueError:
         return True

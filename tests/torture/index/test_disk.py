@@ -1,4 +1,4 @@
-"""A disk that is full or read-only during a rebuild: the old index serves, no rubbish is left."""
+"""A disk that is full or read-only during a rebuild: the old index serves, nothing else is left."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from pathlib import Path
 
 import pytest
 
-from index import archives, snapshots
-from index.catalogue import Catalogue, CatalogueError, Record
-from index.local import ExactIndex
+from index.ann.exact import ExactIndex
+from index.contract import CatalogueError
+from index.local import generations, snapshots
+from index.local.catalogue import SqliteCatalogue
+from index.records import Record
 from tests.index.vectors import random_vectors
 from tests.torture.index.worker import DIMENSION, MODEL, build
 
 ROOT = Path(__file__).parents[3]
-# No file may grow beyond the limit, which is what a full disk looks like to the one who writes.
+# No file may grow beyond the limit, which looks to a writer like a full disk.
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from index import archives
-from index.catalogue import Catalogue
+from index.local import snapshots
+from index.local.catalogue import SqliteCatalogue
 from tests.torture.index.worker import build
 root, what, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-catalogue = Catalogue(root / "catalogue.sqlite")
+catalogue = SqliteCatalogue(root / "catalogue.sqlite")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    build(root, catalogue) if what == "build" else archives.create(root, catalogue, "new")
+    build(root, catalogue) if what == "build" else snapshots.create(root, catalogue, "new")
 except Exception as error:
     print(type(error).__name__, error)
 """
 
 
 def filled(root: Path, count: int) -> None:
-    with Catalogue(root / "catalogue.sqlite") as catalogue:
+    with SqliteCatalogue(root / "catalogue.sqlite") as catalogue:
         records = [Record(str(i)) for i in range(count)]
         catalogue.upsert(records, random_vectors(count, DIMENSION, seed=0), MODEL)
         build(root, catalogue)
 
 
 def left(root: Path) -> set[str]:
-    """Every file of the store but SQLite's journals."""
+    """Every file of the store except SQLite's journals."""
     return {
         str(p.relative_to(root))
         for p in root.rglob("*")
@@ -66,12 +68,12 @@ def test_full(tmp_path: Path, what: str, limit: int) -> None:
     )
     assert done.stdout, "nothing was refused"
     assert left(tmp_path) <= before
-    assert snapshots.load_current(tmp_path, MODEL)[0].count() == 400
-    with Catalogue(tmp_path / "catalogue.sqlite") as catalogue:
+    assert generations.load_current(tmp_path, MODEL)[0].count() == 400
+    with SqliteCatalogue(tmp_path / "catalogue.sqlite") as catalogue:
         assert catalogue.check() is None
         build(tmp_path, catalogue)
-        archives.create(tmp_path, catalogue, "new")
-    assert snapshots.load_current(tmp_path, MODEL)[1].generation == 2
+        snapshots.create(tmp_path, catalogue, "new")
+    assert generations.load_current(tmp_path, MODEL)[1].generation == 2
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_a_real_disk_full_and_read_only(
 ) -> None:
     filled(small_disk, 400)
     ballast = small_disk / "ballast"
-    with Catalogue(small_disk / "catalogue.sqlite") as catalogue:
+    with SqliteCatalogue(small_disk / "catalogue.sqlite") as catalogue:
         assert catalogue.count() == 400
         with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
@@ -104,18 +106,18 @@ def test_a_real_disk_full_and_read_only(
         with pytest.raises((OSError, RuntimeError)):
             build(small_disk, catalogue)
         assert left(small_disk) == before
-        assert snapshots.load_current(small_disk, MODEL)[0].count() == 400
+        assert generations.load_current(small_disk, MODEL)[0].count() == 400
         with pytest.raises(CatalogueError, match="full"):
             catalogue.upsert([Record("new")], random_vectors(1, DIMENSION, seed=1), MODEL)
         assert catalogue.count() == 400
         ballast.unlink()
         build(small_disk, catalogue)
-        assert snapshots.load_current(small_disk, MODEL)[1].generation == 2
+        assert generations.load_current(small_disk, MODEL)[1].generation == 2
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     before = left(small_disk)
     with pytest.raises(OSError, match="Read-only"):
-        snapshots.publish(small_disk, ExactIndex(DIMENSION), MODEL)
+        generations.publish(small_disk, ExactIndex(DIMENSION), MODEL)
     assert left(small_disk) == before
-    assert snapshots.load_current(small_disk, MODEL)[0].count() == 400
+    assert generations.load_current(small_disk, MODEL)[0].count() == 400
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     counted("disk full and read-only during a rebuild", "the old index serves, nothing is left")

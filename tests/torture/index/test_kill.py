@@ -1,4 +1,4 @@
-"""kill -9 at random points of adding, deleting, rebuilding and keeping snapshots."""
+"""kill -9 at random points of adding, deleting, rebuilding and taking snapshots."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from index import archives, snapshots
-from index.blobs import Blobs
-from index.catalogue import Catalogue
-from index.served import ServedIndex
+from index.blobs.folder import FolderBlobs
+from index.local import generations, snapshots
+from index.local.caches import EntryCache
+from index.local.catalogue import SqliteCatalogue
+from index.local.serving import LocalServedIndex
 from tests.torture.index.conftest import COUNTS
 from tests.torture.index.worker import DIMENSION, MODEL, content, vector
 
@@ -26,7 +27,7 @@ State = dict[int, int]
 
 
 def run_and_kill(root: Path, seed: int, after: float) -> list[list[str]]:
-    """Start a worker, kill it some seconds after it began; return what it printed."""
+    """Start a worker, kill it ``after`` seconds; return what it printed."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "tests.torture.index.worker", str(root), str(seed)],
         stdout=subprocess.PIPE,
@@ -59,14 +60,14 @@ def apply(state: State, lines: list[list[str]]) -> tuple[int, list[str] | None]:
     return done, open_
 
 
-def stored(catalogue: Catalogue) -> State:
+def stored(catalogue: SqliteCatalogue) -> State:
     entries = catalogue.get(catalogue.ids())
     return {int(e.source.removeprefix("key:")): int(str(e.payload["version"])) for e in entries}
 
 
 def check(root: Path, state: State, open_: list[str] | None) -> None:
-    """Everything acknowledged is there, whole, found, and nothing else is."""
-    with Catalogue(root / "catalogue.sqlite") as catalogue:
+    """Everything acknowledged is stored, intact and found, and nothing else is."""
+    with SqliteCatalogue(root / "catalogue.sqlite") as catalogue:
         assert catalogue.check() is None
         found = stored(catalogue)
         if open_ is not None and found != state:
@@ -76,19 +77,21 @@ def check(root: Path, state: State, open_: list[str] | None) -> None:
             elif action == "delete":
                 state.pop(int(key), None)
         assert found == state
-        blobs = Blobs(root / "pictures")
+        blobs = FolderBlobs(root / "pictures")
         sources = catalogue.all_sources()
         for entry in catalogue.get(catalogue.ids()):
             version = int(str(entry.payload["version"]))
             assert blobs.get(str(entry.content_hash)) == content(version)
-        for name in archives.names(root):
-            archives.verify(root, name)
-        if snapshots.stamp(root) is None:
+        for name in snapshots.names(root):
+            snapshots.verify(root, name)
+        if generations.stamp(root) is None:
             return
-        served = ServedIndex(root, catalogue, lambda digest: digest)
+        served = LocalServedIndex(
+            root, catalogue, lambda digest: digest, EntryCache(catalogue, 100)
+        )
         _, problem = served.load(MODEL)
         assert problem is None
-        assert all(finding.ok for finding in snapshots.verify(root))
+        assert all(finding.problem is None for finding in generations.verify(root))
         index = served.current().index
         assert index.ids().tolist() == sorted(sources.values())
         for key, version in state.items():

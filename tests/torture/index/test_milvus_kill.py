@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.blobs import Blobs
-from index.database import CatalogueError
-from index.milvus.connection import MilvusSettings
+from index.blobs.folder import FolderBlobs
+from index.contract import CatalogueError, StateGoneError, StoreBusyError
+from index.milvus.settings import MilvusSettings
 from index.milvus.store import MilvusStore
 from index.records import Record
-from index.stores import StateGoneError, StoreBusyError
 from tests.index.milvus.conftest import real_server
 from tests.index.milvus.server import RealServer
 from tests.index.vectors import random_vectors
@@ -30,7 +29,7 @@ ANSWERS_AGAIN_SECONDS = 600.0
 
 
 class Writing:
-    """One thread that writes until Milvus dies, and notes what was acknowledged."""
+    """A thread that writes until Milvus dies, and records what was acknowledged."""
 
     def __init__(self, store: MilvusStore[str], acknowledged: dict[str, int], first: int) -> None:
         self.acknowledged = acknowledged
@@ -41,7 +40,7 @@ class Writing:
         self.thread = threading.Thread(target=self._write)
 
     def _write(self) -> None:
-        record = self._store.catalogue
+        catalogue = self._store.catalogue
         try:
             while True:
                 number = self.next
@@ -51,12 +50,12 @@ class Writing:
                     batch = [random.choice([*self.acknowledged, *batch])]
                 self.open = set(batch)
                 rows = [Record(f"key:{k}", payload={"v": number}, origin="added") for k in batch]
-                record.upsert(rows, XB[[vector_of(k, number) for k in batch]], "m")
+                catalogue.upsert(rows, XB[[vector_of(k, number) for k in batch]], "m")
                 self.acknowledged.update(dict.fromkeys(batch, number))
                 self.written += 1
                 if number % 5 == 4:
                     (key,) = self.open = {random.choice(list(self.acknowledged))}
-                    record.delete([record.all_sources()[f"key:{key}"]])
+                    catalogue.delete([catalogue.all_sources()[f"key:{key}"]])
                     del self.acknowledged[key]
                     self.written += 1
                 self.open = set()
@@ -72,9 +71,9 @@ def test_no_acknowledged_row_is_lost(
     real_server: RealServer, tmp_path: Path, counted: Callable[[str, str], None]
 ) -> None:
     settings = MilvusSettings(real_server.uri, prefix="killed")
-    store: MilvusStore[str] = MilvusStore(settings, str, Blobs(tmp_path), lease_seconds=5)
+    store: MilvusStore[str] = MilvusStore(settings, str, FolderBlobs(tmp_path), lease_seconds=5)
     store.catalogue.upsert([Record("key:0", origin="added", payload={"v": 0})], XB[:1], "m")
-    store.publish("m", 16, "auto", lambda *_: None, lambda: False)
+    store.publish("m", 16, "auto")
     acknowledged = {"0": 0}
     written, number = 0, 1
     for _ in range(COUNTS.milvus_kills):
@@ -93,12 +92,12 @@ def test_no_acknowledged_row_is_lost(
         while not store.served.available():
             assert time.monotonic() < until
             time.sleep(0.5)
-        store.served.current()  # deletes again what came back
+        store.served.current()  # repeats deletions that were lost
         stored = {e.source.removeprefix("key:"): e for e in store.catalogue._all()}
         for key, version in acknowledged.items():
             if key not in writing.open:
                 assert stored[key].payload == {"v": version}
-        # What was under way may be done or not; nothing else has come or gone.
+        # What was under way may be done or not; nothing else has changed.
         assert set(acknowledged) - set(stored) <= writing.open, "added, and lost"
         assert set(stored) - set(acknowledged) <= writing.open, "deleted, and back"
         for key in writing.open:

@@ -1,6 +1,6 @@
 """Adds, changes, deletes and rebuilds in a store until it is killed; run as a program.
 
-Prints ``begin`` before and ``done`` after each write: what is done must be there for ever.
+Prints ``begin`` before and ``done`` after each write: what is done must survive.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from index import archives, kinds, snapshots
-from index.blobs import Blobs
-from index.building import workspace
-from index.catalogue import Catalogue, Record
-from index.neighbours import Vectors
+from index.ann import kinds
+from index.ann.vector_files import workspace
+from index.blobs.folder import FolderBlobs
+from index.contract import Vectors
+from index.local import generations, snapshots
+from index.local.catalogue import SqliteCatalogue
+from index.records import Record
 
 DIMENSION = 8
 KEYS = 60
@@ -33,22 +35,22 @@ def content(version: int) -> bytes:
     return f"picture {version}".encode() * 40
 
 
-def build(root: Path, catalogue: Catalogue) -> None:
+def build(root: Path, catalogue: SqliteCatalogue) -> None:
     """Publish what the catalogue holds as a new generation."""
     with workspace(root) as folder:
         with catalogue.reading_embeddings(MODEL) as stored:
             kind = "ivf" if stored.count >= 300 else "exact"
             collected = kinds.collect(stored.pieces, stored.count, DIMENSION, kind, folder)
         index = kinds.build_collected(collected)
-        snapshots.publish(root, index, MODEL, stored.sequence)
+        generations.publish(root, index, MODEL, stored.sequence)
 
 
 def main() -> None:
-    """Work for ever."""
+    """Work until killed."""
     root, seed = Path(sys.argv[1]), int(sys.argv[2])
     choose = random.Random(seed)
-    catalogue = Catalogue(root / "catalogue.sqlite")
-    blobs = Blobs(root / "pictures")
+    catalogue = SqliteCatalogue(root / "catalogue.sqlite")
+    blobs = FolderBlobs(root / "pictures")
     print("ready", flush=True)
     for number in range(10**9):
         key, version = choose.randrange(KEYS), 1 + seed * 10**6 + number
@@ -62,14 +64,14 @@ def main() -> None:
         elif action == "delete":
             stored = catalogue.all_sources().get(f"key:{key}")
             if stored is not None:
-                catalogue.delete([stored], remember=True)
+                catalogue.delete([stored], tombstone=True)
         elif action == "build":
             build(root, catalogue)
-            blobs.sweep(lambda: catalogue.content_hashes("added") | archives.content_hashes(root))
+            blobs.sweep(lambda: catalogue.content_hashes("added") | snapshots.content_hashes(root))
         else:
-            for old in archives.names(root):
-                archives.remove(root, old)
-            archives.create(root, catalogue)
+            for old in snapshots.names(root):
+                snapshots.remove(root, old)
+            snapshots.create(root, catalogue)
         print("done", action, key, version, flush=True)
 
 

@@ -1,0 +1,127 @@
+"""Training FAISS on a sample and adding vectors piece by piece.
+
+The vectors are never all in memory: they are read from ``xb``, which may be memory-mapped, by row
+or in pieces. Only FAISS's own codes, and the graph of an HNSW index, grow in memory.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.ann.approximate import ApproximateIndex, IndexParts, inner
+from index.ann.tuning import tuned
+from index.ann.vector_files import PIECE
+from index.contract import Ids, IndexInputError, Vectors
+
+_QUERIES = 256
+_TRAINING_PER_LIST = 64
+# 1-bit codes want directions of similar variance. With 128 of them a vector takes 32 bytes: 16 of
+# signs, 8 of correction factors, 8 of FAISS's id.
+_CODED = 128
+# With FAISS's default of 40, one hundredth of the nearest among 60,000 embeddings could not be
+# reached at any effort; 160 takes 2.5 times as long and leaves none.
+_EF_CONSTRUCTION = 160
+
+
+def factory_of(kind: str, count: int, dimension: int) -> str:
+    """FAISS's factory string for ``count`` vectors; an unknown kind is itself one."""
+    lists = max(1, min(int(2 * count**0.5), count // 39))
+    rotation = (
+        f"PCAR{_CODED}" if dimension > _CODED and count >= 8 * dimension else f"RR{dimension}"
+    )
+    return {
+        "ivf": f"IVF{lists},SQ8",
+        "hnsw": "HNSW32_SQ8",
+        "rabitq": f"{rotation},IVF{lists},RaBitQ",
+    }.get(kind, kind)
+
+
+def create(factory: str, dimension: int, expected: str) -> Any:
+    """An empty FAISS index.
+
+    Raises IndexInputError for a string that FAISS does not know, or an index that is neither IVF
+    nor HNSW; the message names ``expected`` as the alternatives.
+    """
+    # Dimensionality reduction preserves distances, not inner products. Both rank unit vectors the
+    # same way.
+    reduced = not factory.startswith(("IVF", "HNSW"))
+    metric = faiss.METRIC_L2 if reduced else faiss.METRIC_INNER_PRODUCT
+    try:
+        index: Any = faiss.index_factory(dimension, factory, metric)
+    except RuntimeError as error:
+        raise IndexInputError(
+            f"kind is {factory!r}; expected one of {expected} or a FAISS factory string"
+        ) from error
+    if not isinstance(inner(index), faiss.IndexIVF | faiss.IndexHNSW):
+        raise IndexInputError(
+            f"kind is {factory!r}, a {type(inner(index)).__name__}; expected an IVF or HNSW index"
+        )
+    if isinstance(inner(index), faiss.IndexHNSW):
+        inner(index).hnsw.efConstruction = _EF_CONSTRUCTION
+    return index
+
+
+def train(
+    ids: Ids,
+    xb: Vectors,
+    index: Any,
+    kind: str,
+    factory: str,
+    target: float,
+    folder: Path | None = None,
+) -> ApproximateIndex:
+    """Fill an empty FAISS ``index`` with ``xb`` float32 (n, d) under ascending ids int64 (n,).
+
+    It is tuned to the least effort that finds the share ``target`` of the true nearest of held-out
+    queries, which are added only afterwards. ``folder`` is where ids and vectors are mapped from,
+    if they are.
+
+    Raises IndexInputError if FAISS cannot build it from so few vectors.
+    """
+    count = len(ids)
+    graph = isinstance(inner(index), faiss.IndexHNSW)
+    most = _TRAINING_PER_LIST * max(256, 0 if graph else inner(index).nlist)
+    queries = min(_QUERIES, count // 20)
+    sample = np.random.default_rng(0).choice(count, min(count, most + queries), replace=False)
+    held_out = np.sort(sample[:queries])
+    order: NDArray[np.integer] | None = None
+    if graph:
+        # FAISS's graphs number vectors in the order of adding.
+        added = np.concatenate((np.setdiff1d(np.arange(count), held_out), held_out))
+        order = added.astype(np.int32 if count < 2**31 else np.int64)
+    parts = IndexParts(index, ids, xb, order, folder)
+    try:
+        index.train(xb if count <= most else xb[np.sort(sample[queries:])])
+        _add_all_but(parts, held_out)
+        effort, rescored, recall = tuned(parts, held_out, kind, target)
+        _add(parts, held_out)
+    except RuntimeError as error:
+        raise IndexInputError(
+            f"FAISS cannot build {factory!r} over {count} vectors: {error}; use another kind"
+        ) from error
+    parameters = {
+        "factory": factory,
+        "effort": effort,
+        "rescored": rescored,
+        "mapped": kind == "rabitq",
+    }
+    return ApproximateIndex(kind, parts, parameters, recall)
+
+
+def _add_all_but(parts: IndexParts, held_out: Ids) -> None:
+    for start in range(0, len(parts.ids), PIECE):
+        rows = np.arange(start, min(start + PIECE, len(parts.ids)))
+        _add(parts, rows[~np.isin(rows, held_out, assume_unique=True)])
+
+
+def _add(parts: IndexParts, rows: Ids) -> None:
+    if not len(rows):
+        return
+    piece = np.ascontiguousarray(parts.xb[rows])
+    if parts.order is None:
+        parts.index.add_with_ids(piece, rows)
+    else:
+        parts.index.add(piece)

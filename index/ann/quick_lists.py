@@ -1,0 +1,42 @@
+"""Inverted lists that are quick to build, for many queries that may miss a few neighbours."""
+
+from typing import Any
+
+import faiss
+
+from index.ann.scan import best_of
+from index.contract import Ids, Searchable, Vectors
+from index.vectors import SPARE
+
+_SAMPLED = 64
+"""Vectors that each list's centroid is trained on."""
+_ITERATIONS = 5
+_PROBED = 0.1
+
+
+class QuickLists:
+    """The vectors of an index as 8-bit codes in inverted lists (``IVF``, ``SQ8``) in memory.
+
+    A tenth of the lists is probed, and a few more candidates than wanted are rescored exactly
+    (`benchmarks/tagging.py` measures how rarely that misses a neighbour). An index of
+    `index.ann.kinds` is tuned to a recall, which takes longer.
+    """
+
+    def __init__(self, index: Searchable) -> None:
+        """Copy all that ``index`` holds now; later changes to it are not seen."""
+        self._ids = index.ids()
+        self._xb = xb = index.vectors(self._ids)
+        count = max(1, int(len(xb) ** 0.5))
+        lists: Any = faiss.index_factory(
+            index.dimension, f"IVF{count},SQ8", faiss.METRIC_INNER_PRODUCT
+        )
+        lists.cp.niter = _ITERATIONS
+        lists.nprobe = max(1, round(_PROBED * count))
+        lists.train(xb[:: max(1, len(xb) // (_SAMPLED * count))])
+        lists.add(xb)
+        self._lists = lists
+
+    def nearest(self, xq: Vectors, k: int) -> Ids:
+        """Ids int64 (nq, k) of the nearest to each of ``xq`` float32 (nq, d), padded with -1."""
+        _, rows = self._lists.search(xq, k + SPARE)
+        return best_of(self._ids, self._xb, xq, k, rows).ids

@@ -1,0 +1,119 @@
+"""Embeddings in files that an index memory-maps, written piece by piece in bounded memory.
+
+While an index is built, everything that grows with the number of vectors, except FAISS's own codes,
+is in files. They are written once, read by row, and hard-linked into the generation.
+"""
+
+import mmap
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from index.contract import Ids, IndexInputError, Vectors
+from index.vectors import as_new_ids, as_vectors
+
+IDS_FILE = "ids.npy"
+VECTORS_FILE = "vectors.npy"
+PIECE = 20_000
+"""The number of vectors processed at a time."""
+_FOLDER = "building"
+_CHECKED = 1_000_000
+
+Pieces = Iterable[tuple[Ids, Vectors]]
+"""Ids int64 (m,), ascending from piece to piece, and their vectors float32 (m, d)."""
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """An empty folder on the store's disk, removed afterwards, along with what a crash left there.
+
+    There is only one, so the caller must hold the store's build lock.
+    """
+    folder = root / _FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pieces_of(ids: Ids, xb: Vectors) -> Pieces:
+    """Yield ids int64 (n,) and vectors (n, d), which may be memory-mapped, piece by piece."""
+    for start in range(0, len(ids), PIECE):
+        stop = start + PIECE
+        yield ids[start:stop], xb[start:stop]
+
+
+def write_pieces(pieces: Pieces, count: int, dimension: int, folder: Path) -> None:
+    """Write ``count`` ids and vectors as two ``.npy`` files.
+
+    Raises IndexInputError for vectors and ids as `ExactIndex.add` does, for ids that do not ascend
+    and if there are not ``count`` of them; OSError if the disk is full.
+    """
+    last, done = -1, 0
+    # Not memory-mapped: on a full disk a write raises, but a mapping kills the process.
+    with (folder / IDS_FILE).open("wb") as ids_file, (folder / VECTORS_FILE).open("wb") as xb_file:
+        _header(ids_file, "<i8", (count,))
+        _header(xb_file, "<f4", (count, dimension))
+        for ids, xb in pieces:
+            xb = as_vectors(xb, dimension, "xb")
+            ids = as_new_ids(ids, len(xb))
+            if not len(ids):
+                continue
+            if ids[0] <= last or (np.diff(ids) <= 0).any():
+                raise IndexInputError("ids do not ascend; sort ids and vectors")
+            ids_file.write(ids.astype("<i8", copy=False).data)
+            xb_file.write(xb.astype("<f4", copy=False).data)
+            last, done = int(ids[-1]), done + len(ids)
+    if done != count:
+        raise IndexInputError(f"got {done} vectors; expected {count}")
+
+
+def _header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def mapped_files(folder: Path) -> tuple[Ids, Vectors]:
+    """What `write_pieces` wrote, memory-mapped for reading.
+
+    Raises ValueError or OSError for a damaged file. No pickle is read.
+    """
+    ids = np.load(folder / IDS_FILE, mmap_mode="r", allow_pickle=False)
+    xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+    # Plain arrays over the same mapping, because np.memmap slows every small access down.
+    return np.asarray(ids), np.asarray(xb)
+
+
+def scattered_vectors(folder: Path) -> Vectors:
+    """The vectors of `mapped_files`, mapped a second time for reading isolated rows.
+
+    The system reads ahead of every access to a mapping, which suits a scan. For isolated rows it
+    would read a hundred times as much as needed and evict what is cached.
+    """
+    xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+    if isinstance(xb.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        xb.base.madvise(mmap.MADV_RANDOM)
+    return np.asarray(xb)
+
+
+def ascending(ids: Ids) -> bool:
+    """Whether ids int64 (n,) ascend from 0 or more; checked piece by piece."""
+    if len(ids) and ids[0] < 0:
+        return False
+    starts = range(0, len(ids), _CHECKED)
+    return all((np.diff(ids[start : start + _CHECKED + 1]) > 0).all() for start in starts)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link the file ``source`` as ``target`` or, if that is on another disk, copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,112 @@
+"""Backing up the catalogue, and restoring a backup while readers and writers continue."""
+
+import sqlite3
+from pathlib import Path
+
+from index.contract import CatalogueError
+from index.files import fsync_file, fsync_folder
+from index.local.database import Database
+from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC
+from index.local.staging import next_sequence, seal
+
+# What a restore brings back; sequence numbers are new ones.
+_COLUMNS = (
+    "id, source, split, label, payload, content_hash, origin, edited, model_digest, embedding"
+)
+_SAME = " AND ".join(
+    f"now.{name} IS snap.{name}" for name in _COLUMNS.split(", ") if name not in ("id", "embedding")
+)
+
+
+def backup(database: Database, path: Path) -> None:
+    """Write one consistent state to ``path``, durably, without blocking writers."""
+    with database.read() as connection:
+        connection.execute("VACUUM INTO ?", (str(path),))
+    fsync_file(path)
+    fsync_folder(path.parent)
+
+
+def restore(database: Database, path: Path) -> tuple[int, int]:
+    """Replace the images with those of a backup; return how many were changed and deleted.
+
+    Raises CatalogueError if the backup is damaged or belongs to another model than the store.
+    """
+    with database.write_with(path) as connection:
+        _check(connection, path)
+        _check_model(connection, path)
+        sequence = next_sequence(connection)
+        connection.execute(
+            "INSERT INTO deletions (id, source, sequence, tombstone) SELECT id, source, ?, "
+            "0 FROM images WHERE id NOT IN (SELECT id FROM snap.images)",
+            (sequence,),
+        )
+        connection.execute(
+            "DELETE FROM images WHERE id IN (SELECT id FROM deletions WHERE sequence = ?)",
+            (sequence,),
+        )
+        deleted = connection.execute("SELECT changes()").fetchone()[0]
+        # Sources are unique and may have moved between ids, so delete before inserting.
+        connection.execute(
+            "CREATE TEMP TABLE differing AS SELECT snap.id AS id, "  # noqa: S608 - fixed words
+            "now.embedding IS NOT snap.embedding OR now.model_digest IS NOT snap.model_digest "
+            "AS embedded FROM snap.images AS snap LEFT JOIN images AS now ON now.id = snap.id "
+            f"WHERE now.id IS NULL OR now.embedding IS NOT snap.embedding OR NOT ({_SAME})"
+        )
+        connection.execute(
+            "CREATE TEMP TABLE embedded AS SELECT id, embedded_at FROM main.images "
+            "WHERE id IN (SELECT id FROM differing WHERE NOT embedded)"
+        )
+        connection.execute("DELETE FROM main.images WHERE id IN (SELECT id FROM differing)")
+        changed = connection.execute(
+            f"INSERT INTO main.images ({_COLUMNS}, sequence, embedded_at) SELECT {_COLUMNS}, ?1, "  # noqa: S608 - fixed words
+            "coalesce((SELECT embedded_at FROM embedded WHERE embedded.id = snap.images.id), ?1) "
+            "FROM snap.images WHERE id IN (SELECT id FROM differing) ORDER BY id",
+            (sequence,),
+        ).rowcount
+        # Restored entries are no longer deleted; tombstones become those of the snapshot.
+        connection.execute("DELETE FROM deletions WHERE id IN (SELECT id FROM main.images)")
+        connection.execute(
+            "UPDATE deletions SET tombstone = source IN "
+            "(SELECT source FROM snap.deletions WHERE tombstone)"
+        )
+        connection.execute(
+            "DELETE FROM staged WHERE id NOT IN (SELECT id FROM main.images) "
+            "OR id IN (SELECT id FROM differing)"
+        )
+        connection.execute("DROP TABLE differing")
+        connection.execute("DROP TABLE embedded")
+        connection.execute(f"UPDATE deletions SET crc = {DELETION_CRC}")  # noqa: S608 - fixed words
+        # `seal` misses rows that kept embedded_at along with their embedding.
+        connection.execute(
+            f"UPDATE main.images SET embedding_crc = {EMBEDDING_CRC} WHERE sequence = ?",  # noqa: S608 - fixed words
+            (sequence,),
+        )
+        seal(connection, sequence)
+    return int(changed), int(deleted)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    columns = {row[1] for row in connection.execute("PRAGMA snap.table_info(images)")}
+    wanted = set(FIELDS.split(", "))
+    if not wanted <= columns:
+        raise CatalogueError(f"{path}: lacks the columns {sorted(wanted - columns)}")
+    damaged = connection.execute(
+        f"SELECT id FROM snap.images WHERE fields_crc <> {FIELDS_CRC} "  # noqa: S608 - fixed words
+        f"OR embedding_crc <> {EMBEDDING_CRC} LIMIT 1"
+    ).fetchone()
+    if damaged is not None:
+        raise CatalogueError(f"{path}: the record of id {damaged[0]} is damaged; use another copy")
+
+
+def _check_model(connection: sqlite3.Connection, path: Path) -> None:
+    """Inside the transaction, because the store may have just switched to another model."""
+    ours, theirs = (
+        connection.execute(f"SELECT value FROM {name}.meta WHERE key = 'model'").fetchone()  # noqa: S608 - fixed words
+        for name in ("main", "snap")
+    )
+    if ours != theirs:
+        models = [None if row is None else row[0] for row in (theirs, ours)]
+        raise CatalogueError(
+            f"{path}: was made with the model {models[0]}, but the store now has {models[1]}; "
+            "nothing was changed"
+        )

@@ -1,0 +1,117 @@
+"""Caches of what was read from the catalogue, invalidated by writes.
+
+Reading an entry and verifying its checksum costs as much as a search, and a filter or grouping
+reads a large part of the catalogue, while searches request the same ones again and again.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from index.conditions import Filter
+from index.contract import Ids, Members
+from index.local.catalogue import SqliteCatalogue
+from index.records import Entry
+
+K = TypeVar("K")
+T = TypeVar("T", Ids, Members)
+
+_MAX_TOUCHED = 1000
+
+
+class EntryCache:
+    """Implements `index.contract.Entries`: recently requested entries, always up to date.
+
+    Every call reads the catalogue's sequence number, which takes some microseconds, and drops what
+    any process has changed since the previous call. An entry is the same object until it changes.
+    Thread-safe.
+    """
+
+    def __init__(self, catalogue: SqliteCatalogue, size: int) -> None:
+        """Keep at most ``size`` entries of ``catalogue``; the oldest are dropped first."""
+        self._catalogue = catalogue
+        self._size = size
+        self._lock = threading.Lock()
+        self._sequence = -1
+        self._entries: dict[int, Entry] = {}
+
+    def cached(self, id_: int) -> Entry | None:
+        return self._entries.get(id_) if self._catalogue.sequence() == self._sequence else None
+
+    def get(self, ids: Sequence[int]) -> list[Entry]:
+        sequence = self._refresh()
+        entries = self._entries
+        found = {i: entries.get(i) for i in ids}
+        missing = [i for i, entry in found.items() if entry is None]
+        if missing:
+            read = self._catalogue.get(missing)
+            found.update({entry.id: entry for entry in read})
+            with self._lock:
+                # After a write that other threads have already seen, this may be outdated.
+                if self._sequence == sequence:
+                    self._entries.update({entry.id: entry for entry in read})
+                    for i in list(islice(self._entries, max(len(self._entries) - self._size, 0))):
+                        del self._entries[i]
+        return [entry for i in ids if (entry := found[i]) is not None]
+
+    def _refresh(self) -> int:
+        """Drop what has changed; return the sequence number as of which the rest is valid."""
+        sequence = self._catalogue.sequence()
+        if sequence == self._sequence:
+            return sequence
+        with self._lock:
+            after = self._sequence
+            sequence, touched = self._catalogue.touched(after, _MAX_TOUCHED)
+            # A number below the last one means that the file was restored from a backup.
+            if touched is None or sequence < after:
+                self._entries = {}
+            else:
+                changed = set(touched)
+                self._entries = {i: e for i, e in self._entries.items() if i not in changed}
+            self._sequence = sequence
+        return sequence
+
+
+class SelectionCache:
+    """Implements `index.contract.Selections`: the latest selections, always up to date.
+
+    Every call reads the catalogue's sequence number. Thread-safe.
+    """
+
+    def __init__(self, catalogue: SqliteCatalogue, size: int) -> None:
+        """Keep at most ``size`` filters and groupings each, of 8 and 16 bytes a picture."""
+        self._catalogue = catalogue
+        self._size = size
+        self._lock = threading.Lock()
+        self._sequence = -1
+        self._ids: dict[Filter, Ids] = {}
+        self._members: dict[tuple[str, Filter | None], Members] = {}
+
+    def matching(self, where: Filter) -> Ids:
+        """The ids that match, int64 (n,), ascending; read-only by convention."""
+        return self._cached(self._ids, where, lambda: self._catalogue.ids(where))
+
+    def members(self, key: str, where: Filter | None = None) -> Members:
+        return self._cached(
+            self._members, (key, where), lambda: self._catalogue.members(key, where)
+        )
+
+    def _cached(self, cache: "dict[K, T]", key: K, read: Callable[[], T]) -> T:
+        sequence = self._catalogue.sequence()
+        with self._lock:
+            if sequence != self._sequence:
+                self._ids.clear()
+                self._members.clear()
+                self._sequence = sequence
+            found = cache.get(key)
+        if found is None:
+            found = read()
+            with self._lock:
+                # It is as of the sequence number or later; later is fine as long as no thread has
+                # seen that later write.
+                if self._sequence == sequence:
+                    while len(cache) >= max(self._size, 1):
+                        del cache[next(iter(cache))]
+                    cache[key] = found
+        return found

@@ -1,0 +1,555 @@
+"""The catalogue in SQLite: the durable record from which any index can be rebuilt.
+
+One row for each picture, with its embedding and the digest of the model that made it. Whatever a
+method has stored when it returns survives a crash of the process and of the machine.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.conditions import COLUMNS, Filter
+from index.contract import (
+    KEEP,
+    CatalogueError,
+    Change,
+    Ids,
+    IdsLike,
+    IndexInputError,
+    Members,
+    ModelChangedError,
+    UnknownIdError,
+    Vectors,
+)
+from index.filters import check_key
+from index.local import backups
+from index.local.database import Database
+from index.local.filter_sql import where_sql
+from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, META_CRC, crc
+from index.local.staging import SqliteStaging, next_sequence, seal, unpack
+from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
+from index.ranking.groups import members
+from index.records import Entry, Origin, Payload, Record
+from index.vectors import SAME, as_embeddings, as_ids
+
+_ID_IN = "id IN (SELECT value FROM json_each(?))"
+_FIELDS = f"{FIELDS}, fields_crc"
+_EMBEDDINGS = "SELECT id, embedding, embedding_crc FROM images WHERE model_digest = ? ORDER BY id"
+_PIECE = 10_000
+_REMEDY = "restore a snapshot or a backup"
+_OWN_KEYS = ("format_version", "sequence", "model", "checksum", "commits")
+
+
+class Changes(NamedTuple):
+    """Changes to the embeddings of one model after some sequence number.
+
+    ``ids`` int64 (n,) ascending, with their current embeddings ``xb`` float32 (n, d), where d is 0
+    if there are none, and ``deleted`` int64 (m,); all as of ``sequence``.
+    """
+
+    sequence: int
+    ids: Ids
+    xb: Vectors
+    deleted: Ids
+
+
+@dataclass(frozen=True)
+class StoredEmbeddings:
+    """``count`` embeddings as of the write ``sequence``.
+
+    ``pieces`` gives each once: ids int64 (m,), ascending from piece to piece, and float32 (m, d).
+    """
+
+    sequence: int
+    count: int
+    pieces: Iterator[tuple[Ids, Vectors]]
+
+
+class SqliteCatalogue:
+    """Implements `index.contract.Catalogue` with one SQLite file; thread-safe.
+
+    Opening it, and any method, raises CatalogueError if the file is damaged, is another kind of
+    database or has a newer format; the message names the path and the remedy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path)
+        self.staging = SqliteStaging(self._database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Later calls raise CatalogueError."""
+        self._database.close()
+
+    def upsert(
+        self, records: Sequence[Record], embeddings: Vectors, model_digest: str
+    ) -> list[int]:
+        """See `index.contract.Catalogue.upsert`. All records are stored or none.
+
+        Ids are never reused: a source that was deleted gets a new one.
+        """
+        xb = as_embeddings(embeddings).astype("<f4", copy=False)
+        check_records(records, len(xb))
+        ids: list[int] = []
+        with self._database.write() as connection:
+            self._check_model(connection, model_digest, xb)
+            sequence = next_sequence(connection)
+            for record, vector in zip(records, xb, strict=True):
+                stored = connection.execute(
+                    "INSERT INTO images (source, split, label, payload, content_hash, origin, "
+                    "sequence, embedded_at, model_digest, embedding) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source) DO UPDATE SET "
+                    "split = excluded.split, label = excluded.label, payload = excluded.payload, "
+                    "content_hash = excluded.content_hash, edited = 0, "
+                    "sequence = excluded.sequence, embedded_at = excluded.embedded_at, "
+                    "model_digest = excluded.model_digest, embedding = excluded.embedding "
+                    "WHERE origin = excluded.origin RETURNING id",
+                    (*_row(record), sequence, sequence, model_digest, vector.tobytes()),
+                ).fetchall()
+                if not stored:
+                    raise other_origin(record)
+                ids.append(stored[0][0])
+            listed = json.dumps(ids)
+            connection.execute(f"DELETE FROM staged WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
+            # Deletions stay, for readers that follow the changes; only their tombstones go.
+            connection.execute(
+                "UPDATE deletions SET tombstone = 0, crc = crc(id, source, sequence, 0) "
+                "WHERE tombstone AND source IN (SELECT value FROM json_each(?))",
+                (json.dumps([record.source for record in records]),),
+            )
+            seal(connection, sequence)
+        return ids
+
+    def embed(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None],
+    ) -> int:
+        xb = as_embeddings(embeddings).astype("<f4", copy=False)
+        changed = 0
+        with self._database.write() as connection:
+            self._check_model(connection, model_digest, xb)
+            sequence = next_sequence(connection)
+            for id_, vector, content in zip(as_ids(ids).tolist(), xb, content_hashes, strict=True):
+                changed += connection.execute(
+                    "UPDATE images SET embedding = ?, model_digest = ?, content_hash = ?, "
+                    "sequence = ?, embedded_at = ? WHERE id = ?",
+                    (vector.tobytes(), model_digest, content, sequence, sequence, id_),
+                ).rowcount
+            # What another model has staged for the old picture is obsolete.
+            connection.execute(f"DELETE FROM staged WHERE {_ID_IN}", (_listed(ids),))  # noqa: S608 - fixed words
+            seal(connection, sequence)
+        return changed
+
+    def _check_model(self, connection: sqlite3.Connection, model_digest: str, xb: Vectors) -> None:
+        check_text(model_digest, "model_digest")
+        row = connection.execute("SELECT value FROM meta WHERE key = 'model'").fetchone()
+        if row is None:
+            connection.execute("INSERT INTO meta VALUES ('model', ?)", (model_digest,))
+        elif row[0] != model_digest:
+            raise ModelChangedError(
+                f"the catalogue holds embeddings of the model {row[0]}, these are of "
+                f"{model_digest}; embed with the model in use, or switch the store to that model"
+            )
+        self._check_dimension(connection, model_digest, xb)
+
+    def _check_dimension(
+        self, connection: sqlite3.Connection, model_digest: str, xb: Vectors
+    ) -> None:
+        row = connection.execute(
+            "SELECT length(embedding) FROM images WHERE model_digest = ? LIMIT 1", (model_digest,)
+        ).fetchone()
+        if row is not None and len(xb) and row[0] != 4 * xb.shape[1]:
+            raise IndexInputError(
+                f"embeddings has {xb.shape[1]} dimensions; model {model_digest} has stored "
+                f"{row[0] // 4}"
+            )
+
+    def delete(self, ids: IdsLike, *, tombstone: bool = False) -> int:
+        return len(self._delete(_ID_IN, [_listed(ids)], tombstone))
+
+    def delete_where(self, where: Filter) -> list[int]:
+        condition, params = where_sql(where)
+        return self._delete(condition, params, True)
+
+    def _delete(self, condition: str, params: Sequence[str], tombstone: bool) -> list[int]:
+        with self._database.write() as connection:
+            rows = connection.execute(
+                f"SELECT id FROM images WHERE {condition} ORDER BY id",  # noqa: S608 - values are bound
+                params,
+            ).fetchall()
+            ids = [row[0] for row in rows]
+            if not ids:
+                return []
+            sequence = next_sequence(connection)
+            listed = json.dumps(ids)
+            connection.execute(
+                "INSERT INTO deletions (id, source, sequence, tombstone) "  # noqa: S608 - fixed words
+                f"SELECT id, source, ?, ? AND origin = 'corpus' FROM images WHERE {_ID_IN}",
+                (sequence, tombstone, listed),
+            )
+            connection.execute(
+                f"UPDATE deletions SET crc = {DELETION_CRC} WHERE sequence = ?",  # noqa: S608 - fixed words
+                (sequence,),
+            )
+            for table in ("staged", "images"):
+                connection.execute(f"DELETE FROM {table} WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
+        return ids
+
+    def update(
+        self,
+        ids: IdsLike,
+        *,
+        label: Change = KEEP,
+        split: Change = KEEP,
+        payload: Payload | None = None,
+        replace_payload: bool = False,
+        by_hand: bool = False,
+    ) -> int:
+        changes = FieldChanges(label, split, payload, replace_payload, by_hand)
+        with self._database.write() as connection:
+            found = _entries(connection, ids)
+            sequence = next_sequence(connection)
+            for entry in found:
+                values = changes.of(entry)
+                if values:
+                    values = {**values, "sequence": sequence}
+                    if "payload" in values:
+                        values["payload"] = json.dumps(values["payload"], ensure_ascii=False)
+                    assignments = ", ".join(f"{name} = ?" for name in values)
+                    connection.execute(
+                        f"UPDATE images SET {assignments} WHERE id = ?",  # noqa: S608 - fixed names
+                        (*values.values(), entry.id),
+                    )
+            seal(connection, sequence)
+        return len(found)
+
+    def backup(self, path: Path) -> None:
+        """Write one consistent state to ``path``, which must not exist yet, durably."""
+        backups.backup(self._database, path)
+
+    def restore(self, path: Path) -> tuple[int, int]:
+        """Replace the images with those of a backup, in one transaction.
+
+        Returns how many were stored or changed, and how many deleted. Sequence numbers keep
+        ascending and ids are still never reused, so readers of `changes` see an ordinary change.
+        """
+        return backups.restore(self._database, path)
+
+    def set_meta(self, key: str, value: str) -> None:
+        if key in _OWN_KEYS:
+            raise IndexInputError(f"key is {key!r}, which is reserved; use another key")
+        check_text(key, "key")
+        check_text(value, "value")
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def tombstones(self) -> set[str]:
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT source FROM deletions WHERE tombstone").fetchall()
+        return {row[0] for row in rows}
+
+    def get(self, ids: IdsLike) -> list[Entry]:
+        with self._database.read() as connection:
+            return _entries(connection, ids)
+
+    def find(self, ids: IdsLike) -> list[Entry]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT {_FIELDS} FROM images WHERE {_ID_IN} ORDER BY id",  # noqa: S608 - fixed words
+                (_listed(ids),),
+            ).fetchall()
+        return [_entry(row) for row in rows]
+
+    def page(self, after_id: int, limit: int, where: Filter | None = None) -> list[Entry]:
+        if limit < 1:
+            raise IndexInputError(f"limit is {limit}; expected 1 or more")
+        check_number(after_id, "after_id")
+        check_number(limit, "limit")
+        condition, params = where_sql(where)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT {_FIELDS} FROM images WHERE id > ? AND {condition} ORDER BY id LIMIT ?",  # noqa: S608 - values are bound
+                (after_id, *params, limit),
+            ).fetchall()
+        return [_entry(row) for row in rows]
+
+    def count(self, where: Filter | None = None) -> int:
+        condition, params = where_sql(where)
+        with self._database.read() as connection:
+            (number,) = connection.execute(
+                f"SELECT count(*) FROM images WHERE {condition}",  # noqa: S608 - values are bound
+                params,
+            ).fetchone()
+        return int(number)
+
+    def ids(self, where: Filter | None = None) -> Ids:
+        condition, params = where_sql(where)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                # Sorted below, because ORDER BY makes SQLite read the whole table, not an index.
+                f"SELECT id FROM images WHERE {condition}",  # noqa: S608 - values are bound
+                params,
+            ).fetchall()
+        return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+
+    def matching(self, where: Filter) -> Ids:
+        return self.ids(where)
+
+    def members(self, key: str, where: Filter | None = None) -> Members:
+        check_key(key, "group_by")
+        column = key if key in COLUMNS else "payload"
+        condition, params = where_sql(where)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id, {column} FROM images WHERE {condition}",  # noqa: S608 - one of the columns, and values are bound
+                params,
+            ).fetchall()
+        if column == "payload":
+            return members({row[0]: {"payload": json.loads(row[1])} for row in rows}, key)
+        return members({row[0]: {key: row[1]} for row in rows}, key)
+
+    def embeddings(self, model_digest: str) -> tuple[Ids, Vectors]:
+        with self._database.read() as connection:
+            rows = connection.execute(_EMBEDDINGS, (model_digest,)).fetchall()
+        return unpack(rows, model_digest)
+
+    @contextmanager
+    def reading_embeddings(
+        self, model_digest: str, rows: int = _PIECE
+    ) -> Iterator["StoredEmbeddings"]:
+        """All embeddings of this model in one consistent state, read ``rows`` at a time.
+
+        Writers are not blocked. Reading raises CatalogueError if an embedding is damaged.
+        """
+        with self._database.read_one_state() as connection:
+            (count,) = connection.execute(
+                "SELECT count(*) FROM images WHERE model_digest = ?", (model_digest,)
+            ).fetchone()
+            cursor = connection.execute(_EMBEDDINGS, (model_digest,))
+            pieces = (
+                unpack(some, model_digest) for some in iter(lambda: cursor.fetchmany(rows), [])
+            )
+            yield StoredEmbeddings(_sequence(connection), count, pieces)
+
+    def unchanged(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None],
+    ) -> NDArray[np.bool_]:
+        """See `index.contract.Catalogue.unchanged`; a damaged embedding counts as changed."""
+        wanted = as_ids(ids).tolist()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id, content_hash, embedding, embedding_crc FROM images WHERE {_ID_IN} "  # noqa: S608 - fixed words
+                "AND model_digest = ?",
+                (json.dumps(wanted), model_digest),
+            ).fetchall()
+        stored = {
+            id_: (content, np.frombuffer(data, "<f4"))
+            for id_, content, data, expected in rows
+            if crc(id_, model_digest, data) == expected
+        }
+        same = np.zeros(len(wanted), bool)
+        for row, id_ in enumerate(wanted):
+            content, vector = stored.get(id_, (None, np.empty(0, np.float32)))
+            if content is not None and content == content_hashes[row]:
+                fits = len(vector) == embeddings.shape[1]
+                same[row] = fits and float(vector @ embeddings[row]) >= SAME
+        return same
+
+    def sequence(self) -> int:
+        """The number of the last write by any process; takes some microseconds."""
+        with self._database.read() as connection:
+            return _sequence(connection)
+
+    def touched(self, after: int, most: int) -> tuple[int, list[int] | None]:
+        """The sequence number, and the ids stored, changed or deleted after the write ``after``.
+
+        None instead of the ids if there are more than ``most``.
+        """
+        with self._database.read_one_state() as connection:
+            sequence = _sequence(connection)
+            rows = connection.execute(
+                "SELECT id FROM images WHERE sequence > ?1 "
+                "UNION ALL SELECT id FROM deletions WHERE sequence > ?1 LIMIT ?2",
+                (after, most + 1),
+            ).fetchall()
+        return sequence, None if len(rows) > most else [row[0] for row in rows]
+
+    def changes(self, after: int, model_digest: str) -> Changes:
+        """The changes to this model's embeddings after the write ``after``."""
+        with self._database.read_one_state() as connection:
+            sequence = _sequence(connection)
+            rows = connection.execute(
+                "SELECT id, embedding, embedding_crc FROM images WHERE embedded_at > ? "
+                "AND model_digest = ? ORDER BY id",
+                (after, model_digest),
+            ).fetchall()
+            gone = connection.execute(
+                f"SELECT id, crc, {DELETION_CRC} FROM deletions WHERE sequence > ? ORDER BY id",  # noqa: S608 - fixed words
+                (after,),
+            ).fetchall()
+        for id_, expected, found in gone:
+            if found != expected:
+                raise CatalogueError(f"the record of deleting id {id_} is damaged; {_REMEDY}")
+        deleted = np.array([row[0] for row in gone], np.int64)
+        return Changes(sequence, *unpack(rows, model_digest), deleted)
+
+    def model(self) -> str | None:
+        return self.get_meta("model")
+
+    def known_sources(self, model_digest: str) -> dict[str, int]:
+        return self._pairs("SELECT source, id FROM images WHERE model_digest = ?", model_digest)
+
+    def all_sources(self, origin: Origin | None = None) -> dict[str, int]:
+        if origin is None:
+            return self._pairs("SELECT source, id FROM images")
+        return self._pairs("SELECT source, id FROM images WHERE origin = ?", origin)
+
+    def content_hashes(self, origin: Origin) -> set[str]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT content_hash FROM images "
+                "WHERE origin = ? AND content_hash IS NOT NULL",
+                (origin,),
+            ).fetchall()
+        return {row[0] for row in rows}
+
+    def model_digests(self) -> dict[str, int]:
+        return self._pairs("SELECT model_digest, count(*) FROM images GROUP BY 1 ORDER BY 1")
+
+    def label_counts(self) -> dict[str, int]:
+        return self._pairs(
+            "SELECT label, count(*) FROM images WHERE label IS NOT NULL GROUP BY 1 ORDER BY 1"
+        )
+
+    def split_counts(self) -> dict[str, int]:
+        return self._pairs(
+            "SELECT split, count(*) FROM images WHERE split IS NOT NULL GROUP BY 1 ORDER BY 1"
+        )
+
+    def check(self) -> str | None:
+        try:
+            with self._database.read_one_state() as connection:
+                return _check(connection)
+        except CatalogueError as error:
+            return str(error)
+
+    def _pairs(self, statement: str, *params: str) -> dict[str, int]:
+        with self._database.read() as connection:
+            return dict(connection.execute(statement, params).fetchall())
+
+    def get_meta(self, key: str) -> str | None:
+        with self._database.read() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+
+def _sequence(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM meta WHERE key = 'sequence'").fetchone()
+    if row is None or not row[0].isdecimal():
+        raise CatalogueError(f"the catalogue has lost its sequence number; {_REMEDY}")
+    return int(row[0])
+
+
+def _check(connection: sqlite3.Connection) -> str | None:
+    rows = connection.execute("PRAGMA integrity_check").fetchall()
+    found = "; ".join(str(row[0]) for row in rows)
+    if found != "ok":
+        return found[:500]
+    for table, condition in (
+        ("images", f"fields_crc <> {FIELDS_CRC} OR embedding_crc <> {EMBEDDING_CRC}"),
+        ("staged", f"embedding_crc <> {EMBEDDING_CRC}"),
+        ("deletions", f"crc <> {DELETION_CRC}"),
+    ):
+        damaged = connection.execute(
+            f"SELECT id FROM {table} WHERE {condition} LIMIT 10"  # noqa: S608 - fixed words
+        ).fetchall()
+        if damaged:
+            ids = ", ".join(str(row[0]) for row in damaged)
+            return f"the checksums of {table} {ids} do not match; {_REMEDY}"
+    (expected, meta) = connection.execute(
+        f"SELECT (SELECT value FROM meta WHERE key = 'checksum'), CAST({META_CRC} AS TEXT)"  # noqa: S608 - fixed words
+    ).fetchone()
+    if meta != expected:
+        return f"the checksum of the catalogue's own settings does not match; {_REMEDY}"
+    (used, given) = connection.execute(
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'images'), 0), "
+        "max(coalesce((SELECT max(id) FROM images), 0), "
+        "coalesce((SELECT max(id) FROM deletions), 0))"
+    ).fetchone()
+    if given > used:
+        return f"the last id is recorded as {used}, but {given} is in use; {_REMEDY}"
+    (last,) = connection.execute(
+        "SELECT max(coalesce((SELECT max(sequence) FROM images), 0), "
+        "coalesce((SELECT max(sequence) FROM deletions), 0))"
+    ).fetchone()
+    if last > _sequence(connection):
+        return f"the sequence number is below that of a record, {last}; {_REMEDY}"
+    return None
+
+
+def _listed(ids: IdsLike) -> str:
+    """Ids as the parameter of ``_ID_IN``."""
+    return json.dumps(as_ids(ids).tolist())
+
+
+def _entries(connection: sqlite3.Connection, ids: IdsLike) -> list[Entry]:
+    """The entries in the order given; raises UnknownIdError."""
+    wanted = as_ids(ids).tolist()
+    rows = connection.execute(
+        f"SELECT {_FIELDS} FROM images WHERE {_ID_IN}",  # noqa: S608 - fixed words
+        (json.dumps(wanted),),
+    ).fetchall()
+    found: Mapping[int, Entry] = {row[0]: _entry(row) for row in rows}
+    missing = [wanted_id for wanted_id in dict.fromkeys(wanted) if wanted_id not in found]
+    if missing:
+        raise UnknownIdError(missing, "the catalogue")
+    return [found[wanted_id] for wanted_id in wanted]
+
+
+def _row(record: Record) -> tuple[str, str | None, str | None, str, str | None, str]:
+    """Source, split, label, payload in JSON, content hash and origin."""
+    return (
+        record.source,
+        record.split,
+        record.label,
+        json.dumps(record.payload, ensure_ascii=False),
+        record.content_hash,
+        record.origin,
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    """The entry of a row: the columns of `index.local.schema.FIELDS`, then their checksum.
+
+    Raises CatalogueError if the checksum does not match.
+    """
+    *values, expected = row
+    if crc(*values) != expected:
+        raise CatalogueError(
+            f"the record of id {values[0]} is damaged: its checksum is {crc(*values)}, expected "
+            f"{expected}; restore a snapshot or a backup, or delete this id and add its picture "
+            "again"
+        )
+    entry_id, source, split, label, payload, content_hash, origin, edited, *_ = values
+    return Entry(
+        source, split, label, json.loads(payload), content_hash, origin, bool(edited), id=entry_id
+    )

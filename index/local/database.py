@@ -1,0 +1,220 @@
+"""The catalogue's SQLite file: its connections, its format and its errors."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from index.contract import CatalogueError
+from index.files import fsync_folder
+from index.local.commit_watermark import CommitWatermark, WatermarkError
+from index.local.schema import (
+    COMMITS,
+    COUNT_COMMIT,
+    FORMAT_VERSION,
+    SEAL_META,
+    crc,
+    create,
+    upgrade,
+)
+
+_BUSY_SECONDS = 30.0
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+class Database:
+    """Opens or creates the file and pools connections, each used by one thread at a time.
+
+    Writes are durable when `write` returns: write-ahead log with ``synchronous=FULL``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._watermark = CommitWatermark(path.with_name(f"{path.name}-acknowledged"))
+        self._idle: list[sqlite3.Connection] = []
+        self._pool_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._closed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogueError(f"{path}: cannot create its folder: {error.strerror}") from error
+        try:
+            self._prepare(path.exists())
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, existed: bool) -> None:
+        if not existed:
+            self._watermark.reset()
+        with self._pooled() as connection:
+            tables = {
+                name
+                for (name,) in connection.execute("SELECT name FROM sqlite_master")
+                if not name.startswith("sqlite_")
+            }
+            new = not tables
+            if not new and not {"meta", "images"} <= tables:
+                raise CatalogueError(
+                    f"{self._path}: is a database with the tables {sorted(tables)[:10]}, not a "
+                    "Lookalike catalogue; give another path"
+                )
+            # Until the version is known, nothing may be written, not even the journal mode.
+            old = not new and self._version(connection) < FORMAT_VERSION
+            self._check_commits(connection, new)
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise CatalogueError(
+                    f"{self._path}: has journal mode {mode!r}; expected 'wal'; put the catalogue "
+                    "on a local disk"
+                )
+        if new or old:
+            with self.write() as connection:
+                (create if new else upgrade)(connection)
+            fsync_folder(self._path.parent)
+
+    def _check_commits(self, connection: sqlite3.Connection, new: bool) -> None:
+        """Detect acknowledged commits that were lost with a damaged log."""
+        try:
+            expected = self._watermark.read()
+        except WatermarkError as error:
+            raise CatalogueError(
+                f"{error}; lost writes cannot be detected without it: compare the catalogue with a"
+                " backup, then delete that file"
+            ) from error
+        row = None if new else connection.execute(COMMITS).fetchone()
+        found = 0 if row is None else int(row[0])
+        if found < expected:
+            raise CatalogueError(
+                f"{self._path}: lacks acknowledged writes: it ends with commit {found}, and "
+                f"{expected} were made. Its write-ahead log ({self._path.name}-wal) is damaged or "
+                "missing; restore it from a backup. After that, or to continue with what is left, "
+                f"delete {self._watermark.path}"
+            )
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
+        if row is None or not row[0].isdecimal():
+            found = "no format version" if row is None else f"the format version {row[0]!r}"
+            raise CatalogueError(
+                f"{self._path}: has {found}; expected a number up to {FORMAT_VERSION}; restore it "
+                "from a backup"
+            )
+        if int(row[0]) > FORMAT_VERSION:
+            raise CatalogueError(
+                f"{self._path}: has format version {row[0]}, and this Lookalike reads up to "
+                f"{FORMAT_VERSION}; upgrade Lookalike or give another path"
+            )
+        return int(row[0])
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading."""
+        with self._pooled() as connection:
+            yield connection
+
+    @contextmanager
+    def read_one_state(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose statements all see the same state of the file."""
+        with self._pooled() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction: everything in the block is stored, or nothing."""
+        with self._write_lock, self._pooled() as connection, self._transaction(connection):
+            yield connection
+
+    @contextmanager
+    def write_with(self, other: Path) -> Iterator[sqlite3.Connection]:
+        """Like `write`, with the database file ``other`` attached for reading as ``snap``."""
+        with self._write_lock, self._pooled() as connection:
+            # Immutable, so that SQLite creates no journal for a file that is only read.
+            connection.execute("ATTACH ? AS snap", (f"{other.absolute().as_uri()}?immutable=1",))
+            try:
+                with self._transaction(connection):
+                    yield connection
+            finally:
+                connection.execute("DETACH snap")
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            number = _sealed(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        self._watermark.advance(number)
+
+    @contextmanager
+    def _pooled(self) -> Iterator[sqlite3.Connection]:
+        with self._pool_lock:
+            if self._closed:
+                raise CatalogueError(f"{self._path}: the catalogue is closed; open it again")
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is None:
+                connection = self._connect()
+            yield connection
+        except sqlite3.DatabaseError as error:
+            raise self._as_catalogue_error(error) from error
+        finally:
+            if connection is not None:
+                self._release(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path.absolute().as_uri(),
+            _BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.create_function("crc", -1, crc, deterministic=True)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _release(self, connection: sqlite3.Connection) -> None:
+        with self._pool_lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _as_catalogue_error(self, error: sqlite3.DatabaseError) -> CatalogueError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(_DAMAGED):
+            return CatalogueError(
+                f"{self._path}: is damaged or not a database ({error}); restore it from a backup, "
+                "or move it away and index the pictures again"
+            )
+        return CatalogueError(f"{self._path}: SQLite says {error} ({name or 'no code'})")
+
+    def close(self) -> None:
+        """Close the connections; those in use are closed when they are released."""
+        with self._pool_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+def _sealed(connection: sqlite3.Connection) -> int:
+    """Count the transaction and write the checksum of ``meta``; return the commit's number."""
+    (number,) = connection.execute(COUNT_COMMIT).fetchone()
+    connection.execute(SEAL_META)
+    return int(number)

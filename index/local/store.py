@@ -1,0 +1,175 @@
+"""The store on one machine: catalogue in SQLite, index in FAISS, added pictures in files."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from index.ann import kinds
+from index.ann.vector_files import workspace
+from index.blobs.folder import FolderBlobs
+from index.contract import (
+    Blobs,
+    Finding,
+    GenerationError,
+    JobControl,
+    Manifest,
+    Model,
+    Snapshot,
+    SnapshotError,
+    UnknownSnapshotError,
+)
+from index.local import generations, snapshots
+from index.local.caches import EntryCache, SelectionCache
+from index.local.catalogue import SqliteCatalogue
+from index.local.lock import check_free, store_lock
+from index.local.serving import LocalServedIndex
+
+
+@dataclass(frozen=True)
+class CacheSizes:
+    """How much of the catalogue stays in memory.
+
+    Attributes:
+        entries: the number of pictures whose labels and payloads are cached.
+        selections: the number of filters, and of groupings, whose results are cached.
+    """
+
+    entries: int = 20_000
+    selections: int = 16
+
+
+def catalogue_path(root: Path) -> Path:
+    """The path of the catalogue of the store in the folder ``root``."""
+    return root / "catalogue.sqlite"
+
+
+class LocalSnapshots:
+    """Implements `index.contract.Snapshots` in a store's folder."""
+
+    def __init__(self, root: Path, catalogue: SqliteCatalogue) -> None:
+        self._root = root
+        self._catalogue = catalogue
+
+    def create(self, name: str | None = None) -> Snapshot:
+        return snapshots.create(self._root, self._catalogue, name)
+
+    def names(self) -> list[str]:
+        return snapshots.names(self._root)
+
+    def read(self, name: str) -> Snapshot:
+        return snapshots.read(self._root, name)
+
+    def restore(self, name: str) -> tuple[Snapshot, int, int]:
+        return snapshots.restore(self._root, self._catalogue, name)
+
+    def remove(self, name: str) -> None:
+        snapshots.remove(self._root, name)
+
+    def content_hashes(self) -> set[str]:
+        return snapshots.content_hashes(self._root)
+
+
+class LocalStore(Generic[Model]):
+    """Implements `index.contract.Store` in a folder, which is created if needed."""
+
+    parallel = False
+
+    def __init__(
+        self,
+        root: Path,
+        model_of: Callable[[str], Model | None],
+        blobs: Blobs | None = None,
+        cache_sizes: CacheSizes = CacheSizes(),
+    ) -> None:
+        """Open the store.
+
+        Args:
+            root: the folder.
+            model_of: returns the model with a digest; None if this process does not have it.
+            blobs: where the bytes of added pictures are; None for a folder in ``root``.
+            cache_sizes: how much of the catalogue is cached.
+
+        Raises:
+            CatalogueError: the catalogue is damaged or has a newer format.
+        """
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root
+        self.catalogue = SqliteCatalogue(catalogue_path(root))
+        self.blobs: Blobs = blobs or FolderBlobs(root / "pictures")
+        self.entries = EntryCache(self.catalogue, cache_sizes.entries)
+        self.selections = SelectionCache(self.catalogue, cache_sizes.selections)
+        self.served: LocalServedIndex[Model] = LocalServedIndex(
+            root, self.catalogue, model_of, self.entries
+        )
+        self.snapshots = LocalSnapshots(root, self.catalogue)
+
+    @property
+    def name(self) -> str:
+        return f"the store in {self.root}"
+
+    @property
+    def catalogue_name(self) -> str:
+        return str(catalogue_path(self.root))
+
+    def lock(self, job: str = "") -> AbstractContextManager[None]:
+        return store_lock(self.root, job)
+
+    def check_free(self) -> None:
+        check_free(self.root)
+
+    def check_kind(self, kind: str) -> None:
+        kinds.check(kind, self.served.dimension or 64)
+
+    def publish(
+        self, model_digest: str, dimension: int, kind: str, control: JobControl = JobControl()
+    ) -> Manifest | None:
+        # The catalogue is read once, in pieces, and its connection released before training.
+        with workspace(self.root) as folder:
+            with self.catalogue.reading_embeddings(model_digest) as stored:
+                control.progress("indexing", 0, stored.count)
+                collected = kinds.collect(stored.pieces, stored.count, dimension, kind, folder)
+            index = kinds.build_collected(collected)
+            if control.cancelled():
+                return None
+            manifest = generations.publish(self.root, index, model_digest, stored.sequence)
+        self.served.adopt(index, manifest)
+        control.progress("indexing", stored.count, stored.count)
+        return manifest
+
+    def verify(self) -> list[Finding]:
+        findings = generations.verify(self.root)
+        try:
+            generations.check_current(self.root)
+        except GenerationError as error:
+            findings.append(Finding("CURRENT", str(error)))
+        for name in snapshots.names(self.root):
+            try:
+                snapshots.verify(self.root, name)
+                findings.append(Finding(f"snapshot {name}"))
+            except UnknownSnapshotError:
+                pass  # just deleted
+            except SnapshotError as error:
+                findings.append(Finding(f"snapshot {name}", str(error)))
+        findings.append(Finding("catalogue", self.catalogue.check()))
+        return findings
+
+    def status(self) -> Mapping[str, Any]:
+        manifest = generations.read_manifest(self.root)
+        return {
+            "store": str(self.root),
+            "corpus": self.catalogue.get_meta("corpus"),
+            "pictures": self.catalogue.count(),
+            "indexed": manifest.count,
+            "generation": manifest.generation,
+            "built": manifest.created,
+            "kind": manifest.kind,
+            "dimension": manifest.dimension,
+            "model": manifest.model_digest,
+            "labels": self.catalogue.label_counts(),
+            "splits": self.catalogue.split_counts(),
+        }
+
+    def close(self) -> None:
+        self.catalogue.close()
