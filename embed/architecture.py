@@ -1,4 +1,4 @@
-"""Which network a bundle holds, as data. Reading it does not need torch."""
+"""The description of a bundle's network. Reading it does not need torch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ Pooling = Literal["stages", "middle"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a network; stored in the bundle beside its weights.
+    """Everything needed to build a network; stored in the bundle together with its weights.
 
     Attributes:
-        name: ``whitened-resnet`` (the default) or ``resnet18`` (torchvision's, CIFAR stem).
+        name: ``whitened-resnet`` (the default) or ``resnet18`` (torchvision's, with a CIFAR stem).
         classes: number of classes.
         widths: channels of the three stages of ``whitened-resnet``; the last is the dimension of
             the last features. ``resnet18`` has its own (512) and ignores them.
         depth: convolutions in each stage of ``whitened-resnet``, 2 or 3.
-        dropout: share of the features dropped before the classifier while training, 0..1.
-        shrink: by how much ``whitened-resnet`` reduces the outputs of its first layer, each
-            direction, so that pictures larger than 32 pixels cost its stages no more.
-        likeness: dimensions of the features of ``whitened-resnet`` that keep what is alike inside
-            a class, from pooled maps; as many more as classes tell the class.
-            0: the features are the last stage's pooled map.
-        rows: into how many rows the maps are divided before they are pooled for ``likeness``:
-            where in a picture something is tells pictures apart, and mirroring keeps it in its row.
-        pooling: which maps ``likeness`` is made of. ``middle``: the second stage's last two, the
-            middle columns counting most. ``stages``, which bundles from before have: the last of
-            each stage, the third one's not divided; for one row their maxima beside their means.
+        dropout: share of the features dropped before the classifier during training, 0..1.
+        shrink: the factor by which ``whitened-resnet`` reduces the outputs of its first layer in
+            each direction, so that pictures larger than 32 pixels cost its stages no more.
+        likeness: number of feature dimensions of ``whitened-resnet`` that capture similarity
+            within a class, computed from pooled maps; the class itself takes one more dimension
+            for each class. 0: the features are the last stage's pooled map.
+        rows: number of rows into which the maps are divided before they are pooled for
+            ``likeness``: the position of a thing distinguishes pictures, and mirroring keeps its
+            row.
+        pooling: the maps that ``likeness`` is computed from. ``middle``: the second stage's last
+            two, the middle columns weighted most. ``stages``, as in older bundles: the last map
+            of each stage, the third one's undivided; for one row, their means and their maxima.
     """
 
     name: ArchitectureName = "whitened-resnet"
@@ -45,7 +46,7 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.name not in ("whitened-resnet", "resnet18"):
             raise ValueError(
-                f"architecture {self.name!r} is not known; expected 'whitened-resnet' or 'resnet18'"
+                f"architecture is {self.name!r}; expected 'whitened-resnet' or 'resnet18'"
             )
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}; a classifier needs at least 2")
@@ -68,19 +69,20 @@ class Architecture:
             )
 
     def plain(self) -> Architecture:
-        """The same network with its last features as they are, without ``likeness``."""
+        """The same network without ``likeness``: its embedding is the last stage's features."""
         return replace(self, likeness=0, rows=1, pooling="stages")
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
         values = asdict(self)
-        before = {"depth": 2, "shrink": 1, "likeness": 0, "rows": 1, "pooling": "stages"}
-        for name, old in before.items():
-            if values[name] == old:
-                del values[name]  # bundles older than the field keep their digest
+        # Left out, so that bundles older than the field keep their digest.
+        defaults = {"depth": 2, "shrink": 1, "likeness": 0, "rows": 1, "pooling": "stages"}
+        for name, default in defaults.items():
+            if values[name] == default:
+                del values[name]
         return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Architecture:
-        """Inverse of ``to_dict``. Raises ValueError or TypeError for what it does not know."""
+        """Inverse of ``to_dict``. Raises ValueError or TypeError for unknown values or fields."""
         return Architecture(**{**values, "widths": tuple(values["widths"])})

@@ -1,7 +1,7 @@
-"""Arrays of a corpus kept as plain ``.npy`` files and mapped into memory.
+"""A corpus's arrays cached as plain ``.npy`` files and mapped into memory.
 
-Opening them costs no import and no memory but for the pictures that are looked at, so that a
-service which only shows pictures need not unpack the whole data set.
+Opening them imports nothing and takes memory only for the pictures that are read, so a service that
+only shows pictures need not unpack the whole data set.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Splits = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 _SUMS = "checksums.json"
 
 
-def through(folder: Path, load: Callable[[], Splits]) -> Splits:
-    """The splits kept in ``folder``; loaded, and kept there, if they are not or are damaged.
+def cached(folder: Path, load: Callable[[], Splits]) -> Splits:
+    """The splits cached in ``folder``; if they are missing or damaged, loaded and cached there.
 
-    Where they cannot be kept (a full or read-only disk), what was loaded is returned itself.
+    If they cannot be cached (full or read-only disk), the result of ``load`` is returned.
     """
-    kept = _read(folder)
-    if kept is not None:
-        return kept
+    found = _read(folder)
+    if found is not None:
+        return found
     splits = load()
     try:
-        _keep(splits, folder)
+        _write(splits, folder)
     except OSError:
         return splits
     return _read(folder) or splits
@@ -52,24 +52,24 @@ def _read(folder: Path) -> Splits | None:
     return splits or None
 
 
-def _keep(splits: Splits, folder: Path) -> None:
+def _write(splits: Splits, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        made = Path(name) / "made"
-        made.mkdir()
+        new = Path(name) / "new"
+        new.mkdir()
         sums = {}
         for split, arrays in splits.items():
-            paths = [made / f"{split}-{part}.npy" for part in ("pictures", "labels")]
+            paths = [new / f"{split}-{part}.npy" for part in ("pictures", "labels")]
             np.save(paths[0], arrays[0], allow_pickle=False)
             np.save(paths[1], arrays[1], allow_pickle=False)
             sums[split] = [_sha256(path) for path in paths]
-        (made / _SUMS).write_text(json.dumps(sums))
+        (new / _SUMS).write_text(json.dumps(sums))
         if folder.exists():  # damaged
             folder.rename(Path(name) / "old")
-        made.rename(folder)
+        new.rename(folder)
 
 
 def _sha256(path: Path) -> str:
-    # Read, not mapped: pages that were only hashed should not count as the process's memory.
+    # Read, not mapped: pages only hashed should not count towards the process's memory.
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 """A trained model on disk: a folder with ``bundle.json``, ``weights.safetensors`` and a card.
 
-No pickles anywhere: opening a bundle from a stranger cannot run code.
+It contains no pickles, so opening a bundle from a stranger cannot run code.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class BundleError(ValueError):
-    """A bundle is missing, damaged, of a newer format, or does not fit together."""
+    """A bundle is missing, damaged, inconsistent or in a newer format."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained classifier and all that is needed to use it.
+    """A trained classifier and everything needed to use it.
 
     Attributes:
-        architecture: what to build.
+        architecture: the network to build.
         preprocess: how a picture becomes the network's input.
         classes: class names in the order of the logits.
-        weights: the network's state, name to array. On disk floating point is fp16.
+        weights: the network's state, name to array. Floating-point arrays are fp16 on disk.
         temperature: divides the logits before the softmax so that confidence matches accuracy
             (Guo et al. 2017, arXiv:1706.04599); fitted on the validation split.
-        metrics: what was measured, name to value; for people, not used by the program.
-        training: recipe, versions, seed and the like; for people likewise.
+        metrics: measurements, name to value; for people, not used by the program.
+        training: recipe, versions, seed and the like; also for people.
     """
 
     architecture: Architecture
@@ -61,7 +61,7 @@ class Bundle:
         if len(self.classes) != self.architecture.classes:
             raise BundleError(
                 f"the bundle names {len(self.classes)} classes but its network has"
-                f" {self.architecture.classes} outputs; expected as many names as outputs"
+                f" {self.architecture.classes} outputs; expected one name for each output"
             )
         if not self.temperature > 0:
             raise BundleError(f"temperature is {self.temperature}; expected a number above 0")
@@ -70,7 +70,7 @@ class Bundle:
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over weights, architecture, preprocessing and classes.
 
-        Two bundles with one digest give the same embeddings; an index belongs to one digest.
+        Bundles with the same digest make the same embeddings; an index belongs to one digest.
         """
         return _digest(self._identity(), _sha256(self._encoded_weights()))
 
@@ -78,9 +78,9 @@ class Bundle:
         """The network with these weights in float32, in evaluation mode.
 
         Raises:
-            BundleError: the weights are not those of the architecture.
+            BundleError: the weights do not fit the architecture.
         """
-        # Only here: a bundle can be read, and served by another runtime, without torch.
+        # Imported here: reading a bundle, or serving it with another runtime, needs no torch.
         import torch
 
         from embed.resnet import build
@@ -96,14 +96,14 @@ class Bundle:
         return network.eval()
 
     def save(self, folder: Path, card: str = "") -> None:
-        """Write the bundle into ``folder``, made if needed; an older bundle there is replaced.
+        """Write the bundle to ``folder``, replacing an older bundle there.
 
         Args:
-            folder: where to.
-            card: the model card's text, Markdown.
+            folder: the destination; created if needed.
+            card: the text of the model card, Markdown.
 
         Raises:
-            BundleError: a weight does not fit into fp16.
+            BundleError: a weight is out of range for fp16.
         """
         folder.mkdir(parents=True, exist_ok=True)
         weights = self._encoded_weights()
@@ -127,7 +127,7 @@ class Bundle:
         """Read a bundle and check every checksum in it.
 
         Raises:
-            BundleError: not a bundle, a newer format, or anything changed since it was saved.
+            BundleError: not a bundle, a newer format, or changed since it was saved.
         """
         path = folder / MANIFEST
         try:
@@ -136,7 +136,7 @@ class Bundle:
         except FileNotFoundError:
             raise BundleError(
                 f"no model in {folder}: {MANIFEST} is missing; train one with"
-                f" `lookalike train --out {folder}` or name another with --bundle"
+                f" `lookalike train --out {folder}` or choose another with --bundle"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
@@ -144,7 +144,7 @@ class Bundle:
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"{path} has bundle format {version!r}, this program reads {FORMAT_VERSION};"
-                " use the version of lookalike that made it, or train again"
+                " use the version of Lookalike that made it, or train again"
             )
         if (found := _digest(manifest)) != checksum:
             raise BundleError(
@@ -178,11 +178,11 @@ class Bundle:
                 training=manifest["training"],
             )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"the bundle in {folder} does not fit together: {error}") from error
-        # The digest that the index will be held against, once from what was read.
+            raise BundleError(f"the bundle in {folder} is inconsistent: {error}") from error
+        # Indexes are checked against this digest, so it must be that of what was read.
         if (found := _digest(bundle._identity(), _sha256(encoded))) != manifest["digest"]:
             raise BundleError(
-                f"{path} gives the digest {manifest['digest']}, its content has {found};"
+                f"{path} states the digest {manifest['digest']}, but its content has {found};"
                 " restore the bundle"
             )
         return bundle
@@ -204,7 +204,8 @@ class Bundle:
                 if not np.isfinite(half).all():
                     raise BundleError(
                         f"weight {name!r} has values that fp16 cannot hold (largest"
-                        f" {float(np.abs(array).max()):.3g}, limit 65504); the training diverged"
+                        f" {float(np.abs(array).max()):.3g}, limit 65504): training diverged;"
+                        " train again with a lower learning rate"
                     )
             halves[name] = np.ascontiguousarray(half).reshape(half.shape)
         return safetensors.numpy.save(halves)
@@ -224,7 +225,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace ``path`` as a whole: a reader sees the old file or the new one, never a part."""
+    """Replace ``path`` atomically: a reader sees either the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         file.write(data)

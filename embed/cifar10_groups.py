@@ -1,8 +1,8 @@
-"""Finer tags for CIFAR-10: 73 groups inside its ten classes, for 45,474 of the 60,000 pictures.
+"""Finer tags for CIFAR-10: 73 groups within its ten classes, for 45,474 of the 60,000 pictures.
 
-From the words in CIFAR-10's own file names (``fire_truck_s_000148.png``), with synonyms merged.
-``cifar10_groups/names.json`` lists each class's groups; ``numbers.bin.xz`` has one byte a picture,
-training then test: 0 for none, else the group's number in its class, from 1.
+Taken from the words in CIFAR-10's own file names (``fire_truck_s_000148.png``), synonyms merged.
+``cifar10_groups/names.json`` lists each class's groups; ``numbers.bin.xz`` has a byte per picture,
+training before test: 0 for none, otherwise the group's number within its class, from 1.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _FOLDER = Path(__file__).parent / "cifar10_groups"
 
 
 def tags(labels: dict[str, NDArray[np.int64]], classes: tuple[str, ...]) -> dict[str, list[str]]:
-    """For each split the group of each picture, ``""`` for none, and for all of a mere part.
+    """For each split, the group of each picture, ``""`` for none; empty for a part of CIFAR-10.
 
     Args:
-        labels: class numbers ``(n,)`` of CIFAR-10's ``train`` and ``test``, in its own order.
+        labels: class numbers ``(n,)`` of CIFAR-10's ``train`` and ``test``, in their own order.
         classes: class names by number.
     """
     names = json.loads((_FOLDER / "names.json").read_text("utf-8"))

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embed import cifar10_groups, scenes
-from embed.array_cache import Splits, through
+from embed.array_cache import Splits, cached
 from embed.label_table import TableError, read_table
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of first-level folders that mean a split rather than a label."""
+"""Names of top-level folders that denote a split, not a label."""
 
 
 class CorpusError(ValueError):
@@ -32,10 +32,10 @@ class Item:
     """One picture of a corpus.
 
     Attributes:
-        source: names the picture inside its corpus, for ever; ``Corpus.read`` takes it.
-        split: ``train``, ``val`` or ``test``; None where the corpus has none.
-        label: class name; None where the corpus has none.
-        tags: finer words for what it shows, where the corpus has any.
+        source: the picture's permanent name within its corpus, as ``Corpus.read`` takes it.
+        split: ``train``, ``val`` or ``test``; None if the corpus has no splits.
+        label: class name; None if the corpus has no labels.
+        tags: finer words for what it shows, if the corpus has any.
     """
 
     source: str
@@ -45,11 +45,11 @@ class Item:
 
 
 class Corpus(Protocol):
-    """A set of pictures that can be indexed and, where it has labels, trained on."""
+    """A set of pictures that can be indexed and, if it has labels, trained on."""
 
     @property
     def name(self) -> str:
-        """For people: ``CIFAR-10`` or the folder's path."""
+        """A name for people: ``CIFAR-10`` or the folder's path."""
 
     @property
     def notice(self) -> str | None:
@@ -57,7 +57,7 @@ class Corpus(Protocol):
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All pictures there are now, in a fixed order."""
+        """All current pictures, in a fixed order."""
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture named ``source``, uint8 ``(h, w, 3)``.
@@ -67,13 +67,13 @@ class Corpus(Protocol):
             at_least: as in ``embed.pictures.decode``.
 
         Raises:
-            CorpusError: there is no such picture (any more).
+            CorpusError: there is no such picture (or no longer).
             PictureError: the file is not a usable picture.
         """
 
 
 class ArrayCorpus:
-    """A corpus held in memory as one array per split; sources are ``<split>/<number>``."""
+    """A corpus in memory, one array per split; sources are ``<split>/<number>``."""
 
     def __init__(
         self,
@@ -83,14 +83,14 @@ class ArrayCorpus:
         notice: str | None = None,
         tags: Callable[[Splits], dict[str, list[str]]] | None = None,
     ) -> None:
-        """Describe the corpus; nothing is read before it is needed.
+        """Describe the corpus; nothing is read until it is needed.
 
         Args:
             name: for people.
             classes: class names by number.
-            load: gives, for each split, pictures uint8 ``(n, h, w, 3)`` and labels ``(n,)``.
+            load: returns, for each split, pictures uint8 ``(n, h, w, 3)`` and labels ``(n,)``.
             notice: a warning to show, or None.
-            tags: gives, for each split of what was loaded, each picture's tag, ``""`` for none.
+            tags: returns, for each split of what was loaded, each picture's tag, ``""`` for none.
         """
         self._tags = tags
         self.name = name
@@ -99,23 +99,23 @@ class ArrayCorpus:
         self._load = load
         self._loading = threading.Lock()
         self._splits: Splits | None = None
-        self._kept: Path | None = None
+        self._cache: Path | None = None
 
     def keep_in(self, folder: Path) -> None:
-        """Keep what is loaded in ``folder``, from which the next process maps it into memory."""
-        self._kept = folder
+        """Cache what is loaded in ``folder``, from which the next process maps it into memory."""
+        self._cache = folder
 
     @property
     def splits(self) -> Splits:
         """Pictures ``(n, h, w, 3)`` and labels ``(n,)`` of each split, loaded once."""
         with self._loading:
             if self._splits is None:
-                self._splits = through(self._kept, self._load) if self._kept else self._load()
+                self._splits = cached(self._cache, self._load) if self._cache else self._load()
             return self._splits
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
-        """All pictures, split by split."""
+        """All pictures, one split after another."""
         tags = self._tags(self.splits) if self._tags else {}
         return tuple(
             Item(f"{split}/{number:05d}", split, self.classes[label], (tag,) if tag else ())
@@ -129,7 +129,7 @@ class ArrayCorpus:
         """The picture named ``source``; see ``Corpus.read``."""
         split, _, number = source.partition("/")
         pictures = self.splits[split][0] if split in self.splits else ()
-        # isdecimal: "-1" would be a picture counted from the end.
+        # isdecimal: "-1" would count from the end.
         if not number.isdecimal() or int(number) >= len(pictures):
             raise CorpusError(f"{self.name} has no picture {source!r}")
         picture: RGB = pictures[int(number)]
@@ -137,16 +137,17 @@ class ArrayCorpus:
 
 
 class FolderCorpus:
-    """A folder of pictures, labels from its sub-folders.
+    """A folder of pictures, labelled by its subfolders.
 
-    ``cats/a.jpg`` has label ``cats``; ``test/cats/a.jpg`` also has split ``test``. Deeper folders
-    do not change the label. Hidden files, and links that lead out of the folder, are left out.
+    ``cats/a.jpg`` has the label ``cats``; ``test/cats/a.jpg`` also has the split ``test``. Deeper
+    folders do not change the label. Hidden files, and links that lead out of the folder, are
+    ignored.
     """
 
     notice = None
 
     def __init__(self, root: Path, limits: PictureLimits = PictureLimits()) -> None:
-        """Describe the folder; it is walked whenever ``items`` is read.
+        """Describe the folder; it is walked each time ``items`` is read.
 
         Raises:
             CorpusError: ``root`` is not a folder.
@@ -182,12 +183,12 @@ class FolderCorpus:
         return items
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
-        """The picture at the path ``source`` below the folder; see ``Corpus.read``."""
+        """The picture at the path ``source``, relative to the folder; see ``Corpus.read``."""
         path = self.root / source
         if not self._inside(path):
             raise CorpusError(f"{source!r} leads out of the folder of pictures")
         if path.exists() and not (path.is_file() or path.is_dir()):
-            # A pipe would be waited for, a device read, for ever.
+            # Reading a pipe or a device might never end.
             raise CorpusError(f"{source} cannot be read: it is not a file")
         try:
             data = read_file(path, self.limits)
@@ -198,7 +199,7 @@ class FolderCorpus:
     def _inside(self, path: Path) -> bool:
         try:
             return path.resolve().is_relative_to(self.root)
-        except (ValueError, OSError, RuntimeError):  # a null character, a loop of links
+        except (ValueError, OSError, RuntimeError):  # a null character, circular links
             return False
 
     def _item(self, path: Path) -> Item:
@@ -210,23 +211,23 @@ class FolderCorpus:
 
 
 class TableCorpus(FolderCorpus):
-    """Pictures named by a CSV table that lies in their folder; ``embed.label_table`` reads it.
+    """The pictures named in a CSV table in their folder; ``embed.label_table`` reads it.
 
-    Files of the folder that the table does not name are not part of the corpus.
+    Files in the folder that the table does not name are not part of the corpus.
     """
 
     def __init__(self, table: Path, limits: PictureLimits = PictureLimits()) -> None:
-        """Describe the table; it is read whenever ``items`` is."""
+        """Describe the table; it is read each time ``items`` is read."""
         super().__init__(table.parent, limits)
         self.table = table
         self.name = str(table)
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All pictures of the table, by its lines.
+        """All pictures in the table, in its order.
 
         Raises:
-            CorpusError: the table cannot be used; the line is named.
+            CorpusError: the table cannot be used; the message names the line.
         """
         try:
             rows = read_table(self.table, SPLITS)
@@ -240,14 +241,14 @@ def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
 
     Args:
         root: the folder that holds ``cifar-10-batches-py``; torchvision checks its checksums.
-        download: fetch it into ``root`` first if it is not there, with a progress bar.
+        download: first download it into ``root`` if it is missing, with a progress bar.
 
     Raises:
-        CorpusError: it is not there, is damaged, or cannot be downloaded.
+        CorpusError: it is missing, is damaged, or cannot be downloaded.
     """
 
     def fetch(train: bool) -> Any:
-        # torchvision takes over a second to import; a start with a built index need not wait.
+        # Takes over a second to import, which a start with a built index need not wait for.
         from torchvision.datasets import CIFAR10
 
         try:
@@ -308,11 +309,11 @@ def sample(per_class: int = 200) -> ArrayCorpus:
 
 
 def open_corpus(root: Path, limits: PictureLimits = PictureLimits()) -> Corpus:
-    """The corpus in ``root``: CIFAR-10 if its folder is there, else a folder of pictures.
+    """The corpus in ``root``: CIFAR-10 if its folder is there, otherwise a folder of pictures.
 
     Args:
         root: the folder, or a CSV table of pictures.
-        limits: bounds of each picture of a folder.
+        limits: limits on each picture in a folder.
 
     Raises:
         CorpusError: ``root`` is neither.
@@ -327,27 +328,27 @@ def open_corpus(root: Path, limits: PictureLimits = PictureLimits()) -> Corpus:
 def find_corpus(
     data: Path | None, say: Callable[[str], None], limits: PictureLimits = PictureLimits()
 ) -> Corpus:
-    """The corpus to work on when the user names one, or none.
+    """The corpus to work on, whether or not the user names one.
 
-    ``data`` if given; else ``../shared`` or ``./data`` where CIFAR-10 lies in it; else CIFAR-10
-    downloaded into ``./data``; where that fails, the rendered sample.
+    ``data`` if given; otherwise ``../shared`` or ``./data`` if CIFAR-10 is in it; otherwise
+    CIFAR-10 downloaded into ``./data``; if that fails, the rendered sample.
 
     Args:
-        data: the corpus root that the user asked for.
-        say: called with one sentence for people on what was found or failed.
-        limits: bounds of each picture of a folder.
+        data: the corpus that the user named, or None.
+        say: called with one sentence for people about each download or failure.
+        limits: limits on each picture in a folder.
 
     Raises:
-        CorpusError: ``data`` was given and is not a folder.
+        CorpusError: ``data`` was given and is not a corpus.
     """
     if data is not None:
         return open_corpus(data, limits)
     for root in (Path("..") / "shared", Path("data")):
         if (root / CIFAR10_FOLDER).is_dir():
             return cifar10(root)
-    say("CIFAR-10 is not here yet: downloading it into ./data (170 MB).")
+    say("CIFAR-10 was not found; downloading it into ./data (170 MB).")
     try:
         return cifar10(Path("data"), download=True)
     except CorpusError as error:
-        say(f"{error}; going on with a small rendered sample instead.")
+        say(f"{error}; using a small rendered sample instead.")
         return sample()

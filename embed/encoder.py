@@ -1,4 +1,4 @@
-"""Pictures to class probabilities and L2-normalised embeddings, in one forward pass."""
+"""From pictures to class probabilities and L2-normalised embeddings, in one forward pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from embed.bundle import Bundle
 from embed.pictures import RGB
-from embed.runtime import Precision, Raw, RuntimeName, make_runtime
+from embed.runtime.protocol import Precision, Raw, RuntimeName
+from embed.runtime.select import make_runtime
 
 
 class Encoding(NamedTuple):
     """``probabilities`` float32 ``(n, classes)``, ``embeddings`` float32 ``(n, dimension)``.
 
-    Each row of ``probabilities`` sums to one; each embedding has length one.
+    Each row of ``probabilities`` sums to 1; each embedding has length 1.
     """
 
     probabilities: NDArray[np.float32]
@@ -27,7 +28,7 @@ class Encoding(NamedTuple):
 
 
 class PictureEncoder(Protocol):
-    """What the search engine needs of an encoder; ``Encoder`` is the real one."""
+    """What the search engine needs from an encoder; ``Encoder`` implements it."""
 
     @property
     def digest(self) -> str:
@@ -43,24 +44,24 @@ class PictureEncoder(Protocol):
 
     @property
     def input_size(self) -> int:
-        """Shorter side of a picture, in pixels, below which detail is lost to the encoder."""
+        """Length in pixels that a picture's shorter side needs, or detail is lost."""
 
     def fit(self, picture: RGB) -> RGB:
-        """Scale and crop a picture to what ``encode`` uses of it, to keep many in memory."""
+        """Scale and crop a picture to the part that ``encode`` uses, to keep many in memory."""
 
     def encode(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Encoding:
-        """RGB pictures of any size to probabilities and embeddings, in the order given.
+        """The probabilities and embeddings of RGB pictures of any size, in the order given.
 
-        ``spare`` takes no more than a share of the cores, for there is other work to be done.
+        ``spare`` leaves cores free for other work.
         """
 
 
 class Encoder:
-    """Runs a bundle's network over pictures.
+    """Runs a bundle's network on pictures.
 
-    Safe to call from several threads: a forward pass runs alone, on all of the runtime's threads,
-    or as one of the few that each have their share of them, which is faster than passes that
-    compete for the cores.
+    Safe to call from several threads. A forward pass that is alone uses all of the runtime's
+    threads; otherwise each runs on one of a few workers with an equal share of the threads, which
+    is faster than letting passes compete for the cores.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class Encoder:
             bundle: the trained model.
             batch_size: pictures in one forward pass; bounds memory.
             precision: ``bfloat16`` is about twice as fast on a CPU with instructions for it, and
-                embeddings stay within cosine 0.999 of ``float32``; ``auto`` picks by the CPU.
-            runtime: what runs the network, ``openvino`` or ``torch``; ``auto`` takes the fastest
-                that works.
-            threads: CPU threads; None for one a core.
-            cache: folder in which a runtime keeps what it made of the network.
+                embeddings keep a cosine above 0.999 to those of ``float32``; ``auto`` chooses by
+                the hardware.
+            runtime: ``openvino`` or ``torch``; ``auto`` chooses the fastest that works.
+            threads: CPU threads; None for one per core.
+            cache: folder in which a runtime keeps the network it has exported.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")
@@ -91,11 +92,11 @@ class Encoder:
         self.runtime = make_runtime(bundle, runtime, precision, threads, cache)
         self._digest = bundle.digest
         self._dimension = int(self.runtime.run(self._blank()).features.shape[1])
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
         self._running = 0
-        self._lanes: SimpleQueue[int] = SimpleQueue()
-        for lane in range(self.runtime.lanes):
-            self._lanes.put(lane)
+        self._idle_workers: SimpleQueue[int] = SimpleQueue()
+        for worker in range(self.runtime.workers):
+            self._idle_workers.put(worker)
 
     @property
     def digest(self) -> str:
@@ -114,12 +115,12 @@ class Encoder:
 
     @property
     def input_size(self) -> int:
-        """Side of the network's input, pixels."""
+        """Side of the network's input, in pixels."""
         return self.bundle.preprocess.input_size
 
     @property
     def precision(self) -> Precision:
-        """``float32`` or ``bfloat16``, of the forward pass."""
+        """The precision of the forward pass, ``float32`` or ``bfloat16``."""
         return self.runtime.precision
 
     @property
@@ -128,7 +129,7 @@ class Encoder:
         return self.runtime.device
 
     def fit(self, picture: RGB) -> RGB:
-        """Scale and crop to uint8 ``(input_size, input_size, 3)``, as ``encode`` does first."""
+        """Scale and crop to uint8 ``(input_size, input_size, 3)``, the first step of ``encode``."""
         return self.bundle.preprocess.fit(picture)
 
     def encode(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Encoding:
@@ -136,7 +137,7 @@ class Encoder:
 
         Args:
             pictures: RGB arrays uint8 ``(h, w, 3)`` of any sizes, or one array ``(n, h, w, 3)``.
-            spare: take no more than a share of the cores, for there is other work to be done.
+            spare: use one worker's share of the threads, leaving cores free for other work.
 
         Returns:
             probabilities ``(n, classes)`` and embeddings ``(n, dimension)``, float32.
@@ -145,7 +146,7 @@ class Encoder:
         return Encoding(_softmax(logits / self.bundle.temperature), _normalise(features))
 
     def raw(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Raw:
-        """Logits before the temperature and features before normalisation."""
+        """Logits before division by the temperature, and features before normalisation."""
         logits = np.empty((len(pictures), len(self.classes)), np.float32)
         features = np.empty((len(pictures), self.dimension), np.float32)
         for start in range(0, len(pictures), self.batch_size):
@@ -155,19 +156,19 @@ class Encoder:
         return Raw(logits, features)
 
     def _pass(self, batch: NDArray[np.uint8], spare: bool) -> Raw:
-        with self._counting:
+        with self._lock:
             alone = self._running == 0 and not spare
             self._running += 1
         try:
-            if alone and self.runtime.lanes > 1:
+            if alone and self.runtime.workers > 1:
                 return self.runtime.run(batch)
-            lane = self._lanes.get()
+            worker = self._idle_workers.get()
             try:
-                return self.runtime.run(batch, lane)
+                return self.runtime.run(batch, worker)
             finally:
-                self._lanes.put(lane)
+                self._idle_workers.put(worker)
         finally:
-            with self._counting:
+            with self._lock:
                 self._running -= 1
 
     def _blank(self) -> NDArray[np.uint8]:
@@ -182,6 +183,6 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    # A picture without any feature keeps a zero vector rather than become NaN.
+    # A picture with all features zero keeps a zero vector instead of becoming NaN.
     embeddings: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)
     return embeddings

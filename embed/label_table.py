@@ -1,4 +1,4 @@
-"""A table of pictures: a CSV file with their labels and, if wanted, their splits."""
+"""A table of pictures: a CSV file with their labels and, optionally, their splits."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Row(NamedTuple):
 def read_table(path: Path, splits: dict[str, str]) -> list[Row]:
     """The rows of a CSV file whose first line names its columns.
 
-    ``file`` (relative to the table's folder) and ``label`` must be there, ``split`` may; other
-    columns are left alone. Empty lines are skipped.
+    ``file`` (relative to the table's folder) and ``label`` are required, ``split`` is optional;
+    other columns are ignored. Empty lines are skipped.
 
     Args:
         path: the file, UTF-8, with or without a byte order mark.
-        splits: what may stand under ``split``, in lower case, and what it means.
+        splits: the values allowed under ``split``, in lower case, and the split each one means.
 
     Raises:
-        TableError: not a readable table; the first line that cannot be used is named.
+        TableError: not a readable table; the message names the first unusable line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -48,9 +48,9 @@ def _rows(path: Path, reader: csv._reader, splits: dict[str, str]) -> list[Row]:
     if missing or doubled:
         raise TableError(
             f"{path}, line 1: the columns are {', '.join(header) or 'none'}; expected a header"
-            " with file, label and, if wanted, split, each once, separated by commas"
+            " with file, label and, optionally, split, each once, separated by commas"
         )
-    place = {name: header.index(name) for name in COLUMNS if name in header}
+    columns = {name: header.index(name) for name in COLUMNS if name in header}
     rows: list[Row] = []
     seen: dict[str, int] = {}
     for fields in reader:
@@ -59,13 +59,13 @@ def _rows(path: Path, reader: csv._reader, splits: dict[str, str]) -> list[Row]:
         line = f"{path}, line {reader.line_num}"
         if len(fields) != len(header):
             raise TableError(
-                f"{line}: {len(fields)} fields; expected {len(header)}, as the header has"
-                " (a comma in a name needs quotes around the name)"
+                f"{line}: {len(fields)} fields; expected {len(header)}, as in the header"
+                " (a name that contains a comma needs quotes)"
             )
-        found = {name: fields[column].strip() for name, column in place.items()}
+        found = {name: fields[column].strip() for name, column in columns.items()}
         source = _inside(found["file"], line)
         if source in seen:
-            raise TableError(f"{line}: {source} stands in line {seen[source]} already; remove one")
+            raise TableError(f"{line}: {source} is already in line {seen[source]}; remove one")
         split = found.get("split", "").lower()
         if split and split not in splits:
             raise TableError(
@@ -74,14 +74,12 @@ def _rows(path: Path, reader: csv._reader, splits: dict[str, str]) -> list[Row]:
         seen[source] = reader.line_num
         rows.append(Row(source, found["label"] or None, splits.get(split)))
     if not rows:
-        raise TableError(f"{path} has no lines below its header; expected one for each picture")
+        raise TableError(f"{path} has no lines below its header; expected one per picture")
     return rows
 
 
 def _inside(name: str, line: str) -> str:
     file = PurePosixPath(name.replace("\\", "/"))
     if not name or file.is_absolute() or ".." in file.parts or "\0" in name:
-        raise TableError(
-            f"{line}: file is {name!r}; expected a path below the folder that holds the table"
-        )
+        raise TableError(f"{line}: file is {name!r}; expected a path below the table's folder")
     return file.as_posix()

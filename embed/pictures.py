@@ -1,4 +1,4 @@
-"""Untrusted bytes to an RGB array: formats, limits, orientation."""
+"""From untrusted bytes to an RGB array: formats, limits, orientation."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ RGB = NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 LARGE = 2_000_000
-"""Pixels; pictures of more are decoded a few at a time."""
+"""In pixels; larger pictures are decoded only two at a time."""
 
-# Their own threads bound how many there are at once, and also what the C allocator keeps: it holds
-# on to freed memory thread by thread, which for the forty threads of a server would be gigabytes.
-# What these threads freed is given back at once (glibc's function, absent from other C libraries).
-_give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
-_large_ones = ThreadPoolExecutor(2, thread_name_prefix="large-picture")
-# Within a scan 0xff stands before zero, or before one of the eight marks between its parts.
+# Separate threads limit how many large pictures are decoded at a time and how much memory the C
+# allocator retains: it does so per thread, which for a server's forty threads would be gigabytes.
+# These threads return it immediately (malloc_trim is glibc's; other C libraries lack it).
+_trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
+_large_pictures = ThreadPoolExecutor(2, thread_name_prefix="large-picture")
+# Within a scan, 0xff is followed by zero or by one of the eight restart markers.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_SCAN, _END, _ALONE = 0xDA, 0xD9, 0x01
+_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, 0x01
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """What one picture may cost.
+    """Limits on one picture.
 
     Attributes:
-        max_bytes: largest encoded picture, bytes.
-        max_pixels: largest decoded picture, width times height; checked on the header, before
+        max_bytes: largest encoded picture, in bytes.
+        max_pixels: largest decoded picture, width times height; checked in the header, before
             any pixel is decoded.
-        max_scans: most scans of a JPEG; encoders make about ten.
+        max_scans: maximum number of scans in a JPEG; encoders write about ten.
     """
 
     max_bytes: int = 20 * 2**20
@@ -54,8 +54,8 @@ class PictureError(ValueError):
     """The bytes cannot be used as a picture.
 
     Attributes:
-        reason: a short fixed word for programs: ``empty``, ``too-large``, ``too-many-pixels``,
-            ``not-a-picture`` or ``truncated``.
+        reason: for programs: ``empty``, ``too-large``, ``too-many-pixels``, ``not-a-picture`` or
+            ``truncated``.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -64,7 +64,7 @@ class PictureError(ValueError):
 
 
 def read_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
-    """The bytes of a picture file, its size checked first: a huge file must not fill the memory.
+    """The bytes of a picture file, after checking its size, so that it cannot exhaust memory.
 
     Raises:
         PictureError: larger than ``limits.max_bytes``.
@@ -83,19 +83,19 @@ def read_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
 def decode(
     data: bytes, limits: PictureLimits = PictureLimits(), at_least: int | None = None
 ) -> RGB:
-    """Decode one picture: `Opened` and its ``decode`` in one.
+    """Decode one picture; `Opened` and its ``decode`` in one call.
 
     Returns:
         uint8 ``(height, width, 3)``.
 
     Raises:
-        PictureError: empty, over a limit, of another format, or damaged.
+        PictureError: it is empty, over a limit, in another format, or damaged.
     """
     return Opened(data, limits).decode(at_least)
 
 
 class Opened:
-    """A picture whose header was read and is within the limits; no pixel is decoded yet.
+    """A picture whose header has been read and is within the limits; no pixel is decoded yet.
 
     Attributes:
         pixels: width times height.
@@ -106,10 +106,10 @@ class Opened:
 
         Args:
             data: the encoded picture, one of ``FORMATS``.
-            limits: bounds of its size.
+            limits: limits on its size.
 
         Raises:
-            PictureError: empty, over a limit, of another format, or its header is damaged.
+            PictureError: it is empty, over a limit, in another format, or its header is damaged.
         """
         if not data:
             raise PictureError("empty", "the file is empty (0 bytes); expected a picture")
@@ -124,16 +124,17 @@ class Opened:
         self.pixels = self._image.width * self._image.height
 
     def decode(self, at_least: int | None = None) -> RGB:
-        """Decode it; possible once.
+        """Decode the pixels; possible once.
 
-        The first frame of an animation; EXIF orientation applied; transparency laid over white;
-        16-bit greyscale scaled to 8 bits; palette and CMYK converted.
+        Returns the first frame of an animation; applies the EXIF orientation; composites
+        transparency over white; scales 16-bit greyscale to 8 bits; converts palettes and CMYK.
 
         Args:
-            at_least: the shorter side, in pixels, that the caller needs. A JPEG then decodes at
-                the smallest of its native 1/2, 1/4, 1/8 scales that keeps it, several times
-                faster; a picture of more than ``LARGE`` pixels is averaged down by a whole factor
-                that keeps eight times the side, so that what follows needs little memory.
+            at_least: the shorter side that the caller needs, in pixels. A JPEG is then decoded at
+                the smallest of its native scales 1/2, 1/4 and 1/8 that provides it, which is
+                several times faster; a picture of more than ``LARGE`` pixels is averaged down by
+                an integer factor that keeps eight times that side, so that later steps need
+                little memory.
 
         Returns:
             uint8 ``(height, width, 3)``.
@@ -145,14 +146,14 @@ class Opened:
         with _no_warnings():
             try:
                 if at_least is not None and image.format == "JPEG":
-                    # draft() keeps both sides at or above the size asked for.
+                    # draft() keeps both sides at or above this size.
                     image.draft(None, (at_least, at_least))
                 if image.width * image.height > LARGE:
-                    return _large_ones.submit(_large_pixels, image, at_least).result()
+                    return _large_pictures.submit(_large_pixels, image, at_least).result()
                 return _pixels(image, None)
             except Exception as error:
-                # Pillow's decoders raise many kinds for damaged data (OSError, SyntaxError,
-                # struct.error, ...), and all of them mean the same to the caller.
+                # For damaged data, Pillow's decoders raise many kinds of errors (OSError,
+                # SyntaxError, struct.error, ...); all of them mean the same to the caller.
                 raise PictureError(
                     "truncated",
                     f"the {image.format} picture is damaged or truncated ({_brief(error)});"
@@ -164,7 +165,7 @@ class Opened:
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Pillow's own pixel limit only warns; ours refuses."""
+    """Silence Pillow's own pixel limit, which only warns; ours raises an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -186,7 +187,7 @@ def _open(data: bytes, limits: PictureLimits) -> Image.Image:
             f" {limits.max_pixels:,}; scale it down",
         ) from error
     except Exception as error:
-        # Its first bytes name one of our formats, or Pillow would have said "unidentified".
+        # Its first bytes are those of one of our formats, or it would be "unidentified".
         raise PictureError(
             "truncated",
             f"the picture is damaged or truncated ({_brief(error)}); send the whole file",
@@ -199,13 +200,13 @@ def _open(data: bytes, limits: PictureLimits) -> Image.Image:
             f"the picture has {width} x {height} = {width * height:,} pixels, more than the"
             f" limit of {limits.max_pixels:,}; scale it down",
         )
-    # Each scan goes over all pixels once more, and one that changes nothing has some ten bytes.
+    # Each scan processes all pixels again, and one that changes nothing takes some ten bytes.
     if _has_more_scans(data, limits.max_scans):
         image.close()
         raise PictureError(
             "too-large",
-            f"the JPEG has more than {limits.max_scans} scans, and each takes as long as the"
-            " picture; save it anew",
+            f"the JPEG has more than {limits.max_scans} scans, and each takes as long as decoding"
+            " the picture; save it again with fewer",
         )
     return image
 
@@ -214,14 +215,14 @@ def _has_more_scans(data: bytes, most: int) -> bool:
     """Whether a JPEG has more than ``most`` scans; ISO/IEC 10918-1, annex B."""
     if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xda") <= most:
         return False
-    # Not all of these need be scans: anything may stand in a comment, or after the end.
+    # Not all of these bytes need be scans: comments, and what follows the end, may contain any.
     scans, at = 0, 2
     while scans <= most and (found := _MARKER.search(data, at)):
         code, at = found[0][1], found.end()
         if code == _END:
             break
         scans += code == _SCAN
-        if code != _ALONE:
+        if code != _WITHOUT_LENGTH:
             at += int.from_bytes(data[at : at + 2], "big")
     return scans > most
 
@@ -230,15 +231,15 @@ def _large_pixels(image: Image.Image, shrink_to: int | None) -> RGB:
     try:
         return _pixels(image, shrink_to)
     finally:
-        image.close()  # frees the pixels before the next one gets its turn
-        _give_back(0)
+        image.close()  # free the pixels before the next picture
+        _trim_memory(0)
 
 
 def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:
     image.load()
-    # Damaged EXIF data raises many kinds of errors; the pixels are good as stored.
+    # Damaged EXIF data raises many kinds of errors; the pixels are usable as stored.
     with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)  # else it copies, turned or not
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it always copies
     if shrink_to is not None and image.mode in ("RGB", "RGBA", "L", "CMYK"):
         factor = min(image.size) // (8 * shrink_to)
         if factor > 1:
@@ -249,12 +250,12 @@ def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    # convert() copies even what is RGB already.
+    # convert() would copy even an RGB image.
     return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _grey_to_rgb(grey: NDArray[np.generic]) -> RGB:
-    """Greyscale of more than 8 bits: integers count as 16-bit, floats as 0..1 unless larger."""
+    """RGB of greyscale with more than 8 bits: integers are 16-bit, floats 0..1 unless larger."""
     values = np.nan_to_num(grey.astype(np.float32))
     top = float(values.max(initial=0.0))
     white = 65535.0 if np.issubdtype(grey.dtype, np.integer) else 1.0

@@ -1,6 +1,6 @@
-"""The one way from an RGB picture to the network's input, outside of training's augmentation.
+"""From an RGB picture to the network's input, everywhere but in training's augmentation.
 
-Validation, embedding and serving all call this, so that a picture means the same to each.
+Validation, embedding and serving all use this, so that they agree about every picture.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Preprocess:
 
     Attributes:
         input_size: side of the square input, pixels.
-        mean: per-channel mean of pixel values in 0..1, as the network was trained with.
-        std: per-channel standard deviation likewise.
+        mean: per-channel mean of pixel values in 0..1 that the network was trained with.
+        std: per-channel standard deviation, likewise.
     """
 
     input_size: int = 32
@@ -54,7 +54,7 @@ class Preprocess:
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 ``(n, 3, h, w)`` to normalised float32 of the same shape, channels last."""
-        import torch  # the rest of this module serves without it
+        import torch  # the rest of this module works without it
 
         mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""The networks. One forward pass returns the logits and the features that the classifier reads."""
+"""The networks. A forward pass returns the logits and the features that the classifier reads."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Output(NamedTuple):
 class Stage(nn.Module):
     """Convolve, halve the resolution, then one or two residual convolutions.
 
-    The pooling stands between convolution and normalisation, and the normalisations have a bias
-    but no scale, both as in airbench94 (Jordan 2024, arXiv:2404.00498). The skip around the
-    later convolutions is what makes this network residual (He et al. 2015, arXiv:1512.03385).
+    Pooling comes between convolution and normalisation, and the normalisations have a bias but no
+    scale, both as in airbench94 (Jordan 2024, arXiv:2404.00498). The skip connection around the
+    later convolutions makes this network residual (He et al. 2015, arXiv:1512.03385).
     """
 
     def __init__(self, channels_in: int, channels_out: int, depth: int) -> None:
@@ -43,7 +43,7 @@ class Stage(nn.Module):
         return self.maps(x)[1]
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The last two maps of the stage, each ``(n, out, h // 2, w // 2)``."""
+        """The stage's last two maps, each ``(n, out, h // 2, w // 2)``."""
         before = x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
         y = self.norm2(self.conv2(x))
         if self.deep:
@@ -55,9 +55,10 @@ class Stage(nn.Module):
 class WhitenedResNet(nn.Module):
     """A small residual network for 32x32 pictures that learns fast.
 
-    The first layer is a fixed 2x2 convolution that whitens patches (set from training pictures
-    by ``whiten``); convolutions start as the identity (Dirac); the classifier is scaled down so
-    that the first updates shape the features. All three from airbench94 (arXiv:2404.00498).
+    The first layer is a fixed 2x2 convolution that whitens patches (set from training pictures by
+    ``whiten``); convolutions start as the identity (Dirac); the classifier's output is scaled down
+    so that the first updates shape the features. All three come from airbench94
+    (arXiv:2404.00498).
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -75,14 +76,14 @@ class WhitenedResNet(nn.Module):
         self.rows = architecture.rows
         self.pooling = architecture.pooling
         if architecture.likeness:
-            told = min(w3, architecture.classes)
+            class_dimensions = min(w3, architecture.classes)
             parts = self.rows if self.rows > 1 else 2
             pooled = parts * (w1 + w2) + w3
             if self.pooling == "middle":
                 pooled = 2 * self.rows * w2
-            self.compress = nn.Linear(w3, told)
+            self.compress = nn.Linear(w3, class_dimensions)
             self.likeness = nn.Linear(pooled, architecture.likeness)
-            self.dimension: int = told + architecture.likeness
+            self.dimension: int = class_dimensions + architecture.likeness
             self.head = nn.Linear(self.dimension, architecture.classes)
         else:
             self.dimension = w3
@@ -92,7 +93,7 @@ class WhitenedResNet(nn.Module):
         self.shrink = architecture.shrink
 
     def forward(self, x: Tensor) -> Output:
-        """Normalised pictures ``(n, 3, 32, 32)``; any size from 16 times ``shrink`` up works."""
+        """Normalised pictures ``(n, 3, 32, 32)``, or of any size from 16 times ``shrink``."""
         if self.compress is None or self.likeness is None:
             last = self.stages(self._first(x))  # (n, w3, 3, 3)
             features = F.adaptive_max_pool2d(last, 1).flatten(1)  # (n, w3)
@@ -108,17 +109,18 @@ class WhitenedResNet(nn.Module):
         return logits / self.dimension if self.likeness is None else logits
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What shaped features are made of.
+        """The pooled maps that features with ``likeness`` are computed from.
 
         Args:
             x: normalised pictures ``(n, 3, 32, 32)``.
 
         Returns:
-            the last map's maxima ``(n, w3)``, and for ``middle`` the means of the second stage's
-            last two maps over each of ``rows`` rows, columns weighted by a cosine window
-            ``(n, 2 * rows * w2)``. For ``stages`` the means of each stage's last map, of the
-            first two over each row ``(n, rows * (w1 + w2) + w3)``; for one row the means and the
-            maxima of the first two ``(n, 2 * (w1 + w2) + w3)``.
+            the maxima of the last map ``(n, w3)``, and the input of ``likeness``. That is, for
+            ``middle``, the means of the second stage's last two maps over each of ``rows`` rows,
+            with columns weighted by a cosine window ``(n, 2 * rows * w2)``. For ``stages``, it is
+            the means of each stage's last map, those of the first two stages over each row
+            ``(n, rows * (w1 + w2) + w3)``; for one row, the means of all three and the maxima of
+            the first two ``(n, 2 * (w1 + w2) + w3)``.
         """
         pairs = []
         x = self._first(x)
@@ -126,27 +128,27 @@ class WhitenedResNet(nn.Module):
             pairs.append(stage.maps(x))  # type: ignore[operator]
             x = pairs[-1][1]
         maps = [last for _, last in pairs]
-        told = maps[-1].amax((2, 3))
+        maxima = maps[-1].amax((2, 3))
         if self.pooling == "middle":
-            return told, torch.cat([_centred_rows(m, self.rows) for m in pairs[1]], 1)
+            return maxima, torch.cat([_centred_rows(m, self.rows) for m in pairs[1]], 1)
         if self.rows > 1:
             rows = [F.adaptive_avg_pool2d(m, (self.rows, 1)).flatten(1) for m in maps[:2]]
-            return told, torch.cat([*rows, maps[-1].mean((2, 3))], 1)
+            return maxima, torch.cat([*rows, maps[-1].mean((2, 3))], 1)
         means = [m.mean((2, 3)) for m in maps]
-        return told, torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
+        return maxima, torch.cat([*means, *(m.amax((2, 3)) for m in maps[:2])], 1)
 
     def _first(self, x: Tensor) -> Tensor:
-        """The first layer's outputs, ``(n, 24, 31, 31)`` for 32 pixels."""
+        """The first layer's outputs, ``(n, 24, 31, 31)`` for pictures of 32 pixels."""
         if self.training:
             x = self.stem(x)
         else:
-            # Whitening makes small differences of pixels large, and what bfloat16 rounds away too.
+            # Whitening amplifies small differences of pixels, and bfloat16's rounding with them.
             with torch.autocast(x.device.type, enabled=False):
                 x = self.stem(x.float())
         x = F.gelu(x)
         if self.shrink > 1:
-            # The mean strength of each edge and colour nearby, not the picture made smaller:
-            # what is finer than a pixel of the result still counts.
+            # Average the strength of nearby edges and colours instead of shrinking the picture:
+            # detail finer than a pixel of the result still counts.
             x = F.avg_pool2d(x, self.shrink)
         return x
 
@@ -156,7 +158,7 @@ class WhitenedResNet(nn.Module):
 
         Args:
             pictures: normalised float32 ``(n, 3, h, w)``; a few thousand suffice.
-            eps: added to each variance, so that noise directions are not blown up.
+            eps: added to each variance, so that directions of mere noise are not amplified.
         """
         patches = pictures.unfold(2, 2, 1).unfold(3, 2, 1)  # (n, 3, h-1, w-1, 2, 2)
         flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).float()
@@ -167,14 +169,14 @@ class WhitenedResNet(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """torchvision's resnet18 with the stem for small pictures: 3x3, stride 1, no max-pool.
+    """torchvision's resnet18 with a stem for small pictures: 3x3, stride 1, no max-pooling.
 
-    He et al. 2015 (arXiv:1512.03385), section 4.2, names this stem for CIFAR-10.
+    He et al. 2015 (arXiv:1512.03385), section 4.2, use this stem for CIFAR-10.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        # Only this network needs torchvision; serving the default one does without its import.
+        # Only this network needs torchvision; the default one is served without importing it.
         from torchvision.models import resnet18
 
         self.trunk = resnet18(weights=None)
@@ -204,7 +206,7 @@ def build(architecture: Architecture) -> WhitenedResNet | ResNet18:
 
 
 def count_flops(architecture: Architecture, input_size: int = 32) -> int:
-    """FLOPs (2 x MAC) of one forward pass of one picture ``(1, 3, input_size, input_size)``."""
+    """FLOPs (2 x MAC) of a forward pass of one picture ``(1, 3, input_size, input_size)``."""
     network = build(architecture).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, input_size, input_size))
@@ -215,15 +217,15 @@ class _BiasNorm(nn.BatchNorm2d):
     """Batch normalisation with a learned bias and a fixed scale of one."""
 
     def __init__(self, channels: int) -> None:
-        # A short memory (0.4 is new), because a quick run has few steps.
+        # High momentum (each batch counts 0.4), because a quick run has few steps.
         super().__init__(channels, momentum=0.4)
         self.weight.requires_grad = False
 
 
 def _centred_rows(x: Tensor, rows: int) -> Tensor:
-    """Means ``(n, c * rows)`` of maps ``(n, c, h, w)`` over rows, the middle columns first of all.
+    """Means ``(n, c * rows)`` of maps ``(n, c, h, w)`` over rows, middle columns weighted most.
 
-    What a picture shows is more often in its middle than at its sides.
+    The subject of a picture is more often in its middle than at its sides.
     """
     window = torch.signal.windows.cosine(int(x.shape[-1]), device=x.device)
     return F.adaptive_avg_pool2d(x * (window / window.mean()), (rows, 1)).flatten(1)

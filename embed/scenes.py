@@ -1,4 +1,4 @@
-"""A small sample corpus that the project renders itself, for a first try without any data set."""
+"""A small sample corpus, rendered here, for a first try without any data set."""
 
 from __future__ import annotations
 
@@ -160,4 +160,4 @@ SCENES: dict[str, Callable[[_Draw, random.Random], None]] = {
     "sunset": _sunset,
     "tree": _tree,
 }
-"""Scene name to the function that draws it on a canvas of 128 x 128 pixels."""
+"""Maps a scene's name to the function that draws it on a canvas of 128 x 128 pixels."""

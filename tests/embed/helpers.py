@@ -1,4 +1,4 @@
-"""Pictures encoded in ways that the tests need."""
+"""Encoded pictures for the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embed.pictures import RGB
 
 
 def encoded(image: Image.Image | RGB, form: str, **options: Any) -> bytes:
-    """The bytes of a picture in a format of Pillow's."""
+    """The bytes of a picture in one of Pillow's formats."""
     buffer = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(buffer, form, **options)
@@ -26,7 +26,7 @@ def noise(height: int, width: int) -> RGB:
 
 
 def slope(height: int, width: int) -> RGB:
-    """Smooth, so that lossy formats keep it closely."""
+    """Smooth, so that lossy formats change it little."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 200 / width, y * 200 / height, 0 * x + 90], axis=2).astype(np.uint8)
 
@@ -44,6 +44,6 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def with_more_scans(jpeg: bytes, number: int) -> bytes:
-    """A progressive JPEG with its last scan ``number`` times more."""
+    """A progressive JPEG with its last scan repeated ``number`` more times."""
     scan, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
     return jpeg[:end] + number * jpeg[scan:end] + jpeg[end:]

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed.array_cache import Splits, through
+from embed.array_cache import Splits, cached
 from embed.corpus import ArrayCorpus
 
 
 class Source:
-    """Two splits of noise; counts how often they were loaded."""
+    """Two splits of noise; counts how often they are loaded."""
 
     def __init__(self) -> None:
         self.loads = 0
@@ -30,15 +30,15 @@ def same(one: Splits, other: Splits) -> bool:
     )
 
 
-def test_the_second_time_nothing_is_loaded(tmp_path: Path) -> None:
+def test_nothing_is_loaded_the_second_time(tmp_path: Path) -> None:
     source = Source()
     for _ in range(2):
-        assert same(through(tmp_path / "kept", source), Source()())
+        assert same(cached(tmp_path / "cache", source), Source()())
     assert source.loads == 1
 
 
-def test_kept_arrays_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
-    pictures, _ = through(tmp_path / "kept", Source())["train"]
+def test_cached_arrays_are_mapped_and_read_only(tmp_path: Path) -> None:
+    pictures, _ = cached(tmp_path / "cache", Source())["train"]
     assert isinstance(pictures, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         pictures[0] = 0
@@ -46,10 +46,10 @@ def test_kept_arrays_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train-pictures.npy", "test-labels.npy", "checksums.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
-def test_damage_is_found_and_mended(tmp_path: Path, name: str, harm: str) -> None:
+def test_damage_is_detected_and_repaired(tmp_path: Path, name: str, harm: str) -> None:
     source = Source()
-    through(tmp_path / "kept", source)
-    path = tmp_path / "kept" / name
+    cached(tmp_path / "cache", source)
+    path = tmp_path / "cache" / name
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
     if harm == "remove":
@@ -57,16 +57,16 @@ def test_damage_is_found_and_mended(tmp_path: Path, name: str, harm: str) -> Non
     else:
         path.write_bytes(data if harm == "flip" else data[:-2])
     for _ in range(2):
-        assert same(through(tmp_path / "kept", source), Source()())
+        assert same(cached(tmp_path / "cache", source), Source()())
     assert source.loads == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_where_nothing_can_be_kept_it_works_all_the_same(tmp_path: Path) -> None:
+def test_it_works_if_nothing_can_be_cached(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     source = Source()
     for _ in range(2):
-        assert same(through(tmp_path / "file" / "kept", source), Source()())
+        assert same(cached(tmp_path / "file" / "cache", source), Source()())
     assert source.loads == 2
 
 
@@ -74,7 +74,7 @@ def test_a_corpus_reads_the_same_pictures(tmp_path: Path) -> None:
     source = Source()
     corpora = [ArrayCorpus("made", ("a", "b"), source) for _ in range(3)]
     for corpus in corpora[1:]:
-        corpus.keep_in(tmp_path / "kept")
+        corpus.keep_in(tmp_path / "cache")
     plain, first, second = corpora
     assert first.items == second.items == plain.items
     assert np.array_equal(second.read("test/00002"), plain.read("test/00002"))

@@ -28,7 +28,7 @@ def saved(tiny_bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def seal(folder: Path, **changes: Any) -> None:
-    """Change the manifest and renew its checksum, as a forger would."""
+    """Change the manifest and update its checksum, as a forger would."""
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["checksum"]
     manifest |= changes
@@ -123,7 +123,7 @@ def test_other_json_is_refused(saved: Path, content: str) -> None:
     assert f"{saved / MANIFEST} cannot be read as a bundle" in refused(saved)
 
 
-def test_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
     message = refused(tmp_path / "none")
     assert message.startswith(f"no model in {tmp_path / 'none'}: bundle.json is missing")
     assert "lookalike train --out" in message
@@ -154,15 +154,15 @@ def test_a_pickle_for_weights_is_refused_and_runs_nothing(saved: Path, tmp_path:
     pickled = pickle.dumps(Bomb(str(mark)))
     (saved / WEIGHTS).write_bytes(pickled)
     seal(saved, files={WEIGHTS: hashlib.sha256(pickled).hexdigest()})
-    assert f"the bundle in {saved} does not fit together" in refused(saved)
+    assert f"the bundle in {saved} is inconsistent" in refused(saved)
     assert not mark.exists()
     pickle.loads(pickled)
-    assert mark.exists(), "the bomb itself must work, or this test shows nothing"
+    assert mark.exists(), "the bomb must work, or this test proves nothing"
 
 
-def test_forged_content_is_held_against_the_digest(saved: Path) -> None:
+def test_forged_content_does_not_match_the_digest(saved: Path) -> None:
     seal(saved, classes=["red", "green", "cyan"])
-    assert "its content has sha256:" in refused(saved)
+    assert "but its content has sha256:" in refused(saved)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_forged_content_is_held_against_the_digest(saved: Path) -> None:
     [{"classes": ["red", "green"]}, {"temperature": 0}, {"preprocess": {}},
      {"architecture": {"name": "vgg", "classes": 3, "widths": [24, 24, 32]}}],
 )  # fmt: skip
-def test_content_that_does_not_fit(saved: Path, changes: dict[str, Any]) -> None:
+def test_inconsistent_content(saved: Path, changes: dict[str, Any]) -> None:
     seal(saved, **changes)
-    assert "does not fit together" in refused(saved)
+    assert "is inconsistent" in refused(saved)
 
 
 def test_weights_of_another_architecture(tiny_bundle: Bundle) -> None:
@@ -191,7 +191,7 @@ def test_weights_beyond_fp16_are_refused(tiny_bundle: Bundle, tmp_path: Path) ->
     assert not (tmp_path / "model" / MANIFEST).exists()
 
 
-def test_the_digest_of_the_bundle_that_ships_is_found_again() -> None:
+def test_the_shipped_bundle_has_the_digest_it_states() -> None:
     stored = json.loads((PRETRAINED / MANIFEST).read_text())["digest"]
     assert Bundle.load(PRETRAINED).digest == stored
 

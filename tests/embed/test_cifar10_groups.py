@@ -1,4 +1,4 @@
-"""The finer tags of CIFAR-10 are those of its file names."""
+"""The finer tags of CIFAR-10 come from its file names."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_labels_and_splits_come_from_folders(tmp_path: Path) -> None:
     )
 
 
-def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
     for name in (".hidden.png", ".cache/a.png", "cats/.b.png", "notes.txt", "cats/c.png"):
         put(tmp_path / name)
     assert [item.source for item in FolderCorpus(tmp_path).items] == ["cats/c.png"]
@@ -161,7 +161,7 @@ def test_array_corpus_knows_only_its_own_sources(source: str) -> None:
 
 
 class FakeCIFAR10:
-    """Stands in for torchvision's; ``calls`` are (root, train, download)."""
+    """Replaces torchvision's; ``calls`` are (root, train, download)."""
 
     calls: list[tuple[str, bool, bool]]
     error: Exception | None = None
@@ -210,13 +210,13 @@ def said() -> list[str]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with nothing beside it."""
+    """The working directory, in an otherwise empty folder."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
 
 
-def test_find_takes_what_was_asked_for(fake: Any, home: Path, said: list[str]) -> None:
+def test_find_takes_what_was_named(fake: Any, home: Path, said: list[str]) -> None:
     put(home / "mine" / "a.png")
     (home / "data" / CIFAR10_FOLDER).mkdir(parents=True)
     assert find_corpus(home / "mine", said.append).name == str(home / "mine")
@@ -240,10 +240,10 @@ def test_find_prefers_shared_then_data(fake: Any, home: Path, said: list[str]) -
 def test_find_downloads(fake: Any, home: Path, said: list[str]) -> None:
     assert find_corpus(None, said.append).name == "CIFAR-10"
     assert fake.calls == [("data", True, True), ("data", False, True)]
-    assert said == ["CIFAR-10 is not here yet: downloading it into ./data (170 MB)."]
+    assert said == ["CIFAR-10 was not found; downloading it into ./data (170 MB)."]
 
 
-def test_find_goes_on_with_the_sample(
+def test_find_falls_back_to_the_sample(
     fake: Any, home: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake, "error", OSError("no route to host"))
@@ -252,14 +252,14 @@ def test_find_goes_on_with_the_sample(
     assert corpus.notice == SAMPLE_NOTICE
     assert said[1:] == [
         "CIFAR-10 could not be downloaded into data (no route to host);"
-        " going on with a small rendered sample instead."
+        " using a small rendered sample instead."
     ]
 
 
 def real_cifar10() -> Path | None:
-    beside = Path(__file__).parents[3] / "shared"
+    shared = Path(__file__).parents[3] / "shared"
     roots = [Path(os.environ["LOOKALIKE_DATA"])] if "LOOKALIKE_DATA" in os.environ else []
-    return next((root for root in [*roots, beside] if (root / CIFAR10_FOLDER).is_dir()), None)
+    return next((root for root in [*roots, shared] if (root / CIFAR10_FOLDER).is_dir()), None)
 
 
 @pytest.mark.skipif(real_cifar10() is None, reason="CIFAR-10 is not here; set LOOKALIKE_DATA")
@@ -278,7 +278,7 @@ def test_the_real_cifar10() -> None:
     )
 
 
-def test_what_is_not_a_picture_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_not_read(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     put(root / "a.png")
     os.mkfifo(root / "pipe.png")
@@ -294,5 +294,5 @@ def test_what_is_not_a_picture_file_is_not_waited_for(tmp_path: Path) -> None:
     ):
         with pytest.raises(CorpusError) as caught:
             corpus.read(source)
-        # The words go to whoever asked for the picture, and the place is not theirs to know.
+        # Whoever requested the picture reads this, and must not learn where it is stored.
         assert str(tmp_path) not in str(caught.value)

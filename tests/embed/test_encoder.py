@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embed.bundle import Bundle
 from embed.encoder import Encoder
 from embed.pictures import RGB
-from embed.runtime import Raw, RuntimeName
+from embed.runtime.protocol import Raw, RuntimeName
 from tests.embed.helpers import noise
 
 
@@ -22,7 +22,7 @@ def encoder(tiny_bundle: Bundle, request: pytest.FixtureRequest) -> Encoder:
     return Encoder(tiny_bundle, precision="float32", runtime=request.param)
 
 
-def test_what_it_says_of_itself(encoder: Encoder, tiny_bundle: Bundle) -> None:
+def test_it_describes_itself(encoder: Encoder, tiny_bundle: Bundle) -> None:
     assert encoder.digest == tiny_bundle.digest
     assert encoder.classes == ("red", "green", "blue")
     assert encoder.dimension == 32
@@ -70,7 +70,7 @@ def test_temperature_changes_confidence_but_neither_order_nor_embedding(
     assert np.array_equal(first.embeddings, second.embeddings)
 
 
-def test_a_picture_means_the_same_alone_and_in_company(encoder: Encoder, pictures: RGB) -> None:
+def test_a_picture_means_the_same_alone_and_in_a_batch(encoder: Encoder, pictures: RGB) -> None:
     together = encoder.encode(pictures)
     for i in range(7):
         alone = encoder.encode(pictures[i : i + 1])
@@ -126,7 +126,7 @@ def test_bfloat16_stays_close(
     np.testing.assert_allclose(fast.probabilities, exact.probabilities, atol=0.01)
 
 
-def test_auto_precision_is_one_of_both(tiny_bundle: Bundle) -> None:
+def test_auto_precision_is_one_of_the_two(tiny_bundle: Bundle) -> None:
     assert Encoder(tiny_bundle).precision in ("float32", "bfloat16")
 
 
@@ -141,33 +141,33 @@ def test_threads_get_their_own_results(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
-def test_each_share_of_the_threads_has_one_user(
+def test_each_worker_serves_one_thread_at_a_time(
     tiny_bundle: Bundle,
     pictures: RGB,
     monkeypatch: pytest.MonkeyPatch,
     runtime: RuntimeName,
 ) -> None:
     encoder = Encoder(tiny_bundle, runtime=runtime, threads=2)
-    lanes = encoder.runtime.lanes
-    assert lanes == {"openvino": 2, "torch": 1}[runtime]
+    workers = encoder.runtime.workers
+    assert workers == {"openvino": 2, "torch": 1}[runtime]
     run = encoder.runtime.run
-    inside: Counter[int | None] = Counter()
+    running: Counter[int | None] = Counter()
     most: Counter[int | None] = Counter()
 
-    def counted(batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
-        inside[lane] += 1
-        most[lane] = max(most[lane], inside[lane])
-        time.sleep(0.002)  # room for another thread to come in
-        found = run(batch, lane)
-        inside[lane] -= 1
+    def counted(batch: NDArray[np.uint8], worker: int | None = None) -> Raw:
+        running[worker] += 1
+        most[worker] = max(most[worker], running[worker])
+        time.sleep(0.002)  # time for another thread to interfere
+        found = run(batch, worker)
+        running[worker] -= 1
         return found
 
     monkeypatch.setattr(encoder.runtime, "run", counted)
     alone = encoder.encode(pictures)
-    assert set(most) == ({None} if lanes > 1 else {0})
+    assert set(most) == ({None} if workers > 1 else {0})
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(encoder.encode, [pictures] * 16))
-    assert set(most) - {None} == set(range(lanes))
+    assert set(most) - {None} == set(range(workers))
     assert set(most.values()) == {1}
     assert encoder.encode(pictures, spare=True).embeddings.shape == alone.embeddings.shape
     for each in found:

@@ -49,13 +49,13 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("file,label\na.png,cat\n\nb,c.png,cat\n", "line 4: 3 fields; expected 2"),
         ("file,label\n,cat\n", "line 2: file is ''; expected a path below"),
         ("file,label\n/etc/a.png,cat\n", "line 2: file is '/etc/a.png'"),
-        ("file,label\nx/../../a.png,cat\n", "expected a path below the folder"),
-        ("file,label\na.png,cat\na.png,dog\n", "line 3: a.png stands in line 2 already"),
+        ("file,label\nx/../../a.png,cat\n", "expected a path below the table's folder"),
+        ("file,label\na.png,cat\na.png,dog\n", "line 3: a.png is already in line 2"),
         ("file,label,split\na.png,cat,dev\n", "line 2: split is 'dev'; expected train, val"),
         ('file,label\n"a.png,cat\n', "cannot be read as a CSV table"),
     ],
 )
-def test_what_cannot_be_used_names_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(TableError) as caught:
         read_table(table(tmp_path, text), SPLITS)
     assert message in str(caught.value)

@@ -60,7 +60,7 @@ def test_encode_jpeg_stays_close() -> None:
     assert np.abs(decode(data).astype(int) - slope(24, 40)).max() <= 8
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparency_is_composited_over_white() -> None:
     rgba = np.array([[[100, 50, 0, 0], [100, 50, 0, 255], [100, 50, 0, 51]]], np.uint8)
     # alpha 51 is a fifth: 100/5 + 255*4/5 = 224, 50/5 + 204 = 214, 0 + 204 = 204.
     expected = [[[255, 255, 255], [100, 50, 0], [224, 214, 204]]]
@@ -215,16 +215,16 @@ def test_scans_are_counted_before_any_is_decoded() -> None:
     assert "more than 50 scans" in str(error)
     few = PictureLimits(max_scans=scans)
     assert decode(data, few).shape == (40, 60, 3)
-    # Neither a mark that has no length nor filling bytes hide any.
+    # Neither a marker without length nor fill bytes hide any.
     for hidden in (b"\xff\x01\xff\xff", b"\xff\xff\xff"):
         end = data.rindex(b"\xff\xd9")
         assert refused(data[:end] + hidden + with_more_scans(data, 1)[end:], few)
 
 
-def test_what_only_looks_like_a_scan_is_none() -> None:
+def test_what_only_looks_like_a_scan_does_not_count() -> None:
     marks = 100 * b"\xff\xda"
     comment = encoded(slope(40, 60), "JPEG", comment=marks)
-    film = encoded(slope(40, 60), "JPEG") + marks  # as telephones append it
+    film = encoded(slope(40, 60), "JPEG") + marks  # as phones append it
     assert decode(comment).shape == decode(film).shape == (40, 60, 3)
 
 

@@ -1,4 +1,4 @@
-"""In which precision the network runs, by what the hardware can."""
+"""The precision of the network, depending on the hardware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from embed.precision import autocast, has_bfloat16
 
 
 def hardware(monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool) -> None:
-    """A CPU that has these instructions for bfloat16, or has not."""
+    """A CPU with or without these instructions for bfloat16."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
 

@@ -1,4 +1,4 @@
-"""PyTorch as the runtime: slower on a CPU, but it always works, and on a GPU too."""
+"""PyTorch as the runtime: slower on a CPU, but it works everywhere, including on GPUs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from embed.bundle import Bundle
 from embed.precision import has_bfloat16
-from embed.runtime import Precision, Raw
+from embed.runtime.protocol import Precision, Raw
 
 
 class TorchRuntime:
-    """Runs the network eagerly on the GPU if there is one, else on the CPU."""
+    """Runs the network eagerly, on the GPU if there is one, otherwise on the CPU."""
 
     name = "torch"
-    lanes = 1
+    workers = 1
 
     def __init__(
         self, bundle: Bundle, precision: Precision = "auto", threads: int | None = None
@@ -24,8 +24,8 @@ class TorchRuntime:
 
         Args:
             bundle: the trained model.
-            precision: ``auto`` takes bfloat16 where the hardware has it.
-            threads: CPU threads of torch, for the whole process; None leaves them as they are.
+            precision: ``auto`` chooses bfloat16 if the hardware has it.
+            threads: torch's CPU threads, for the whole process; None leaves them unchanged.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -37,10 +37,10 @@ class TorchRuntime:
         self._network = bundle.network().to(self.device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(self, batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
+    def run(self, batch: NDArray[np.uint8], worker: int | None = None) -> Raw:
         """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
 
-        Torch's threads are those of the whole process, so its one lane has all of them.
+        Torch's threads belong to the whole process, so the only worker uses all of them.
         """
         pictures = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
         reduced = self.precision == "bfloat16"

@@ -1,7 +1,7 @@
 """OpenVINO as the runtime: the fastest on a CPU, and serving needs no torch.
 
-The network is exported once, which takes torch and a few seconds, and kept; later starts read the
-export, whose checksums are compared first.
+The network is exported once, which needs torch and takes a few seconds. Later starts read the
+export after verifying its checksums.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embed.bundle import Bundle
-from embed.runtime import LANES, Precision, Raw, available_cores
+from embed.runtime.protocol import WORKERS, Precision, Raw, available_cores
 
-# Merely importing OpenVINO reports to its maker, by a forked copy of the whole process. Without
-# this package it has nothing to do that with.
+# Importing OpenVINO sends telemetry from a forked copy of the whole process, but only if this
+# package can be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-import openvino  # noqa: E402 - not before that
+import openvino  # noqa: E402 - only after that
 
 if TYPE_CHECKING:
     from torch.nn import Conv2d
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NETWORK, _SUMS = "network.xml", "checksums.json"
-_MIDDLE = 128
+_MIDDLE = 128  # subtracted from pixels 0..255
 _FORMAT = 2
-"""Raised when the exported graph changes, so that older exports are not used."""
+"""Increased whenever the exported graph changes, so that older exports are not used."""
 
 
 class OpenVinoRuntime:
-    """Runs the network by OpenVINO on the CPU."""
+    """Runs the network with OpenVINO on the CPU."""
 
     name = "openvino"
     device = "cpu"
@@ -56,9 +56,9 @@ class OpenVinoRuntime:
 
         Args:
             bundle: the trained model.
-            precision: ``auto`` takes bfloat16 where the CPU has instructions for it.
-            threads: CPU threads; None for one a core.
-            cache: folder under which the export is kept; None to keep none.
+            precision: ``auto`` chooses bfloat16 if the CPU has instructions for it.
+            threads: CPU threads; None for one per core.
+            cache: folder in which the export is kept; None to keep none.
         """
         core = openvino.Core()
         if precision == "auto":
@@ -68,25 +68,25 @@ class OpenVinoRuntime:
         model = _read_or_export(core, bundle, cache)
         threads = threads or available_cores()
 
-        self.lanes = min(LANES, threads)
+        self.workers = min(WORKERS, threads)
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
         }
-        # How threads are shared is fixed when compiling, hence twice.
+        # Compiling fixes how the threads are divided, so there are two compiled models.
         whole = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": 1})
-        self._request = whole.create_infer_request()
-        self._shares = [self._request]
-        if self.lanes > 1:
-            parts = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": self.lanes})
-            self._shares = [parts.create_infer_request() for _ in range(self.lanes)]
+        self._on_all_threads = whole.create_infer_request()
+        self._by_worker = [self._on_all_threads]
+        if self.workers > 1:
+            divided = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": self.workers})
+            self._by_worker = [divided.create_infer_request() for _ in range(self.workers)]
 
-    def run(self, batch: NDArray[np.uint8], lane: int | None = None) -> Raw:
+    def run(self, batch: NDArray[np.uint8], worker: int | None = None) -> Raw:
         """One forward pass over RGB pictures uint8 ``(n, input_size, input_size, 3)``.
 
-        On all threads, or on those of a ``lane``.
+        It runs on the threads of ``worker``, or on all threads for None.
         """
-        request = self._request if lane is None else self._shares[lane]
+        request = self._on_all_threads if worker is None else self._by_worker[worker]
         found = request.infer({0: batch}, share_inputs=True)
         return Raw(found[0], found[1])
 
@@ -94,25 +94,25 @@ class OpenVinoRuntime:
 def _read_or_export(core: openvino.Core, bundle: Bundle, cache: Path | None) -> openvino.Model:
     if cache is None:
         return export(bundle)
-    # Another model or another release of OpenVINO gets a folder of its own.
+    # Each model and each release of OpenVINO has its own folder.
     key = f"{_FORMAT}-{openvino.__version__.split('-')[0]}-{bundle.digest[-16:]}"
     folder = cache / ".export" / key
     if _intact(folder):
         return core.read_model(folder / _NETWORK)
     model = export(bundle)
     try:
-        _keep(model, folder)
+        _write(model, folder)
     except OSError as error:
-        log.info("the exported network is not kept in %s: %s", cache, error)
+        log.info("the exported network cannot be kept in %s: %s", cache, error)
         return model
-    # As later starts do, so that all of them round alike.
+    # Read it back as later starts do, so that all of them round alike.
     return core.read_model(folder / _NETWORK)
 
 
 def export(bundle: Bundle) -> openvino.Model:
-    """The bundle's network with its normalisation in front, as an OpenVINO graph.
+    """The bundle's network, preceded by its normalisation, as an OpenVINO graph.
 
-    Input uint8 ``(n, input_size, input_size, 3)``; outputs logits and features.
+    The input is uint8 ``(n, input_size, input_size, 3)``; the outputs are logits and features.
     """
     import torch
     from openvino.frontend import FrontEndManager
@@ -140,9 +140,9 @@ def export(bundle: Bundle) -> openvino.Model:
 
     size = bundle.preprocess.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    # What openvino.convert_model does, without its reports of use to a server.
+    # What openvino.convert_model does, without its telemetry.
     with warnings.catch_warnings():
-        # Tracing makes constants of mean and deviation, which is what is wanted.
+        # Tracing warns that it turns mean and deviation into constants, as intended.
         warnings.simplefilter("ignore")
         decoder = TorchScriptPythonDecoder(WithPreprocessing().eval(), example_input=example)
     frontend = FrontEndManager().load_by_framework("pytorch")
@@ -152,12 +152,13 @@ def export(bundle: Bundle) -> openvino.Model:
 
 
 def _over_whole_pixels(stem: Conv2d, preprocess: Preprocess) -> Conv2d:
-    """The whitening layer, with the normalisation in it, such that bfloat16 loses next to nothing.
+    """The whitening layer with the normalisation merged into it, so bfloat16 loses almost nothing.
 
-    Whitening makes small differences between neighbouring pixels large, and with them the errors
-    of normalised pixels and of weights that are rounded to bfloat16. Pixels 0..255 less ``_MIDDLE``
-    are exact in bfloat16, and a weight is as good as exact as the sum of two: it takes each picture
-    twice, float ``(n, 6, h, w)``, once for the rounded weights and once for what rounding lost.
+    Whitening amplifies small differences between neighbouring pixels, and with them the rounding
+    errors of normalised pixels and of weights in bfloat16. Pixels 0..255 minus ``_MIDDLE`` are
+    exact in bfloat16, and a weight is almost exact as the sum of two. The layer therefore takes
+    each picture twice, float ``(n, 6, h, w)``: once for the rounded weights and once for what
+    rounding lost.
     """
     import torch
 
@@ -165,26 +166,26 @@ def _over_whole_pixels(stem: Conv2d, preprocess: Preprocess) -> Conv2d:
     std = 255 * torch.tensor(preprocess.std).view(1, 3, 1, 1)
     weight = stem.weight.detach() / std
     rounded = weight.bfloat16().float()
-    made = torch.nn.Conv2d(6, stem.out_channels, stem.kernel_size)  # type: ignore[arg-type]
-    made.weight.data = torch.cat([rounded, weight - rounded], 1)
+    layer = torch.nn.Conv2d(6, stem.out_channels, stem.kernel_size)  # type: ignore[arg-type]
+    layer.weight.data = torch.cat([rounded, weight - rounded], 1)
     assert stem.bias is not None
-    made.bias.data = stem.bias.detach() + (weight * (_MIDDLE - mean)).sum((1, 2, 3))  # type: ignore[union-attr]
-    return made
+    layer.bias.data = stem.bias.detach() + (weight * (_MIDDLE - mean)).sum((1, 2, 3))  # type: ignore[union-attr]
+    return layer
 
 
-def _keep(model: openvino.Model, folder: Path) -> None:
-    """Write the export and its checksums; a reader sees all of it or nothing."""
+def _write(model: openvino.Model, folder: Path) -> None:
+    """Write the export and its checksums atomically."""
     folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        made = Path(name) / "made"
-        made.mkdir()
+        new = Path(name) / "new"
+        new.mkdir()
         # Not in fp16, which would round the constants of the normalisation.
-        openvino.save_model(model, made / _NETWORK, compress_to_fp16=False)
-        sums = {path.name: _sha256(path) for path in made.iterdir()}
-        (made / _SUMS).write_text(json.dumps(sums))
-        if folder.exists():  # damaged, or half written by a process that died
+        openvino.save_model(model, new / _NETWORK, compress_to_fp16=False)
+        sums = {path.name: _sha256(path) for path in new.iterdir()}
+        (new / _SUMS).write_text(json.dumps(sums))
+        if folder.exists():  # damaged
             folder.rename(Path(name) / "old")
-        made.rename(folder)
+        new.rename(folder)
 
 
 def _intact(folder: Path) -> bool:
