@@ -1,73 +1,33 @@
-"""What is done to training pictures, on whole batches of tensors."""
+"""Random changes to training pictures, a batch of tensors at a time."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes that keep a picture's class.
-
-    Pixels are those of a picture of 32 pixels; ``at`` gives the same for another size.
-
-    Attributes:
-        flip: mirror left to right: ``random`` half of the time, or ``alternating``, each picture
-            every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6), or ``none``.
-        translate: largest shift in pixels, each direction; the border is reflected.
-        rotate: largest turn in degrees, either way.
-        brightness: largest change added to all pixels, as a share of the full range, 0..1.
-        contrast: largest change of the distance from the picture's mean, as a share, 0..1.
-        cutout: side in pixels of a square set to the mean (DeVries 2017, arXiv:1708.04552).
-        cutmix: share of the batches in which a box of each picture comes from another one, and the
-            label with it, by its area (Yun et al. 2019, arXiv:1905.04899), 0..1.
-    """
-
-    flip: Literal["none", "random", "alternating"] = "random"
-    translate: int = 4
-    rotate: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    cutout: int = 0
-    cutmix: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.flip not in ("none", "random", "alternating"):
-            raise ValueError(f"flip is {self.flip!r}; expected none, random or alternating")
-        for name in ("translate", "rotate", "brightness", "contrast", "cutout", "cutmix"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
-        if self.cutmix > 1:
-            raise ValueError(f"cutmix is {self.cutmix}; expected 0 to 1")
-
-    def at(self, size: int) -> Augment:
-        """What shifts and covers the same share of a picture of ``size`` pixels."""
-        scale = size / 32
-        return replace(
-            self, translate=round(self.translate * scale), cutout=round(self.cutout * scale)
-        )
+from train.recipe import Augment
 
 
 class Augmenter:
-    """Gives augmented batches of one training set.
+    """Makes augmented batches of one training set.
 
-    The whole set stays in memory as uint8; only a batch at a time becomes float. Everything
-    random comes from the generator passed in, so that an epoch can be repeated exactly.
+    The whole set stays in memory as uint8; only a batch at a time becomes float. All randomness
+    comes from the generator passed in, so that an epoch can be repeated exactly.
     """
 
     def __init__(self, pictures: Tensor, augment: Augment, seed: int) -> None:
-        """Keep the set, its border already reflected.
+        """Copy the set, with reflected borders.
 
         Args:
             pictures: uint8 ``(n, 3, size, size)``.
-            augment: what to do.
-            seed: decides which pictures start mirrored under ``alternating``.
+            augment: the changes, for this size of pictures.
+            seed: chooses the pictures that start mirrored under ``alternating``.
+
+        Raises:
+            ValueError: ``translate`` is as large as the pictures.
         """
         self.augment = augment
         self.size = pictures.shape[-1]
@@ -83,7 +43,7 @@ class Augmenter:
             pictures[first] = pictures[first].flip(-1)
         pad = augment.translate
         if pad:
-            # pad() reflects floats only; in slices, so that the copy stays small.
+            # pad() reflects only floats; slices keep the float copy small.
             pictures = torch.cat(
                 [
                     F.pad(part.float(), (pad,) * 4, "reflect").byte()
@@ -96,8 +56,8 @@ class Augmenter:
         """Augmented pictures before normalisation.
 
         Args:
-            index: which pictures, int64 ``(b,)``.
-            epoch: its parity decides the alternating flip.
+            index: rows of the set, int64 ``(b,)``.
+            epoch: odd epochs mirror all pictures under ``alternating``.
             generator: source of all other randomness, on the CPU.
 
         Returns:
@@ -112,11 +72,11 @@ class Augmenter:
             mirrored = torch.rand(b, generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(-1), x)
         if a.rotate:
-            x = _rotate(x, _uniform(b, a.rotate, generator, x))
+            x = _rotate(x, _uniform(b, a.rotate, generator, x.device))
         if a.brightness or a.contrast:
             mean = x.mean((1, 2, 3), keepdim=True)
-            contrast = 1 + _uniform(b, a.contrast, generator, x).view(-1, 1, 1, 1)
-            brightness = 255 * _uniform(b, a.brightness, generator, x).view(-1, 1, 1, 1)
+            contrast = 1 + _uniform(b, a.contrast, generator, x.device).view(-1, 1, 1, 1)
+            brightness = 255 * _uniform(b, a.brightness, generator, x.device).view(-1, 1, 1, 1)
             x = ((x - mean) * contrast + mean + brightness).clamp(0, 255)
         if a.cutout:
             x = _cutout(x, a.cutout, torch.randint(0, self.size, (2, b, 1), generator=generator))
@@ -124,16 +84,16 @@ class Augmenter:
 
 
 def cutmix(x: Tensor, labels: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Put one box of each picture, the same for all, into another picture of the batch.
+    """Replace a random box of each picture, the same for all, by that of another in the batch.
 
     Args:
-        x: pictures float32 ``(b, 3, size, size)``; not changed.
+        x: pictures float32 ``(b, 3, size, size)``; not modified.
         labels: int64 ``(b,)``.
         classes: number of classes.
         generator: source of all randomness, on the CPU.
 
     Returns:
-        the pictures, and the share of each class in them, float32 ``(b, classes)``.
+        the mixed pictures, and the share of each class in them, float32 ``(b, classes)``.
     """
     size = x.shape[-1]
     area, *centre = torch.rand(3, generator=generator).tolist()
@@ -149,8 +109,8 @@ def cutmix(x: Tensor, labels: Tensor, classes: int, generator: Generator) -> tup
     return x, shares.lerp(shares[partner], share)
 
 
-def _uniform(n: int, largest: float, generator: Generator, like: Tensor) -> Tensor:
-    return ((torch.rand(n, generator=generator) * 2 - 1) * largest).to(like.device)
+def _uniform(n: int, largest: float, generator: Generator, device: torch.device) -> Tensor:
+    return ((torch.rand(n, generator=generator) * 2 - 1) * largest).to(device)
 
 
 def _rotate(x: Tensor, degrees: Tensor) -> Tensor:
@@ -162,7 +122,7 @@ def _rotate(x: Tensor, degrees: Tensor) -> Tensor:
 
 
 def _cutout(x: Tensor, side: int, centre: Tensor) -> Tensor:
-    """Grey out a square around ``centre (2, b, 1)``; what leaves the picture is cut off."""
+    """Set a square around ``centre (2, b, 1)`` to the mean; parts outside are cut off."""
     offsets = torch.arange(x.shape[-1], device=x.device) - centre.to(x.device)  # (2, b, size)
     inside = (offsets >= -(side // 2)) & (offsets < side - side // 2)
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]  # (b, 1, size, size)

@@ -1,4 +1,4 @@
-"""A training run between epochs: its history, and the checkpoint that it resumes from."""
+"""The progress of a training run, and the checkpoint that it resumes from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG = "log.csv"
 
 
 class ResumeError(ValueError):
-    """A run cannot be resumed as asked."""
+    """A run cannot be resumed."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Epoch:
     """One line of the training log. Losses are cross-entropy in nats; accuracies are 0..1.
 
     ``train_loss`` is on augmented pictures with label smoothing, ``validation_loss`` without;
-    ``seconds`` counts training and validation since the run's start, pauses left out.
+    ``seconds`` is the time spent on training and validation since the start of the run, without
+    interruptions.
     """
 
     epoch: int
@@ -40,21 +41,17 @@ class Epoch:
 
 @dataclass
 class Run:
-    """A training run in progress: what a checkpoint holds, and the folder that it lies in.
-
-    ``losses`` float32 ``(n,)`` holds each training picture's last loss.
-    """
+    """A training run in progress, in the folder that holds its checkpoint."""
 
     recipe: Recipe
     folder: Path
-    losses: Tensor
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
-        """All epochs done, or no progress on validation for ``patience`` epochs."""
+        """Whether all epochs are done, or ``patience`` epochs brought no lower validation loss."""
         patience = self.recipe.patience
         done = len(self.history)
         waited = done - 1 - self.best_epoch
@@ -62,7 +59,7 @@ class Run:
 
 
 def save_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> None:
-    """Write the run as a whole; ``others`` are the optimisers, in order."""
+    """Write the run, its network and ``others``, objects with a ``state_dict``, atomically."""
     path = run.folder / CHECKPOINT
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -72,7 +69,6 @@ def save_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
                 "history": [asdict(epoch) for epoch in run.history],
                 "best_epoch": run.best_epoch,
                 "best_weights": run.best_weights,
-                "losses": run.losses,
                 "network": network.state_dict(),
                 "others": [other.state_dict() for other in others],
             },
@@ -84,10 +80,11 @@ def save_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
 
 
 def load_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> None:
-    """Bring everything back to where ``save_checkpoint`` left it.
+    """Restore what ``save_checkpoint`` wrote; ``others`` in the same order.
 
     Raises:
         ResumeError: no checkpoint in the run's folder, an unreadable one, or another recipe's.
+        RecipeError: the checkpoint's recipe is one that this version cannot train.
     """
     path = run.folder / CHECKPOINT
     try:
@@ -100,23 +97,22 @@ def load_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResumeError(f"{path} cannot be read: {reason}") from error
-    theirs = Recipe.from_dict(state["recipe"])
-    if theirs != run.recipe:
+    saved_recipe = Recipe.from_dict(state["recipe"])
+    if saved_recipe != run.recipe:
         raise ResumeError(
-            f"{path} belongs to the recipe {theirs}, asked for is {run.recipe};"
-            " resume with the same recipe"
+            f"{path} belongs to the recipe {saved_recipe}, but the recipe to resume is"
+            f" {run.recipe}; resume with the recipe of the checkpoint"
         )
     network.load_state_dict(state["network"])
     for other, saved in zip(others, state["others"], strict=True):
         other.load_state_dict(saved)
     run.history = [Epoch(**values) for values in state["history"]]
-    run.losses = state["losses"]
     run.best_epoch = state["best_epoch"]
     run.best_weights = state["best_weights"]
 
 
 def write_log(run: Run) -> None:
-    """The history so far as CSV, one line an epoch."""
+    """Write the history so far as CSV, one line an epoch."""
     with (run.folder / LOG).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(run.history[0])))
         writer.writeheader()

@@ -1,8 +1,9 @@
-"""A corpus as tensors in memory, split for training, for choosing, and for the one final test."""
+"""A corpus as tensors in memory, split for training, validation and the final test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,8 +20,8 @@ from embed.preprocess import Preprocess
 class Split:
     """``pictures`` uint8 ``(n, 3, size, size)`` and ``labels`` int64 ``(n,)``.
 
-    ``groups`` int64 ``(n,)`` numbers a finer word for each picture, -1 where there is none; None
-    where the corpus has no such words.
+    ``groups`` int64 ``(n,)`` are finer labels within the classes, -1 where a picture has none; None
+    where the corpus has no finer labels.
     """
 
     pictures: Tensor
@@ -41,10 +42,10 @@ class Dataset:
 
     Attributes:
         classes: class names in the order of the labels.
-        train: what the network learns from.
-        validation: what epochs, recipes and the temperature are chosen by.
-        test: what is measured once at the end; None where the corpus has no test split.
-        skipped: why each unreadable picture was left out, by its source.
+        train: for learning.
+        validation: for choosing the epoch, the recipe and the temperature.
+        test: for one measurement at the end; None where the corpus has no test split.
+        skipped: the reason why each unreadable picture was left out, by its source.
     """
 
     classes: tuple[str, ...]
@@ -68,13 +69,13 @@ def load_dataset(
     """Read all labelled pictures of a corpus, scaled and cropped to ``(size, size)``.
 
     Args:
-        corpus: where from. Pictures without a split count as training pictures.
+        corpus: the source. Pictures without a split count as training pictures.
         size: side of the network's input, pixels.
-        validation: share of each class's training pictures held out for validation, 0..0.5,
-            where the corpus has no validation split of its own.
-        seed: decides which.
+        validation: share of each class's training pictures to hold out for validation, 0..0.5;
+            used only if the corpus has no validation split.
+        seed: for the random choice of held-out pictures.
         progress: wraps the items to show progress, as tqdm does.
-        test: share held out for the test, likewise, 0..0.5; 0 for none.
+        test: share to hold out for the test, likewise, 0..0.5; 0 for none.
 
     Raises:
         CorpusError: fewer than two classes, or a class with too few pictures to split.
@@ -85,7 +86,7 @@ def load_dataset(
     if len(classes) < 2:
         raise CorpusError(
             f"{corpus.name} has {len(classes)} labelled classes ({', '.join(classes) or 'none'});"
-            " training needs at least two: put the pictures into one folder a class"
+            " training needs at least two: put the pictures of each class into their own folder"
         )
     number = {name: i for i, name in enumerate(classes)}
     skipped: dict[str, str] = {}
@@ -100,54 +101,55 @@ def load_dataset(
     pictures: dict[str, list[RGB]] = {"train": [], "val": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     groups: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    words = {(item.label, item.tags[0]) for item in labelled if item.tags}
-    group_number = {word: i for i, word in enumerate(sorted(words, key=str))}
+    finer_labels = {(item.label, item.tags[0]) for item in labelled if item.tags}
+    group_number = {label: i for i, label in enumerate(sorted(finer_labels, key=str))}
     # Decoding releases the interpreter's lock, so threads help.
     with ThreadPoolExecutor(max_workers=4) as pool:
         for item, picture in zip(labelled, pool.map(read, progress(labelled)), strict=True):
             if picture is not None and item.label is not None:
-                pictures[item.split or "train"].append(picture)
-                labels[item.split or "train"].append(number[item.label])
-                word = (item.label, item.tags[0]) if item.tags else None
-                groups[item.split or "train"].append(group_number[word] if word else -1)
+                split = item.split or "train"
+                pictures[split].append(picture)
+                labels[split].append(number[item.label])
+                group = group_number[item.label, item.tags[0]] if item.tags else -1
+                groups[split].append(group)
 
     splits = {
-        # pop: of large pictures there should not be two copies longer than needed.
-        name: _split(pictures.pop(name), labels[name], groups[name] if words else None, size)
+        # pop frees each list once it is stacked: large pictures should not be in memory twice.
+        name: _split(pictures.pop(name), labels[name], groups[name] if finer_labels else None, size)
         for name in labels
         if labels[name]
     }
     train = splits.get("train")
     if train is None:
         raise CorpusError(f"{corpus.name} has no readable labelled training pictures")
-    tested = splits.get("test")
-    if tested is None and test > 0:
-        chosen = stratified(train.labels, test, seed)
-        train, tested = train[~chosen], train[chosen]
-    held_out = splits.get("val")
-    if held_out is None:
-        chosen = stratified(train.labels, validation, seed)
-        train, held_out = train[~chosen], train[chosen]
+    test_split = splits.get("test")
+    if test_split is None and test > 0:
+        held_out = stratified(train.labels, test, seed)
+        train, test_split = train[~held_out], train[held_out]
+    validation_split = splits.get("val")
+    if validation_split is None:
+        held_out = stratified(train.labels, validation, seed)
+        train, validation_split = train[~held_out], train[held_out]
     counts = torch.bincount(train.labels, minlength=len(classes))
-    if not bool((counts > 0).all()) or len(held_out) == 0:
+    if not bool((counts > 0).all()) or len(validation_split) == 0:
         few = ", ".join(name for name, count in zip(classes, counts, strict=True) if count == 0)
         raise CorpusError(
             f"{corpus.name} has too few training pictures{f' of {few}' if few else ''};"
             " each class needs at least two"
         )
-    return Dataset(classes, train, held_out, tested, skipped)
+    return Dataset(classes, train, validation_split, test_split, skipped)
 
 
 def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Choose ``share`` of each class at random, at least one where a class has two or more.
+    """Choose ``share`` of each class at random, at least one picture of a class of two or more.
 
     Args:
         labels: int64 ``(n,)``.
         share: 0..1.
-        seed: of the choice.
+        seed: random seed.
 
     Returns:
-        bool ``(n,)``, True for the chosen.
+        bool ``(n,)``, True for the chosen pictures.
     """
     generator = Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
@@ -156,6 +158,12 @@ def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
         count = round(len(members) * share) or int(len(members) > 1)
         chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return chosen
+
+
+def in_batches(pictures: Tensor) -> Iterator[Tensor]:
+    """Split ``pictures`` evenly into batches of at most 500 of 32 pixels, fewer of larger ones."""
+    largest = max(500 * 32 * 32 // pictures.shape[-1] ** 2, 16)
+    yield from pictures.tensor_split(max(math.ceil(len(pictures) / largest), 1))
 
 
 def _split(

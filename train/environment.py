@@ -1,4 +1,4 @@
-"""What a training run's result depends on beside its recipe."""
+"""The hardware, versions and process settings that a training run depends on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe(device: str) -> dict[str, Any]:
 
 @functools.cache
 def _revision() -> str:
-    # Asked once, at the start: by the end of a long run somebody may have changed the files.
+    # Cached when the run starts: by its end the files may have changed.
     try:
         git = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
@@ -52,15 +52,15 @@ def _cpu_name() -> str:
 
 
 def prepare() -> None:
-    """Settings of the process that make training faster and change no result that matters.
+    """Change settings of the process to speed up training without affecting its results.
 
-    Call this before torch's first work: its threads take the first setting over when they start,
-    and memory is only kept from then on.
+    Call this before torch does any work: its threads copy the first setting when they start, and
+    the second only affects later allocations.
 
     - Numbers below 1e-38 count as zero. GELU's gradient far from zero is full of them, and they
       make a training step a third slower.
-    - Freed memory is kept for the next step. By default glibc hands each large block back to the
-      system at once, which then clears it page by page for the next activation: another third.
+    - Freed memory is kept for the next step. By default glibc returns each large block to the
+      system at once, which must then clear it page by page for the next activation: another third.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":

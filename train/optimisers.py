@@ -48,8 +48,8 @@ class Muon(Optimizer):
 def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
     """Bring the singular values of ``matrix (m, n)`` near one by Newton-Schulz iteration.
 
-    The quintic's coefficients are Muon's: steepest at zero, at the price of values that end
-    anywhere in about 0.7..1.2. Computed in bfloat16 where the hardware has it.
+    The quintic's coefficients are Muon's: steepest at zero, so that singular values end anywhere in
+    about 0.7..1.2. Computed in bfloat16 where the hardware has it.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x: Tensor = matrix.bfloat16() if has_bfloat16(matrix.device.type) else matrix.float()
@@ -66,22 +66,22 @@ def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
 def make_optimisers(network: nn.Module, recipe: Recipe, batch_size: int) -> list[Optimizer]:
     """The optimisers of a run; together they hold every trainable parameter once.
 
-    ``batch_size`` is the real one, which a small data set cuts below the recipe's.
+    ``batch_size`` is the number of pictures in a step, which may be less than the recipe's.
     """
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     if recipe.optimiser == "muon":
         return _muon(named, recipe, batch_size)
-    old = recipe.lr * _old_rate(recipe)
+    old_lr = recipe.lr * _old_rate(recipe)
 
     def fresh(name: str) -> bool:
-        """Whether the parameter is new even where the others come from a trained model."""
+        """Whether the parameter has fresh weights even if the run starts from a trained model."""
         return name.startswith("head") and not recipe.distil
 
     groups = [
         {"params": group, "weight_decay": decay, "lr": lr}
         for group, decay, lr in (
-            ([p for n, p in named if p.ndim > 1 and not fresh(n)], recipe.weight_decay, old),
-            ([p for n, p in named if p.ndim <= 1 and not fresh(n)], 0.0, old),
+            ([p for n, p in named if p.ndim > 1 and not fresh(n)], recipe.weight_decay, old_lr),
+            ([p for n, p in named if p.ndim <= 1 and not fresh(n)], 0.0, old_lr),
             ([p for n, p in named if p.ndim > 1 and fresh(n)], recipe.weight_decay, recipe.lr),
             ([p for n, p in named if p.ndim <= 1 and fresh(n)], 0.0, recipe.lr),
         )
@@ -98,8 +98,8 @@ def _old_rate(recipe: Recipe) -> float:
 
 def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) -> list[Optimizer]:
     # airbench94's rates are for a loss summed over the batch; ours is a mean, so its rates are
-    # multiplied by the batch size. Its decay of 2e-6 an example and step is divided likewise; the
-    # recipe's is relative to it.
+    # multiplied by the batch size. The recipe's weight decay is relative to airbench94's, 2e-6 an
+    # example and step.
     decay = 2e-6 * batch_size * recipe.weight_decay / 5e-4
     old = _old_rate(recipe)
     bias_lr, head_lr = 0.053 * batch_size, 0.67 * batch_size
@@ -107,7 +107,7 @@ def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) 
     filters = [p for _, p in named if p.ndim == 4]
     head = [p for name, p in named if name.startswith("head") and p.ndim == 2]
     biases = [p for _, p in named if p.ndim <= 1]
-    rest = torch.optim.SGD(
+    sgd = torch.optim.SGD(
         [
             {"params": biases, "lr": bias_lr * old, "weight_decay": decay / bias_lr},
             {"params": head, "lr": head_rate, "weight_decay": decay / head_lr},
@@ -115,14 +115,11 @@ def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) 
         momentum=0.85,
         nesterov=True,
     )
-    return [Muon(filters, recipe.lr * old, recipe.momentum), rest]
+    return [Muon(filters, recipe.lr * old, recipe.momentum), sgd]
 
 
 class Schedule:
-    """Sets an optimiser's learning rates by how far the run is.
-
-    torch's own schedulers count steps, but epochs here differ in length.
-    """
+    """Sets an optimiser's learning rates from the progress of the run, in epochs."""
 
     def __init__(self, optimiser: Optimizer, recipe: Recipe) -> None:
         self._optimiser = optimiser
@@ -131,25 +128,25 @@ class Schedule:
 
     @property
     def last_lr(self) -> float:
-        """The learning rate of the first group as last set."""
+        """The current learning rate of the first parameter group."""
         return float(self._optimiser.param_groups[0]["lr"])
 
     def step(self, epoch: float) -> None:
-        """Set the rates for ``epoch``, which may have a fraction, 0..epochs."""
+        """Set the rates for ``epoch``, 0..epochs, which may have a fraction."""
         factor = lr_factor(epoch / self._recipe.epochs, self._recipe)
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
 
 def make_schedules(optimisers: list[Optimizer], recipe: Recipe) -> list[Schedule]:
-    """One schedule for each optimiser, to be stepped before every batch."""
+    """One schedule for each optimiser, to step before every batch."""
     return [Schedule(optimiser, recipe) for optimiser in optimisers]
 
 
 def lr_factor(progress: float, recipe: Recipe) -> float:
-    """The learning rate as a share of its peak, at ``progress`` 0..1 through the run."""
+    """The learning rate relative to its peak, at ``progress`` 0..1 of the run."""
     if progress < recipe.warmup:
-        # Not from zero: the first step should move too.
+        # Not from zero, or the first step would change nothing.
         return max(progress / recipe.warmup, 0.05)
     left = (1 - progress) / (1 - recipe.warmup)
     if recipe.schedule == "linear":

@@ -1,4 +1,7 @@
-"""What a training run does, as data: every choice has a name, a unit and, where set, a reason."""
+"""What a training run does, as data: every choice has a name, a unit and, where set, a reason.
+
+Imports nothing else of ``train``, so that every other module can import it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,114 @@ from pathlib import Path
 from typing import Any, Literal
 
 from embed.architecture import ArchitectureName
-from train.augment import Augment
-from train.proxy import Proxy
-from train.selection import Selection
-from train.shaping import Shaping
+from embed.bundle import Bundle
 
 
 class RecipeError(ValueError):
     """A recipe has an unknown field or a value out of range."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to training pictures that keep their class.
+
+    Pixels are for pictures of 32 pixels; ``at`` scales them to another size.
+
+    Attributes:
+        flip: mirror left to right: ``random`` half of the time, ``alternating`` each picture every
+            other epoch (Jordan 2024, arXiv:2404.00498, section 3.6), or ``none``.
+        translate: largest shift in pixels in each direction; the border is reflected.
+        rotate: largest rotation in degrees, either way.
+        brightness: largest change added to all pixels, as a share of the full range, 0..1.
+        contrast: largest relative change of each pixel's distance from the picture's mean, 0..1.
+        cutout: side in pixels of a square set to the mean (DeVries 2017, arXiv:1708.04552).
+        cutmix: share of the batches in which a box of each picture comes from another picture, and
+            the same share of the label with it (Yun et al. 2019, arXiv:1905.04899), 0..1.
+    """
+
+    flip: Literal["none", "random", "alternating"] = "random"
+    translate: int = 4
+    rotate: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    cutout: int = 0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.flip not in ("none", "random", "alternating"):
+            raise ValueError(f"flip is {self.flip!r}; expected none, random or alternating")
+        for name in ("translate", "rotate", "brightness", "contrast", "cutout", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+        if self.cutmix > 1:
+            raise ValueError(f"cutmix is {self.cutmix}; expected 0 to 1")
+
+    def at(self, size: int) -> Augment:
+        """The same augmentation for pictures of ``size`` pixels."""
+        scale = size / 32
+        return dataclasses.replace(
+            self, translate=round(self.translate * scale), cutout=round(self.cutout * scale)
+        )
+
+
+@dataclass(frozen=True)
+class BatchSelection:
+    """Train on the hardest part of each batch, chosen by the loss of a small proxy network.
+
+    Most augmented pictures are easy and teach little. The proxy, at a twentieth of the cost, sees
+    them all; the network only sees those with the proxy's largest losses. This halves the FLOPs
+    of airbench96_faster at equal accuracy, its source (github.com/KellerJordan/cifar10-airbench;
+    the idea goes back to Coleman et al. 2020, arXiv:1906.11829).
+
+    Attributes:
+        keep: share of each batch that the network trains on, 0..1; 1 turns selection off.
+        widths: channels of the proxy's stages.
+        every: the proxy itself learns from the selected pictures of every n-th batch.
+    """
+
+    keep: float = 1.0
+    widths: tuple[int, int, int] = (32, 64, 64)
+    every: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.keep <= 1.0:
+            raise ValueError(f"keep is {self.keep}; expected above 0, at most 1")
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; expected at least 1")
+        object.__setattr__(self, "widths", tuple(self.widths))
+
+    def kept(self, batch_size: int) -> int:
+        """How many pictures of a batch are trained on: at least 2, if the batch has 2."""
+        return min(max(round(self.keep * batch_size), 2), batch_size)
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How the embedding is shaped after training (``train.extras.shaping``).
+
+    Attributes:
+        likeness: dimensions of the likeness part, which tells pictures of one class apart; 0 keeps
+            the last features as they are.
+        weight: length of the likeness part relative to the class part's mean length. More finds
+            altered copies better, less keeps the classes better apart.
+        pictures: largest number of training pictures to fit the likeness part to.
+        rows: number of horizontal bands in which the maps are pooled; 1 pools whole maps.
+    """
+
+    likeness: int = 0
+    weight: float = 0.9
+    pictures: int = 8_000
+    rows: int = 2
+
+    def __post_init__(self) -> None:
+        if self.likeness < 0:
+            raise ValueError(f"likeness is {self.likeness}; expected at least 0")
+        if self.rows < 1:
+            raise ValueError(f"rows is {self.rows}; expected at least 1")
+        if not self.weight > 0:
+            raise ValueError(f"weight is {self.weight}; expected a number above 0")
+        if self.pictures < 2:
+            raise ValueError(f"pictures is {self.pictures}; expected at least 2")
 
 
 @dataclass(frozen=True)
@@ -30,44 +133,44 @@ class Recipe:
         depth: convolutions in each of its stages, 2 or 3.
         dropout: share of features dropped before the classifier, 0..1.
         epochs: passes over the training split.
-        batch_size: pictures in one step, before ``proxy`` chooses among them; fewer where the
-            training set is small.
+        batch_size: pictures in one step, before ``proxy`` selects among them; reduced for small
+            training sets (``train.setup.fit_batch``).
         optimiser: ``muon`` (convolutions by Muon, the rest by Nesterov SGD), ``sgd`` (Nesterov)
             or ``adamw``.
-        lr: peak learning rate; of the convolutions for ``muon``, of everything otherwise. The
-            loss is a mean over the batch for ``sgd`` and ``adamw``.
+        lr: peak learning rate: for ``muon`` that of the convolutions, otherwise that of all
+            parameters. For ``sgd`` and ``adamw`` the loss is a mean over the batch.
         momentum: of ``sgd`` and of ``muon``'s convolutions; AdamW's first beta.
-        weight_decay: of ``sgd`` (coupled) and ``adamw`` (decoupled), on weights, not on biases. Of
-            ``muon`` on what its Nesterov SGD trains, where 5e-4 is airbench94's.
+        weight_decay: for ``sgd`` (coupled) and ``adamw`` (decoupled), on weights, not on biases.
+            For ``muon``, on the parameters trained by SGD, relative to airbench94's 5e-4.
         schedule: ``linear`` or ``cosine`` decay to zero over the run, step by step.
         warmup: share of the run over which the rate first rises linearly, 0..1.
         label_smoothing: 0..1 (Szegedy et al. 2016, arXiv:1512.00567).
-        augment: what is done to training pictures.
-        size: side of the network's input, 32..224 pixels. Beyond 32 ``whitened-resnet`` reduces
-            the outputs of its first layer, so that the cost stays about the same.
-        low_resolution: side in pixels that pictures are reduced to in the first epochs; it and
-            the pixels of ``augment`` are for a size of 32 and grow with the size.
+        augment: random changes to training pictures.
+        size: side of the network's input, 32..224 pixels. Above 32, ``whitened-resnet`` downsamples
+            the output of its first layer, so that the cost stays about the same.
+        low_resolution: side in pixels of the pictures in the first epochs. Like the pixels in
+            ``augment``, it is for a ``size`` of 32 and scales with ``size``.
         low_share: share of the epochs, from the first on, that train at ``low_resolution``, 0..1.
-        selection: which pictures the epochs in the middle of the run use.
-        proxy: which pictures of a batch are trained on.
-        shaping: what is done to the embedding after training.
-        validation: share of the training split held out to choose by, 0..0.5; used where the
-            corpus has no validation split of its own.
-        test: share held out for the one test at the end, 0..0.5; likewise.
-        class_balance: 0 weighs all pictures alike, values towards 1 all classes: a picture
-            weighs ``(1 - b) / (1 - b**n)`` in a class of ``n`` (Cui et al. 2019,
-            arXiv:1901.05555), scaled to a mean of 1.
-        init: what training starts from: None for fresh weights, ``pretrained`` for the model that
-            ships, or the folder of a bundle. Its architecture, mean and deviation then count.
-        old_rate: learning rate of the layers that come from there, as a share of that of fresh
-            ones, 0..1.
-        distil: share of the target that the model of ``init`` gives, 0..1, the labels giving the
-            rest (``train.teacher``). Above 0 its classifier and its statistics of batch
-            normalisation are kept too: the run goes on with the same pictures and classes.
-        average: share of what was learned in the weights that are kept, 0..1; the rest is what the
-            run started from (Wortsman et al. 2022, arXiv:2109.01903). For a run with ``distil``.
-        patience: epochs without a better validation loss after which training stops; None: never.
-        seed: of the held-out split, the first weights, the order and the augmentation.
+        proxy: selection of the hardest pictures of each batch by a proxy network.
+        shaping: how the embedding is shaped after training.
+        validation: share of the training split held out for choosing the epoch, the recipe and
+            the temperature, 0..0.5; used only if the corpus has no validation split.
+        test: share held out for the final test, 0..0.5; used only if the corpus has no test split.
+        class_balance: 0 weights all pictures equally; towards 1, all classes. A picture in a class
+            of ``n`` weighs ``(1 - b) / (1 - b**n)`` (Cui et al. 2019, arXiv:1901.05555), scaled to
+            a mean of 1.
+        init: what training starts from: None for fresh weights, ``pretrained`` for the shipped
+            model, or the folder of a bundle. Architecture, mean and deviation are then the
+            bundle's.
+        old_rate: learning rate of the layers taken from ``init``, relative to fresh layers, 0..1.
+        distil: weight of the ``init`` model's predictions in the target, 0..1; the labels have the
+            rest (``train.extras.teacher``). Above 0, the classifier and the batch-normalisation
+            statistics of ``init`` are kept too: training continues on the same pictures and
+            classes.
+        average: weight of the trained weights in the average with those of ``init``, 0..1
+            (Wortsman et al. 2022, arXiv:2109.01903). Only with ``distil``.
+        patience: stop after this many epochs without a lower validation loss; None never stops.
+        seed: for the held-out splits, the initial weights, the order and the augmentation.
     """
 
     name: str = "custom"
@@ -88,8 +191,7 @@ class Recipe:
     size: int = 32
     low_resolution: int = 24
     low_share: float = 0.0
-    selection: Selection = Selection()
-    proxy: Proxy = Proxy()
+    proxy: BatchSelection = BatchSelection()
     shaping: Shaping = Shaping()
     validation: float = 0.05
     test: float = 0.0
@@ -134,28 +236,42 @@ class Recipe:
         """Inverse of ``to_dict``; missing fields take their defaults.
 
         Raises:
-            RecipeError: a field that recipes do not have, or a value out of range.
+            RecipeError: an unknown field, or a value out of range.
         """
-        known = {field.name for field in dataclasses.fields(Recipe)}
-        if unknown := sorted(set(values) - known):
-            raise RecipeError(
-                f"a recipe has no field {', '.join(unknown)}; expected {', '.join(sorted(known))}"
-            )
         values = dict(values)
         try:
-            if "augment" in values:
-                values["augment"] = Augment(**values["augment"])
-            if "selection" in values:
-                values["selection"] = Selection(**values["selection"])
-            if "shaping" in values:
-                values["shaping"] = Shaping(**values["shaping"])
-            if "proxy" in values:
-                values["proxy"] = Proxy(**values["proxy"])
+            _drop_selection(values)
+            fields = {field.name for field in dataclasses.fields(Recipe)}
+            if unknown := sorted(set(values) - fields):
+                raise RecipeError(
+                    f"unknown recipe field {', '.join(unknown)}; expected fields among"
+                    f" {', '.join(sorted(fields))}"
+                )
+            for name, part in _PARTS.items():
+                if name in values:
+                    values[name] = part(**values[name])
             if "widths" in values:
                 values["widths"] = tuple(values["widths"])
             return Recipe(**values)
-        except (TypeError, ValueError) as error:
+        except RecipeError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
             raise RecipeError(f"the recipe cannot be used: {error}") from error
+
+
+_PARTS: dict[str, type[Any]] = {"augment": Augment, "proxy": BatchSelection, "shaping": Shaping}
+
+
+def _drop_selection(values: dict[str, Any]) -> None:
+    """Drop ``selection``, a field of older recipes, which trained some epochs on a subset."""
+    selection = values.pop("selection", {})
+    share = selection.get("hardest", 1.0) + selection.get("others", 0.0)
+    if share < 1:
+        raise RecipeError(
+            f"the recipe's selection keeps {share:.0%} of the pictures; this version always trains"
+            " on all of them: remove the field selection from the recipe and train again, or use"
+            " proxy to train on the hardest pictures of each batch"
+        )
 
 
 def _check(recipe: Recipe, name: str, ok: bool, expected: str) -> None:
@@ -163,11 +279,11 @@ def _check(recipe: Recipe, name: str, ok: bool, expected: str) -> None:
         raise RecipeError(f"{name} is {getattr(recipe, name)!r}; expected {expected}")
 
 
-# The default of `lookalike train`. Its parts are airbench94_muon's (Jordan 2024,
-# arXiv:2404.00498, and github.com/KellerJordan/cifar10-airbench): Muon on the convolutions,
-# whitened stem, alternating flip, label smoothing 0.2, linear decay. Ours: a residual network half
-# as wide again, half the batch (a CPU gains nothing from larger ones) with the rate lowered by the
-# square root of that, and first epochs at 24 pixels, which cost half as much.
+# The default of `lookalike train`. From airbench94_muon (Jordan 2024, arXiv:2404.00498, and
+# github.com/KellerJordan/cifar10-airbench): Muon on the convolutions, whitened stem, alternating
+# flip, label smoothing 0.2, linear decay. Ours: a residual network half as wide again; half the
+# batch size (a CPU gains nothing from larger batches), with the rate lowered by the square root of
+# that; and first epochs at 24 pixels, which cost half as much.
 QUICK = Recipe(
     name="quick",
     widths=(96, 320, 320),
@@ -185,10 +301,10 @@ QUICK = Recipe(
     validation=0.02,
 )
 
-# The strongest that fits 12 M parameters, 1 GFLOP and a file of 16 MiB; this one ships. Shape,
-# translation, cutout, and the choice of half of each batch by a proxy are airbench96_faster's; Muon
-# and its rates airbench94_muon's, lowered by the square root of the smaller step; the first
-# third at 24 pixels is ours, as in `quick`.
+# The strongest recipe within 12 M parameters, 1 GFLOP and a file of 16 MiB. Shape, translation,
+# cutout and training on half of each batch are airbench96_faster's; Muon and its rates are
+# airbench94_muon's, lowered by the square root of the smaller step; training the first third at
+# 24 pixels is ours, as in `quick`.
 BEST = Recipe(
     name="best",
     widths=(128, 384, 416),
@@ -203,17 +319,17 @@ BEST = Recipe(
     label_smoothing=0.2,
     augment=Augment(flip="alternating", translate=4, cutout=12),
     low_share=0.34,
-    proxy=Proxy(keep=0.5),
+    proxy=BatchSelection(keep=0.5),
     shaping=Shaping(likeness=256),
     validation=0.02,
 )
 
-# `best` gone on with, taught by itself (`train.teacher`): what the model answers for a picture and
-# its mirror image together becomes what it should answer for one of them, on pictures with boxes
-# exchanged, all of them and not the hard half, which is learned by heart by then. A quarter of the
-# rate of `best`, for what was learned should stay; and of the two models, before and after, the
-# mean of their weights is better than either. What it starts from must have held out the same
-# pictures, those of seed 0.
+# Continues `best` with itself as the teacher (`train.extras.teacher`); the shipped model was made
+# with it. The model's mean prediction for a picture and its mirror image becomes the target for
+# one of them, on pictures mixed by CutMix. All pictures are used, because the hard half is
+# memorised by then. A quarter of the rate of `best` preserves what was learned, and the mean of
+# the weights before and after is better than either. The starting model must have held out the
+# same pictures, those of seed 0.
 BEST_TAUGHT = dataclasses.replace(
     BEST,
     name="best-taught",
@@ -226,10 +342,10 @@ BEST_TAUGHT = dataclasses.replace(
     warmup=0.05,
     augment=Augment(flip="alternating", translate=4, cutmix=1.0),
     low_share=0.0,
-    proxy=Proxy(),
+    proxy=BatchSelection(),
 )
 
-# The usual one for ResNet-18 on CIFAR-10 (github.com/kuangliu/pytorch-cifar), for a GPU.
+# The usual recipe for ResNet-18 on CIFAR-10 (github.com/kuangliu/pytorch-cifar), for a GPU.
 RESNET18 = Recipe(
     name="resnet18",
     architecture="resnet18",
@@ -237,16 +353,16 @@ RESNET18 = Recipe(
     augment=Augment(flip="random", translate=4),
 )
 
-# A user's own pictures, from a hundred to some ten thousand, starting from a trained model. Before
-# the first epoch batch normalisation takes its statistics from the new pictures, and the new
-# classifier is fitted to the old features (`train.initial`); then everything learns, the old layers
-# at a fifth of the rate of `quick` (which is why `lr` is that of `quick`), after a tenth of the run
-# in which rates rise, for momentum knows nothing yet. Dropout and label smoothing are what a study
-# on hands found, the rate lies between what it found and a tenth (docs/benchmarks.md). The loss is
-# balanced by the effective number of pictures of each class, with the b = 0.999 of Cui et al. 2019
-# for sets of this size. Small sets need more change of their pictures: a little turning and light
-# beside mirroring and shifts. A mirrored letter is another thing: set `flip` to none for such
-# pictures.
+# For a user's own pictures, a hundred to some ten thousand, starting from a trained model. Before
+# the first epoch, batch normalisation takes its statistics from the new pictures and the new
+# classifier is fitted to the old features (`train.extras.finetune_init`). Then everything trains,
+# the old layers at a fifth of the rate of `quick` (hence `lr`), after a tenth of the run in which
+# rates rise, because momentum starts empty. Dropout and label smoothing come from a study on
+# hands; the rate lies between that study's and a tenth of it (docs/benchmarks.md). The loss is
+# balanced by the effective number of pictures of each class, with b = 0.999 as in Cui et al. 2019
+# for sets of this size. Small sets need more augmentation: slight rotation and changes of light as
+# well as mirroring and shifts. Set `flip` to none where mirroring changes the class, as for
+# letters.
 FINETUNE = Recipe(
     name="finetune",
     init="pretrained",
@@ -269,6 +385,17 @@ FINETUNE = Recipe(
 RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, BEST_TAUGHT, FINETUNE, RESNET18)}
 
 
+def recipe_of(bundle: Bundle) -> Recipe:
+    """The recipe that a bundle was trained with, without the selection of older versions.
+
+    Raises:
+        RecipeError: an unknown field, or a value out of range.
+    """
+    values = dict(bundle.training.get("recipe", {}))
+    values.pop("selection", None)  # concerns training only, which is over
+    return Recipe.from_dict(values)
+
+
 def read_recipe(name_or_path: str) -> Recipe:
     """A named recipe, or one read from a JSON file.
 
@@ -281,8 +408,8 @@ def read_recipe(name_or_path: str) -> Recipe:
         values = json.loads(Path(name_or_path).read_text())
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"{name_or_path!r} is neither a recipe ({', '.join(RECIPES)}) nor a JSON file with"
-            f" one: {error}"
+            f"{name_or_path!r} is neither a named recipe ({', '.join(RECIPES)}) nor a JSON file"
+            f" with one: {error}"
         ) from error
     if not isinstance(values, dict):
         raise RecipeError(f"{name_or_path} holds {type(values).__name__}; expected a JSON object")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.augment import Augment
 from train.data import Dataset, Split
-from train.proxy import Proxy
-from train.recipe import Recipe
-from train.selection import Selection
+from train.recipe import Augment, BatchSelection, Recipe
 
-# A little of everything: two optimisers, dropout, two resolutions, hard pictures, augmentation.
+# A little of everything: two optimisers, dropout, two resolutions, batch selection, augmentation.
 QUICK = Recipe(
     name="test",
     widths=(24, 24, 24),
@@ -25,8 +22,7 @@ QUICK = Recipe(
     warmup=0.0,
     augment=Augment(flip="alternating", translate=2, cutout=4),
     low_share=0.34,
-    proxy=Proxy(keep=0.75, widths=(24, 24, 24), every=2),
-    selection=Selection(hardest=0.5, others=0.2, first=0.34, last=0.17),
+    proxy=BatchSelection(keep=0.75, widths=(24, 24, 24), every=2),
 )
 
 

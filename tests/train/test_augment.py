@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from train.augment import Augment, Augmenter, _cutout, _rotate, cutmix
+from train.augment import Augmenter, _cutout, _rotate, cutmix
+from train.recipe import Augment
 
 NOTHING = Augment(flip="none", translate=0)
 
@@ -126,25 +127,6 @@ def test_one_generator_one_batch() -> None:
     assert not torch.equal(batch(everything, pictures, seed=3), batch(everything, pictures, seed=4))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"flip": "up"}, "flip is 'up'; expected none, random or alternating"),
-        ({"translate": -1}, "translate is -1; expected at least 0"),
-        ({"cutout": -2}, "cutout is -2; expected at least 0"),
-    ],
-)
-def test_bad_values(values: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Augment(**values)  # type: ignore[arg-type]
-
-
-def test_another_size_shifts_and_covers_the_same_share() -> None:
-    augment = Augment(translate=3, cutout=12, rotate=10, brightness=0.1)
-    assert augment.at(32) == augment
-    assert augment.at(112) == Augment(translate=10, cutout=42, rotate=10, brightness=0.1)
-
-
 def test_cutmix_by_hand() -> None:
     x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 16, 16).contiguous()
     before, labels = x.clone(), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -166,8 +148,3 @@ def test_cutmix_by_hand() -> None:
             torch.testing.assert_close(truth[i], expected)
         shares.append(share)
     assert min(shares) < 0.2 and max(shares) > 0.5
-
-
-def test_a_share_above_one_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"cutmix is 1\.5; expected 0 to 1"):
-        Augment(cutmix=1.5)

@@ -22,7 +22,7 @@ def test_when_a_run_is_finished(
 ) -> None:
     history = [Epoch(i, 1.0, 1.0, 0.5, 0.1, 1.0) for i in range(done)]
     recipe = Recipe(epochs=10, patience=patience)
-    assert Run(recipe, tmp_path, torch.zeros(1), history, best).finished is finished
+    assert Run(recipe, tmp_path, history, best).finished is finished
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

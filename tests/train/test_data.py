@@ -8,7 +8,7 @@ import torch
 
 from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Item
 from embed.pictures import encode_png
-from train.data import Split, load_dataset, stratified
+from train.data import Split, in_batches, load_dataset, stratified
 
 
 def put(root: Path, *names: str, shade: int = 50, shape: tuple[int, int] = (32, 32)) -> None:
@@ -181,3 +181,13 @@ def test_finer_words_are_numbered_within_their_class() -> None:
     assert data.train.groups.tolist() == [0, -1, 1, 2]
     assert data.validation[torch.tensor([1, 3])].groups.tolist() == [0, 1]  # type: ignore[union-attr]
     assert load_dataset(array_corpus([0, 1, 2] * 4)).train.groups is None
+
+
+def test_batches_of_equal_memory() -> None:
+    def sizes(n: int, side: int) -> list[int]:
+        return [len(part) for part in in_batches(torch.zeros(n, 1, side, side))]
+
+    assert sizes(1000, 32) == [500, 500]
+    assert sizes(501, 32) == [251, 250]
+    assert sizes(0, 32) == [0]
+    assert sizes(30, 224) == [15, 15]

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from embed.architecture import Architecture
+from embed.bundle import Bundle
 from embed.resnet import build, count_flops
-from train.augment import Augment
-from train.recipe import BEST, QUICK, RECIPES, RESNET18, Recipe, RecipeError, read_recipe
-from train.selection import Selection
+from train.recipe import (
+    BEST,
+    QUICK,
+    RECIPES,
+    RESNET18,
+    Augment,
+    BatchSelection,
+    Recipe,
+    RecipeError,
+    Shaping,
+    read_recipe,
+    recipe_of,
+)
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES.values(), Recipe(widths=(24, 48, 96), patience=3)])
@@ -32,11 +44,43 @@ def test_the_best_network_keeps_within_its_limits() -> None:
 
 
 def test_missing_fields_take_their_defaults() -> None:
-    values = {"epochs": 3, "augment": {"flip": "none"}, "selection": {"hardest": 0.5}}
+    values = {"epochs": 3, "augment": {"flip": "none"}, "proxy": {"keep": 0.5}}
     assert Recipe.from_dict(values) == Recipe(
-        epochs=3, augment=Augment(flip="none"), selection=Selection(hardest=0.5)
+        epochs=3, augment=Augment(flip="none"), proxy=BatchSelection(keep=0.5)
     )
     assert Recipe.from_dict({}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"hardest": 1.0, "others": 0.0, "first": 0.25, "last": 0.1},
+        {"hardest": 0.75, "others": 0.25},
+        {},
+    ],
+)
+def test_a_selection_of_all_pictures_in_an_older_recipe_is_dropped(
+    selection: dict[str, float],
+) -> None:
+    values = {"epochs": 3, "selection": selection}
+    assert Recipe.from_dict(values) == Recipe(epochs=3)
+    assert values == {"epochs": 3, "selection": selection}
+
+
+def test_a_selection_of_some_pictures_is_refused() -> None:
+    with pytest.raises(
+        RecipeError, match="selection keeps 70% of the pictures; this version always trains on all"
+    ):
+        Recipe.from_dict({"selection": {"hardest": 0.5, "others": 0.2}})
+    with pytest.raises(RecipeError, match="the recipe cannot be used"):
+        Recipe.from_dict({"selection": {"hardest": "some"}})
+
+
+def test_the_recipe_of_a_bundle_trained_with_a_selection(tiny_bundle: Bundle) -> None:
+    values = {"epochs": 3, "selection": {"hardest": 0.5, "others": 0.2}}
+    bundle = dataclasses.replace(tiny_bundle, training={"recipe": values})
+    assert recipe_of(bundle) == Recipe(epochs=3)
+    assert recipe_of(tiny_bundle) == Recipe()
 
 
 def test_the_callers_dict_is_not_changed() -> None:
@@ -46,7 +90,7 @@ def test_the_callers_dict_is_not_changed() -> None:
 
 
 def test_unknown_fields_are_named_with_those_expected() -> None:
-    with pytest.raises(RecipeError, match=r"a recipe has no field epoch, rate; expected .*batch_s"):
+    with pytest.raises(RecipeError, match=r"unknown recipe field epoch, rate; expected .*batch_s"):
         Recipe.from_dict({"rate": 1, "epoch": 3})
     with pytest.raises(RecipeError, match=r"cannot be used: .*'zoom'"):
         Recipe.from_dict({"augment": {"zoom": 2}})
@@ -99,7 +143,7 @@ def test_read_from_a_file(tmp_path: Path) -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"'slow' is neither a recipe \(quick, best, best-taught, .*\) nor"
+        RecipeError, match=r"'slow' is neither a named recipe \(quick, best, best-taught, .*\) nor"
     ):
         read_recipe("slow")
     path = tmp_path / "mine.json"
@@ -109,3 +153,34 @@ def test_unreadable_files(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(RecipeError, match="holds list; expected a JSON object"):
         read_recipe(str(path))
+
+
+def test_another_size_shifts_and_covers_the_same_share() -> None:
+    augment = Augment(translate=3, cutout=12, rotate=10, brightness=0.1)
+    assert augment.at(32) == augment
+    assert augment.at(112) == Augment(translate=10, cutout=42, rotate=10, brightness=0.1)
+
+
+@pytest.mark.parametrize(("keep", "size", "kept"), [(0.5, 1000, 500), (0.1, 8, 2), (1.0, 7, 7)])
+def test_how_many_are_kept(keep: float, size: int, kept: int) -> None:
+    assert BatchSelection(keep=keep).kept(size) == kept
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (Augment, {"flip": "up"}, "flip is 'up'; expected none, random or alternating"),
+        (Augment, {"translate": -1}, "translate is -1; expected at least 0"),
+        (Augment, {"cutout": -2}, "cutout is -2; expected at least 0"),
+        (Augment, {"cutmix": 1.5}, r"cutmix is 1\.5; expected 0 to 1"),
+        (BatchSelection, {"keep": 0.0}, "keep is 0.0; expected above 0, at most 1"),
+        (BatchSelection, {"every": 0}, "every is 0; expected at least 1"),
+        (Shaping, {"likeness": -1}, "likeness is -1; expected at least 0"),
+        (Shaping, {"rows": 0}, "rows is 0; expected at least 1"),
+        (Shaping, {"weight": 0.0}, "weight is 0.0; expected a number above 0"),
+        (Shaping, {"pictures": 1}, "pictures is 1; expected at least 2"),
+    ],
+)
+def test_parts_out_of_range(part: type, values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        part(**values)

@@ -1,0 +1,211 @@
+"""Everything that a training run makes before its first epoch."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from embed.architecture import Architecture
+from embed.bundle import Bundle
+from embed.preprocess import Preprocess
+from embed.resnet import WhitenedResNet, build
+from train import environment
+from train.augment import Augmenter
+from train.data import Dataset
+from train.extras.batch_selection import BatchSelector
+from train.extras.class_weights import class_weights
+from train.extras.finetune_init import architecture_for, initialise, preprocess_for, read_init
+from train.extras.shaping import check_shaping, plain_weights
+from train.extras.teacher import BATCH_NORM_MOMENTUM, Teacher, set_batch_norm_momentum
+from train.optimisers import Schedule, make_optimisers, make_schedules
+from train.recipe import Recipe, RecipeError
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run before its first epoch.
+
+    Attributes:
+        recipe: the recipe.
+        data: what to train on.
+        environment: hardware, threads and versions at the start of the run.
+        device: where the network trains.
+        init: the bundle that training starts from; None for fresh weights.
+        architecture: of the network.
+        preprocess: of the network.
+        network: the network, on ``device``.
+        class_weights: of each class in the loss, float32 ``(classes,)``, on ``device``.
+        teacher: makes the targets when the recipe distils.
+        batch_size: pictures in a batch.
+        optimisers: of the network.
+        schedules: of ``optimisers`` and of the selector's.
+        selector: selects the pictures of a batch to train on; None for all of them.
+        augmenter: makes batches of the training pictures.
+        labels: of the training pictures, int64 ``(n,)``, on ``device``.
+    """
+
+    recipe: Recipe
+    data: Dataset
+    environment: dict[str, Any]
+    device: torch.device
+    init: Bundle | None
+    architecture: Architecture
+    preprocess: Preprocess
+    network: nn.Module
+    class_weights: Tensor
+    teacher: Teacher | None
+    batch_size: int
+    optimisers: list[Optimizer]
+    schedules: list[Schedule]
+    selector: BatchSelector | None
+    augmenter: Augmenter
+    labels: Tensor
+
+    @property
+    def stateful(self) -> list[Any]:
+        """What a checkpoint holds besides the network, in order."""
+        return [*self.optimisers, *([self.selector] if self.selector else [])]
+
+
+def set_up(recipe: Recipe, data: Dataset, resume: bool) -> Setup:
+    """Prepare a run. The random numbers drawn follow from the recipe's seed.
+
+    Args:
+        recipe: what to do.
+        data: what to train on.
+        resume: a checkpoint will be loaded, so new layers need not be fitted.
+
+    Raises:
+        BundleError: the recipe's ``init`` is not a bundle.
+        RecipeError: ``distil`` with other classes than those of ``init``, or ``shaping`` with a
+            network that cannot be shaped.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    described = environment.describe(device.type)
+    torch.manual_seed(recipe.seed)
+    init = read_init(recipe.init)
+    size, classes = data.train.pictures.shape[-1], len(data.classes)
+    if init:
+        preprocess = preprocess_for(init, size)
+        architecture = architecture_for(init, size, classes, recipe.dropout)
+    else:
+        preprocess = _measure(data.train.pictures)
+        architecture = _architecture(recipe, size, classes)
+    _check(recipe, architecture, init, data.classes)
+
+    sample = preprocess.normalise(_sample(data.train.pictures))
+    network = _fresh(architecture, sample, device)
+    weights = class_weights(data.train.labels, classes, recipe.class_balance).to(device)
+    teacher = None
+    if init and recipe.distil:
+        network.load_state_dict(plain_weights(init))
+        set_batch_norm_momentum(network, BATCH_NORM_MOMENTUM)
+        teacher = Teacher(deepcopy(network), recipe.distil)
+    elif init and not resume:
+        initialise(network, init, preprocess, data.train, weights, recipe.label_smoothing)
+
+    batch_size = fit_batch(recipe.batch_size, len(data.train))
+    step_size = recipe.proxy.kept(batch_size)
+    optimisers = make_optimisers(network, recipe, step_size)
+    schedules = make_schedules(optimisers, recipe)
+    selector = None
+    if step_size < batch_size:
+        proxy = _fresh(replace(architecture, widths=recipe.proxy.widths, depth=2), sample, device)
+        proxy_optimisers = make_optimisers(proxy, recipe, step_size)
+        schedules += make_schedules(proxy_optimisers, recipe)
+        selector = BatchSelector(recipe.proxy, proxy, proxy_optimisers, recipe.label_smoothing)
+    pictures = data.train.pictures.to(device)
+    return Setup(
+        recipe,
+        data,
+        described,
+        device,
+        init,
+        architecture,
+        preprocess,
+        network,
+        weights,
+        teacher,
+        batch_size,
+        optimisers,
+        schedules,
+        selector,
+        Augmenter(pictures, recipe.augment.at(size), recipe.seed),
+        data.train.labels.to(device),
+    )
+
+
+def fit_batch(wanted: int, pictures: int) -> int:
+    """The batch size for a training set: smaller where ``wanted`` leaves an epoch under 20 steps.
+
+    Not below 32, which batch normalisation needs for its statistics, unless there are fewer
+    pictures.
+    """
+    return min(wanted, max(pictures // 20, 32), pictures)
+
+
+def _check(
+    recipe: Recipe, architecture: Architecture, init: Bundle | None, classes: tuple[str, ...]
+) -> None:
+    if recipe.shaping.likeness:
+        try:  # now, not after the training
+            check_shaping(recipe.shaping, architecture)
+        except ValueError as error:
+            raise RecipeError(f"the embedding cannot be shaped: {error}") from error
+    if init and recipe.distil and init.classes != classes:
+        raise RecipeError(
+            f"distil is {recipe.distil}, but the model in init has the classes"
+            f" {', '.join(init.classes)} and the data has {', '.join(classes)}; use data with the"
+            " same classes, or set distil to 0"
+        )
+
+
+def _architecture(recipe: Recipe, size: int, classes: int) -> Architecture:
+    whitened = recipe.architecture == "whitened-resnet"
+    return Architecture(
+        recipe.architecture,
+        classes,
+        recipe.widths,
+        recipe.depth,
+        recipe.dropout,
+        shrink=max(size // 32, 1) if whitened else 1,
+    )
+
+
+def _sample(pictures: Tensor) -> Tensor:
+    """Enough pictures for the statistics of their patches: 5,000 of 32 pixels, fewer of larger.
+
+    Spread over the whole set, because a folder's pictures come class by class.
+    """
+    count = max(5000 * 32 * 32 // pictures.shape[-1] ** 2, 100)
+    return pictures[:: max(len(pictures) // count, 1)][:count]
+
+
+def _fresh(architecture: Architecture, sample: Tensor, device: torch.device) -> nn.Module:
+    """A network with fresh weights, its first layer whitened on a sample of normalised pictures."""
+    network = build(architecture)
+    if isinstance(network, WhitenedResNet):
+        network.whiten(sample)
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _measure(pictures: Tensor) -> Preprocess:
+    """The preprocessing for uint8 ``pictures``: mean and deviation of each channel's pixels."""
+    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for part in pictures.split(5000):  # type: ignore[no-untyped-call]
+        values = part.double() / 255
+        total += values.sum((0, 2, 3))
+        squares += values.square().sum((0, 2, 3))
+    pixels = pictures.numel() / 3
+    mean = total / pixels
+    std = (squares / pixels - mean.square()).sqrt().clamp(min=1e-3)
+    r, g, b = (round(float(v), 4) for v in mean)
+    sr, sg, sb = (round(float(v), 4) for v in std)
+    return Preprocess(pictures.shape[-1], (r, g, b), (sr, sg, sb))
