@@ -1,1 +1,1 @@
-"""What people and programs talk to: the engine, the HTTP API, the page and the command line."""
+"""What people and programs talk to: the HTTP API, the page, the client and the command line."""

@@ -1,4 +1,4 @@
-"""The log: one line an event, as JSON or as text, with the id of the request that caused it."""
+"""The log: one line per event, as JSON or text, with the id of the request that caused it."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from datetime import UTC, datetime
 from typing import Any
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered; set by the middleware."""
+"""The id of the request being handled; set by the middleware."""
 
 FORMATS = ("json", "text")
-# ASCII alone: no character of a request can end the line or colour a terminal.
+# ASCII only: nothing in a request can end the line or colour a terminal.
 _encode = json.JSONEncoder(default=str).encode
 
 
 def event(log: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Log ``message`` with ``fields``; they become members of the JSON, ``name=value`` of the text.
+    """Log ``message`` with ``fields``: members of the JSON, or ``name=value`` in text.
 
-    Never give it a picture, a key or a request's body.
+    Never pass a picture, a key or the body of a request.
     """
     if log.isEnabledFor(level):
         log.log(level, message, extra={"fields": fields})
 
 
 def default_format() -> str:
-    """``text`` on a terminal, ``json`` elsewhere."""
+    """``text`` on a terminal, ``json`` otherwise."""
     return "text" if sys.stderr.isatty() else "json"
 
 
 def configure(format_: str | None = None) -> None:
-    """Send every log of the process, also uvicorn's, to stderr in one format.
+    """Send all logging of the process, uvicorn's included, to stderr in one format.
 
     Args:
-        format_: ``json`` or ``text``; None takes text on a terminal and JSON elsewhere.
+        format_: ``json`` or ``text``; None for text on a terminal and JSON otherwise.
     """
     format_ = format_ or default_format()
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # What no line shows need not be found out for each: Python's "Logging HOWTO", Optimization.
+    # Do not collect what no line shows: see "Optimization" in Python's "Logging HOWTO".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
 
@@ -59,7 +59,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, then the fields."""
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, then the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

@@ -1,8 +1,7 @@
-"""How many threads the libraries take that compute beside Python, and memory for threads.
+"""Limits on the threads of the numerical libraries and on the allocator's memory pools.
 
-Requests are worked on in a few lanes at a time. If each of these took all cores for its part, the
-cores would be promised several times over, and the libraries' idle threads, which wait by turning,
-would take them from those that work.
+Several requests are processed at a time. If each of them used every core, the cores would be
+oversubscribed, and idle library threads, which spin while they wait, would slow the busy ones down.
 """
 
 from __future__ import annotations
@@ -13,36 +12,35 @@ import platform
 import faiss
 import threadpoolctl
 
-from embed.runtime import LANES, available_cores
+from embed.runtime.protocol import WORKERS, available_cores
 
 _M_ARENA_MAX = -8
 _ARENAS = 2
 
 
-def bound_arenas() -> None:
-    """Let all threads allocate from two pools of memory; to be called before there are threads.
+def limit_arenas() -> None:
+    """Let all threads allocate from two memory pools; call this before starting any thread.
 
-    By default glibc makes up to eight a core, one thread after the other, and each keeps what was
-    freed between two things in use: damaged pictures by the ten thousand let a server grow by more
-    than a third of its size, in steps that never quite ended.
+    By default glibc creates up to eight per core, and each retains memory freed between two live
+    allocations: under tens of thousands of damaged pictures a server grew by more than a third.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def share() -> int:
-    """Threads of one lane."""
-    return max(1, available_cores() // LANES)
+def threads_per_worker() -> int:
+    """How many library threads each worker may use."""
+    return max(1, available_cores() // WORKERS)
 
 
-def share_blas() -> None:
-    """Bound NumPy's matrix products in the whole process; to be called once, when it serves."""
-    threadpoolctl.threadpool_limits(share(), user_api="blas")
+def limit_blas_threads() -> None:
+    """Limit NumPy's matrix products in the whole process; call this once, before serving."""
+    threadpoolctl.threadpool_limits(threads_per_worker(), user_api="blas")
 
 
-def take_share() -> None:
-    """Bound FAISS in the calling thread: its number of threads belongs to the one that asks.
+def limit_faiss_threads() -> None:
+    """Limit FAISS in the calling thread: OpenMP keeps the number of threads per caller.
 
-    To be called before each scan, as any thread may come to make one; it takes no time.
+    Call it before each scan, because any thread may run one. It costs next to nothing.
     """
-    faiss.omp_set_num_threads(share())
+    faiss.omp_set_num_threads(threads_per_worker())

@@ -1,4 +1,4 @@
-"""The async client."""
+"""The asynchronous client, from which `make client` generates the synchronous one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import TypeVar, Unpack
 
 import httpx2
 
-from search_api import schemas, schemas_writes
-from search_api.client import calls, writes
-from search_api.client.calls import Call, Filter, PageOptions, Picture, Retry, Strategy
+from search_api import schemas
+from search_api.client import calls
+from search_api.client.calls import Call, Filter, PageOptions, Payload, Picture, Retry, Strategy
 from search_api.client.errors import ProblemError, UnreachableError
-from search_api.client.writes import Payload
 
 T = TypeVar("T")
 
 
 class AsyncClient:
-    """Asks one server; a method an operation, named as its operation id. Use it as a context.
+    """A client of one server, with a method for each operation, named after its operation id.
 
-    Every method raises ``ProblemError`` where the server refuses and ``UnreachableError`` where
-    nothing, or nothing sensible, answers.
+    Use it as a context manager. Every method raises ``ProblemError`` if the server answers with
+    an error, and ``UnreachableError`` if there is no answer or it is not from Lookalike.
     """
 
     def __init__(
@@ -33,14 +32,14 @@ class AsyncClient:
         retry: Retry = Retry(),
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """A client of the server at ``url``, such as ``http://127.0.0.1:8000``.
+        """A client of the server at ``url``; nothing is sent yet.
 
         Args:
-            url: where the server listens.
-            api_key: sent with every request.
+            url: the server's address, such as ``http://127.0.0.1:8000``.
+            api_key: sent with every request, or None.
             timeout: longest wait for the server, seconds.
-            retry: when to ask again what was refused for now.
-            transport: instead of the network, for tests.
+            retry: when to send a request again that the server could not take.
+            transport: replaces the network, for tests.
         """
         self.url = url.rstrip("/")
         self._retry = retry
@@ -65,15 +64,15 @@ class AsyncClient:
     async def search_batch(
         self, images: Sequence[Picture], **page: Unpack[PageOptions]
     ) -> schemas.BatchResponse:
-        """Class and nearest neighbours of each picture; a bad one has its own ``error``."""
+        """Class and nearest neighbours of each picture; an unusable one has an ``error``."""
         return await self._send(calls.search_batch(images, page))
 
     async def classify(
         self, images: Sequence[Picture], *, tags: bool = False
     ) -> schemas.ClassifyResponse:
-        """Classes of several pictures; a bad one has its own ``error``.
+        """The class of each picture; an unusable one has an ``error``.
 
-        With ``tags`` also the finer tags that the nearest stored pictures vote for.
+        With ``tags``, also the finer tags that the nearest stored pictures vote for.
         """
         return await self._send(calls.classify(images, tags))
 
@@ -85,7 +84,7 @@ class AsyncClient:
         strategy: Strategy = "average_vector",
         **page: Unpack[PageOptions],
     ) -> schemas.Points:
-        """Pictures like some stored ones and unlike others."""
+        """Pictures similar to some stored ones and unlike others."""
         return await self._send(calls.recommend(positive, negative, strategy, page))
 
     async def recommend_images(
@@ -98,7 +97,7 @@ class AsyncClient:
         strategy: Strategy = "average_vector",
         **page: Unpack[PageOptions],
     ) -> schemas.Points:
-        """Pictures like some uploaded or stored ones and unlike others."""
+        """Pictures similar to some uploaded or stored ones and unlike others."""
         return await self._send(
             calls.recommend_images(
                 positive_images, negative_images, positive, negative, strategy, page
@@ -106,25 +105,25 @@ class AsyncClient:
         )
 
     async def similar(self, image_id: int, **page: Unpack[PageOptions]) -> schemas.Points:
-        """Nearest neighbours of a stored picture."""
+        """The nearest neighbours of a stored picture."""
         return await self._send(calls.similar(image_id, page))
 
     async def list_images(
         self, *, limit: int = 100, after: int = -1, filter: Filter | None = None
     ) -> schemas.Images:
-        """Stored pictures by ascending id, above ``after``."""
+        """Stored pictures in ascending order of id, those above ``after``."""
         return await self._send(calls.list_images(limit, after, filter))
 
     async def examples(self, per_class: int = 1) -> schemas.Examples:
-        """Stored pictures to try a search with."""
+        """Stored pictures to try a search with, ``per_class`` of each class."""
         return await self._send(calls.examples(per_class))
 
     async def get_image(self, image_id: int) -> schemas.StoredImage:
-        """What is stored about a picture."""
+        """A stored picture's payload."""
         return await self._send(calls.get_image(image_id))
 
     async def get_image_file(self, image_id: int, *, size: int | None = None) -> bytes:
-        """The picture itself, PNG or JPEG; ``size`` is its longest side in pixels."""
+        """The picture itself, as PNG or JPEG; ``size`` limits its longer side, in pixels."""
         return await self._send(calls.get_image_file(image_id, size))
 
     async def index_info(self) -> schemas.IndexInfo:
@@ -132,15 +131,15 @@ class AsyncClient:
         return await self._send(calls.index_info())
 
     async def rebuild_index(self, *, reembed: bool = False) -> schemas.Job:
-        """Start to bring the index up to date; follow it with ``get_job``."""
+        """Start bringing the index up to date; follow the job with ``get_job``."""
         return await self._send(calls.rebuild_index(reembed))
 
     async def list_jobs(self, *, limit: int = 20) -> schemas.Jobs:
-        """The last jobs of every server on the store, the newest first."""
+        """The latest jobs of all servers on the store, newest first."""
         return await self._send(calls.list_jobs(limit))
 
     async def get_job(self, job_id: str) -> schemas.Job:
-        """How far a job is."""
+        """A job's state and progress."""
         return await self._send(calls.get_job(job_id))
 
     async def add_images(
@@ -149,82 +148,82 @@ class AsyncClient:
         *,
         keys: Sequence[str] = (),
         payloads: Sequence[Payload] = (),
-    ) -> schemas_writes.AddResponse:
-        """Store and embed pictures; a bad one has its own ``error``.
+    ) -> schemas.AddResponse:
+        """Embed and store pictures; an unusable one has an ``error``.
 
         Args:
             images: the pictures.
             keys: your own name for each, or none; adding a key again replaces its picture.
-            payloads: what to store with each, or one for all, or none.
+            payloads: what to store with them: one for each, one for all, or none.
         """
-        return await self._send(writes.add_images(images, keys, payloads))
+        return await self._send(calls.add_images(images, keys, payloads))
 
     async def change_image(
         self, image_id: int, payload: Payload, *, replace: bool = False
     ) -> schemas.StoredImage:
-        """Merge ``payload`` into what is stored with a picture, or put it in its place."""
-        return await self._send(writes.change_image(image_id, payload, replace))
+        """Merge ``payload`` into a stored picture's payload, or replace that."""
+        return await self._send(calls.change_image(image_id, payload, replace))
 
-    async def delete_image(self, image_id: int) -> schemas_writes.DeletedResponse:
-        """Delete a picture, at once and for good."""
-        return await self._send(writes.delete_image(image_id))
+    async def delete_image(self, image_id: int) -> schemas.DeletedResponse:
+        """Delete a picture, immediately and permanently."""
+        return await self._send(calls.delete_image(image_id))
 
     async def delete_images(
         self, ids: Sequence[int] | None = None, *, filter: Filter | None = None
-    ) -> schemas_writes.DeletedResponse:
-        """Delete the pictures of these ids, or all that match ``filter``; either of the two."""
-        return await self._send(writes.delete_images(ids, filter))
+    ) -> schemas.DeletedResponse:
+        """Delete the pictures with these ids, or all that match ``filter``; give one of the two."""
+        return await self._send(calls.delete_images(ids, filter))
 
     async def compact_index(self, *, kind: str | None = None) -> schemas.Job:
-        """Start to fold what was added and deleted into a new index; ``kind`` from now on."""
-        return await self._send(writes.compact_index(kind))
+        """Start building a generation with all changes; ``kind`` sets its kind from now on."""
+        return await self._send(calls.compact_index(kind))
 
     async def cancel_job(self, job_id: str) -> schemas.Job:
-        """Ask a job to stop; follow it with ``get_job``."""
-        return await self._send(writes.cancel_job(job_id))
+        """Cancel a job; follow it with ``get_job`` until it has stopped."""
+        return await self._send(calls.cancel_job(job_id))
 
-    async def create_snapshot(self, name: str | None = None) -> schemas_writes.SnapshotMade:
-        """Keep what is indexed now; without a name it is called after the time."""
-        return await self._send(writes.create_snapshot(name))
+    async def create_snapshot(self, name: str | None = None) -> schemas.SnapshotMade:
+        """Save everything indexed now; without a name, the snapshot is named after the time."""
+        return await self._send(calls.create_snapshot(name))
 
-    async def list_snapshots(self) -> schemas_writes.Snapshots:
-        """All snapshots, by name."""
-        return await self._send(writes.list_snapshots())
+    async def list_snapshots(self) -> schemas.Snapshots:
+        """All snapshots, in order of name."""
+        return await self._send(calls.list_snapshots())
 
-    async def restore_snapshot(self, name: str) -> schemas_writes.Restored:
-        """Put what a snapshot holds in the place of what is indexed."""
-        return await self._send(writes.restore_snapshot(name))
+    async def restore_snapshot(self, name: str) -> schemas.Restored:
+        """Replace everything indexed with the content of a snapshot."""
+        return await self._send(calls.restore_snapshot(name))
 
     async def delete_snapshot(self, name: str) -> None:
-        """Delete a snapshot; what is indexed stays."""
-        await self._send(writes.delete_snapshot(name))
+        """Delete a snapshot; the index does not change."""
+        await self._send(calls.delete_snapshot(name))
 
-    async def list_models(self) -> schemas_writes.Models:
-        """The model that serves and those beside it."""
-        return await self._send(writes.list_models())
+    async def list_models(self) -> schemas.Models:
+        """The model in use and the other models in the store."""
+        return await self._send(calls.list_models())
 
     async def embed_with_model(self, digest: str) -> schemas.Job:
-        """Start to embed everything with another model, beside the present one."""
-        return await self._send(writes.embed_with_model(digest))
+        """Start embedding everything with another model; the present one stays in use."""
+        return await self._send(calls.embed_with_model(digest))
 
     async def model_difference(
         self, digest: str, *, queries: int = 500, k: int = 10
-    ) -> schemas_writes.ModelDifference:
+    ) -> schemas.ModelDifference:
         """How much the neighbours of stored pictures would change with another model."""
-        return await self._send(writes.model_difference(digest, queries, k))
+        return await self._send(calls.model_difference(digest, queries, k))
 
     async def switch_model(self, digest: str) -> schemas.Job:
-        """Start to go over to another model."""
-        return await self._send(writes.switch_model(digest))
+        """Start switching to another model."""
+        return await self._send(calls.switch_model(digest))
 
     async def job_log(self, job_id: str, *, limit: int = 100, after: int = -1) -> schemas.JobLog:
-        """What a job left out, and why: entries numbered above ``after``."""
+        """The pictures that a job skipped, and why: entries numbered above ``after``."""
         return await self._send(calls.job_log(job_id, limit, after))
 
     async def job_events(self, job_id: str) -> AsyncIterator[schemas.Job]:
-        """The job, whenever it changes, until it ends or the server does.
+        """The job, each time it changes, until it or the server stops.
 
-        The last one is not finished where the server is about to end: ask ``get_job`` then.
+        If the last one is not finished, the server is shutting down: continue with ``get_job``.
         """
         path = calls.job_events(job_id)
         try:
@@ -240,7 +239,7 @@ class AsyncClient:
             raise UnreachableError(self.url, str(error) or type(error).__name__) from error
 
     async def livez(self) -> schemas.Health:
-        """Whether the server's process is alive."""
+        """Whether the server process is alive."""
         return await self._send(calls.health("/livez"))
 
     async def readyz(self) -> schemas.Health:
@@ -252,7 +251,7 @@ class AsyncClient:
         return await self._send(calls.health("/healthz"))
 
     async def metrics(self) -> str:
-        """The server's metrics in Prometheus' text format."""
+        """The server's metrics, in the Prometheus text format."""
         return await self._send(calls.metrics())
 
     async def _send(self, call: Call[T]) -> T:

@@ -1,8 +1,9 @@
-"""The API's operations as requests, for both clients: what to send, how to read the answer."""
+"""The API's operations as requests, for both clients: what to send and how to read the response."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +21,23 @@ Model = TypeVar("Model", bound=BaseModel)
 Picture = bytes | Path
 """An encoded picture, or the file that holds it."""
 
+Payload = dict[str, Any]
+"""What is stored with a picture: ``label``, ``split`` and anything else."""
+
 Filter = dict[str, Any]
 """``{"must": [...], "should": [...], "must_not": [...]}``."""
 
 Strategy = Literal["average_vector", "best_score"]
 
+# What the server accepts as a name; anything else in a path could lead to another route.
+_JOB = re.compile(r"[A-Za-z0-9]+")
+_SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,199}")
+
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request, which may be sent more than once, and how to read its answer."""
+    """One request, which may be sent more than once, and how to read its response."""
 
     method: str
     path: str
@@ -38,20 +47,20 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True)
 class Retry:
-    """When a request that was refused for now is sent again.
+    """When to send a rejected request again.
 
-    Only after 429 and 503 with ``Retry-After``: then the server has done nothing of it.
+    Only after 429 and 503 with ``Retry-After``: the server has then not started on the request.
 
     Attributes:
-        times: how often, at most.
-        longest_seconds: the longest wait that is worth it; a longer one is an error at once.
+        times: maximum number of retries.
+        longest_seconds: longest acceptable wait; a longer one raises an error immediately.
     """
 
     times: int = 3
     longest_seconds: float = 10.0
 
     def wait(self, response: httpx2.Response, tried: int) -> float | None:
-        """Seconds until the next try, or None to give up."""
+        """Seconds until the next attempt, or None to give up."""
         text = response.headers.get("retry-after", "")
         if response.status_code not in (429, 503) or tried >= self.times or not text.isdigit():
             return None
@@ -59,13 +68,11 @@ class Retry:
         return seconds if seconds <= self.longest_seconds else None
 
 
-def headers(api_key: str | None) -> dict[str, str]:
-    """What every request carries."""
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
-
-
 class PageOptions(TypedDict, total=False):
-    """Which part of which ranking is wanted; what all searches take."""
+    """Which part of which ranking to return: ``schemas.PageParams`` and a filter.
+
+    Spelt out for static type checkers.
+    """
 
     limit: int
     offset: int
@@ -78,32 +85,35 @@ class PageOptions(TypedDict, total=False):
     cursor: str | None
 
 
+def headers(api_key: str | None) -> dict[str, str]:
+    """The headers of every request."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 def search(image: Picture, page: PageOptions) -> Call[schemas.SearchResponse]:
     """`POST /v1/search`."""
-    options = {"params": _page(page), "files": {"image": _file(image)}}
-    return Call("POST", "/v1/search", _reads(schemas.SearchResponse), options)
+    files = {"image": _file(image)}
+    return _json(schemas.SearchResponse, "POST", "/v1/search", params=_page(page), files=files)
 
 
 def search_batch(images: Sequence[Picture], page: PageOptions) -> Call[schemas.BatchResponse]:
     """`POST /v1/search/batch`."""
-    options = {"params": _page(page), "files": picture_files("images", images)}
-    return Call("POST", "/v1/search/batch", _reads(schemas.BatchResponse), options)
+    path, files = "/v1/search/batch", _files("images", images)
+    return _json(schemas.BatchResponse, "POST", path, params=_page(page), files=files)
 
 
 def classify(images: Sequence[Picture], tags: bool) -> Call[schemas.ClassifyResponse]:
     """`POST /v1/classify`."""
-    options: dict[str, Any] = {"files": picture_files("images", images)}
-    if tags:
-        options["params"] = {"tags": "true"}
-    return Call("POST", "/v1/classify", _reads(schemas.ClassifyResponse), options)
+    params, files = {"tags": "true"} if tags else {}, _files("images", images)
+    return _json(schemas.ClassifyResponse, "POST", "/v1/classify", params=params, files=files)
 
 
 def recommend(
     positive: Sequence[int], negative: Sequence[int], strategy: Strategy, page: PageOptions
 ) -> Call[schemas.Points]:
     """`POST /v1/recommend`."""
-    asked = _some(positive=list(positive), negative=list(negative), strategy=strategy, **page)
-    return Call("POST", "/v1/recommend", _reads(schemas.Points), {"json": asked})
+    body = _given(positive=list(positive), negative=list(negative), strategy=strategy, **page)
+    return _json(schemas.Points, "POST", "/v1/recommend", json=body)
 
 
 def recommend_images(
@@ -115,92 +125,165 @@ def recommend_images(
     page: PageOptions,
 ) -> Call[schemas.Points]:
     """`POST /v1/recommend/images`."""
-    options = {
-        "params": _page(page),
-        "files": [
-            *picture_files("positive_images", positive_images),
-            *picture_files("negative_images", negative_images),
-        ],
-        "data": {
-            "positive": [str(i) for i in positive],
-            "negative": [str(i) for i in negative],
-            "strategy": strategy,
-        },
+    files = [
+        *_files("positive_images", positive_images),
+        *_files("negative_images", negative_images),
+    ]
+    data = {
+        "positive": [str(i) for i in positive],
+        "negative": [str(i) for i in negative],
+        "strategy": strategy,
     }
-    return Call("POST", "/v1/recommend/images", _reads(schemas.Points), options)
+    path = "/v1/recommend/images"
+    return _json(schemas.Points, "POST", path, params=_page(page), files=files, data=data)
 
 
 def similar(image_id: int, page: PageOptions) -> Call[schemas.Points]:
     """`GET /v1/images/{id}/similar`."""
-    options = {"params": _page(page)}
-    return Call("GET", f"/v1/images/{int(image_id)}/similar", _reads(schemas.Points), options)
+    return _json(schemas.Points, "GET", f"{_image_path(image_id)}/similar", params=_page(page))
 
 
 def list_images(limit: int, after: int, where: Filter | None) -> Call[schemas.Images]:
     """`GET /v1/images`."""
-    options = {"params": _some(limit=limit, after=after, filter=_filter(where))}
-    return Call("GET", "/v1/images", _reads(schemas.Images), options)
+    params = _given(limit=limit, after=after, filter=_filter(where))
+    return _json(schemas.Images, "GET", "/v1/images", params=params)
 
 
 def examples(per_class: int) -> Call[schemas.Examples]:
     """`GET /v1/images/examples`."""
-    options = {"params": {"per_class": per_class}}
-    return Call("GET", "/v1/images/examples", _reads(schemas.Examples), options)
+    params = {"per_class": per_class}
+    return _json(schemas.Examples, "GET", "/v1/images/examples", params=params)
 
 
 def get_image(image_id: int) -> Call[schemas.StoredImage]:
     """`GET /v1/images/{id}`."""
-    return Call("GET", f"/v1/images/{int(image_id)}", _reads(schemas.StoredImage))
+    return _json(schemas.StoredImage, "GET", _image_path(image_id))
 
 
 def get_image_file(image_id: int, size: int | None) -> Call[bytes]:
     """`GET /v1/images/{id}/file`."""
-    options = {"params": _some(size=size)}
-    return Call("GET", f"/v1/images/{int(image_id)}/file", lambda r: r.content, options)
+    options = {"params": _given(size=size)}
+    return Call("GET", f"{_image_path(image_id)}/file", lambda r: r.content, options)
+
+
+def add_images(
+    images: Sequence[Picture], keys: Sequence[str], payloads: Sequence[Payload]
+) -> Call[schemas.AddResponse]:
+    """`POST /v1/images`."""
+    data = {"key": list(keys), "payload": [json.dumps(payload) for payload in payloads]}
+    files = _files("images", images)
+    return _json(schemas.AddResponse, "POST", "/v1/images", files=files, data=data)
+
+
+def change_image(image_id: int, payload: Payload, replace: bool) -> Call[schemas.StoredImage]:
+    """`PATCH /v1/images/{id}`."""
+    body = {"payload": payload, "replace": replace}
+    return _json(schemas.StoredImage, "PATCH", _image_path(image_id), json=body)
+
+
+def delete_image(image_id: int) -> Call[schemas.DeletedResponse]:
+    """`DELETE /v1/images/{id}`."""
+    return _json(schemas.DeletedResponse, "DELETE", _image_path(image_id))
+
+
+def delete_images(ids: Sequence[int] | None, where: Filter | None) -> Call[schemas.DeletedResponse]:
+    """`POST /v1/images/delete`."""
+    body = {"ids": None if ids is None else list(ids), "filter": where}
+    return _json(schemas.DeletedResponse, "POST", "/v1/images/delete", json=body)
 
 
 def index_info() -> Call[schemas.IndexInfo]:
     """`GET /v1/index`."""
-    return Call("GET", "/v1/index", _reads(schemas.IndexInfo))
+    return _json(schemas.IndexInfo, "GET", "/v1/index")
 
 
 def rebuild_index(reembed: bool) -> Call[schemas.Job]:
     """`POST /v1/index/rebuild`."""
-    options = {"params": {"reembed": reembed}}
-    return Call("POST", "/v1/index/rebuild", _reads(schemas.Job), options)
+    return _json(schemas.Job, "POST", "/v1/index/rebuild", params={"reembed": reembed})
+
+
+def compact_index(kind: str | None) -> Call[schemas.Job]:
+    """`POST /v1/index/compact`."""
+    return _json(schemas.Job, "POST", "/v1/index/compact", params=_given(kind=kind))
 
 
 def list_jobs(limit: int) -> Call[schemas.Jobs]:
     """`GET /v1/jobs`."""
-    return Call("GET", "/v1/jobs", _reads(schemas.Jobs), {"params": {"limit": limit}})
+    return _json(schemas.Jobs, "GET", "/v1/jobs", params={"limit": limit})
 
 
 def get_job(job_id: str) -> Call[schemas.Job]:
     """`GET /v1/jobs/{id}`."""
-    return Call("GET", job_path(job_id), _reads(schemas.Job))
+    return _json(schemas.Job, "GET", _job_path(job_id))
+
+
+def cancel_job(job_id: str) -> Call[schemas.Job]:
+    """`DELETE /v1/jobs/{id}`."""
+    return _json(schemas.Job, "DELETE", _job_path(job_id))
 
 
 def job_log(job_id: str, limit: int, after: int) -> Call[schemas.JobLog]:
     """`GET /v1/jobs/{id}/log`."""
-    options = {"params": {"limit": limit, "after": after}}
-    return Call("GET", f"{job_path(job_id)}/log", _reads(schemas.JobLog), options)
+    params = {"limit": limit, "after": after}
+    return _json(schemas.JobLog, "GET", f"{_job_path(job_id)}/log", params=params)
 
 
 def job_events(job_id: str) -> str:
     """The path of `GET /v1/jobs/{id}/events`."""
-    return f"{job_path(job_id)}/events"
+    return f"{_job_path(job_id)}/events"
 
 
 def job_event(line: str, url: str) -> schemas.Job | None:
-    """The job in a line of the events, or None for any other line."""
+    """The job in a line of the event stream, or None for any other line."""
     if not line.startswith("data:"):
         return None
-    return _valid(schemas.Job, line.removeprefix("data:").encode(), url)
+    return _parse(schemas.Job, line.removeprefix("data:").encode(), url)
+
+
+def create_snapshot(name: str | None) -> Call[schemas.SnapshotMade]:
+    """`POST /v1/snapshots`."""
+    return _json(schemas.SnapshotMade, "POST", "/v1/snapshots", json={"name": name})
+
+
+def list_snapshots() -> Call[schemas.Snapshots]:
+    """`GET /v1/snapshots`."""
+    return _json(schemas.Snapshots, "GET", "/v1/snapshots")
+
+
+def restore_snapshot(name: str) -> Call[schemas.Restored]:
+    """`POST /v1/snapshots/{name}/restore`."""
+    return _json(schemas.Restored, "POST", f"{_snapshot_path(name)}/restore")
+
+
+def delete_snapshot(name: str) -> Call[None]:
+    """`DELETE /v1/snapshots/{name}`."""
+    return Call("DELETE", _snapshot_path(name), lambda response: None)
+
+
+def list_models() -> Call[schemas.Models]:
+    """`GET /v1/models`."""
+    return _json(schemas.Models, "GET", "/v1/models")
+
+
+def embed_with_model(digest: str) -> Call[schemas.Job]:
+    """`POST /v1/models/{digest}/embed`."""
+    return _json(schemas.Job, "POST", f"{_model_path(digest)}/embed")
+
+
+def model_difference(digest: str, queries: int, k: int) -> Call[schemas.ModelDifference]:
+    """`GET /v1/models/{digest}/diff`."""
+    params = {"queries": queries, "k": k}
+    return _json(schemas.ModelDifference, "GET", f"{_model_path(digest)}/diff", params=params)
+
+
+def switch_model(digest: str) -> Call[schemas.Job]:
+    """`POST /v1/models/{digest}/switch`."""
+    return _json(schemas.Job, "POST", f"{_model_path(digest)}/switch")
 
 
 def health(path: Literal["/livez", "/readyz", "/healthz"]) -> Call[schemas.Health]:
     """`GET /livez`, `/readyz` or `/healthz`."""
-    return Call("GET", path, _reads(schemas.Health))
+    return _json(schemas.Health, "GET", path)
 
 
 def metrics() -> Call[str]:
@@ -208,42 +291,53 @@ def metrics() -> Call[str]:
     return Call("GET", "/metrics", lambda response: response.text)
 
 
-def answered(model: type[Model], method: str, path: str, **options: Any) -> Call[Model]:
-    """A request that is answered with JSON of this model."""
-    return Call(method, path, _reads(model), options)
+def _json(model: type[Model], method: str, path: str, **options: Any) -> Call[Model]:
+    """A request whose response is JSON of ``model``."""
 
-
-def job_path(job_id: str) -> str:
-    """The path of a job. Raises ValueError for what is no id: it could lead elsewhere."""
-    if not (job_id.isascii() and job_id.isalnum()):
-        raise ValueError(f"{job_id!r} is not the id of a job; expected letters and digits")
-    return f"/v1/jobs/{job_id}"
-
-
-def picture_files(name: str, images: Sequence[Picture]) -> list[tuple[str, tuple[str, bytes]]]:
-    """Pictures as files of a form, all in fields of this name."""
-    return [(name, _file(image)) for image in images]
-
-
-def _reads(model: type[Model]) -> Callable[[httpx2.Response], Model]:
     def read(response: httpx2.Response) -> Model:
-        return _valid(model, response.content, str(response.request.url.copy_with(query=None)))
+        return _parse(model, response.content, str(response.request.url.copy_with(query=None)))
 
-    return read
+    return Call(method, path, read, options)
 
 
-def _valid(model: type[Model], content: bytes, url: str) -> Model:
+def _parse(model: type[Model], content: bytes, url: str) -> Model:
     try:
-        # A newer server may say more than this client knows.
+        # A newer server may send members that this client does not know.
         return model.model_validate_json(content, extra="ignore")
     except ValidationError as error:
-        raise UnreachableError(url, f"the answer is not Lookalike's: {error.title}") from error
+        raise UnreachableError(url, f"the response is not Lookalike's: {error.title}") from error
 
 
-def _job(job_id: str) -> str:
-    if not job_id.isalnum():
+def _image_path(image_id: int) -> str:
+    return f"/v1/images/{int(image_id)}"
+
+
+def _job_path(job_id: str) -> str:
+    if not _JOB.fullmatch(job_id):
         raise ValueError(f"{job_id!r} is not the id of a job; expected letters and digits")
     return f"/v1/jobs/{job_id}"
+
+
+def _snapshot_path(name: str) -> str:
+    if not _SNAPSHOT.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not the name of a snapshot; expected up to 100 letters, digits, dots,"
+            " dashes and underscores, starting with a letter or digit"
+        )
+    return f"/v1/snapshots/{name}"
+
+
+def _model_path(digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(
+            f"{digest!r} is not the digest of a model; expected one such as sha256:8c4e1f"
+        )
+    return f"/v1/models/{digest}"
+
+
+def _files(name: str, images: Sequence[Picture]) -> list[tuple[str, tuple[str, bytes]]]:
+    """Pictures as files of a form, all in fields called ``name``."""
+    return [(name, _file(image)) for image in images]
 
 
 def _file(image: Picture) -> tuple[str, bytes]:
@@ -251,12 +345,12 @@ def _file(image: Picture) -> tuple[str, bytes]:
 
 
 def _page(page: PageOptions) -> dict[str, Any]:
-    return _some(**{**page, "filter": _filter(page.get("filter"))})
+    return _given(**{**page, "filter": _filter(page.get("filter"))})
 
 
 def _filter(where: Filter | None) -> str | None:
     return None if where is None else json.dumps(where)
 
 
-def _some(**values: Any) -> dict[str, Any]:
+def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}

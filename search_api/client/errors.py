@@ -8,16 +8,16 @@ import httpx2
 
 
 class ProblemError(Exception):
-    """The server's answer is an error.
+    """The server answered with an error.
 
     Attributes:
         status: HTTP status.
-        type: which kind of problem, for programs, such as ``urn:lookalike:problem:unknown-id``.
+        type: the kind of problem, for programs, such as ``urn:lookalike:problem:unknown-id``.
         title: the status in words.
         detail: one sentence for people.
-        instance: the path that was asked.
-        request_id: names the request in the server's log.
-        members: all members of the answer; some kinds have more.
+        instance: the path that was requested.
+        request_id: identifies the request in the server's log.
+        members: all members of the answer; some kinds have more than those above.
     """
 
     def __init__(self, status: int, members: dict[str, Any]) -> None:
@@ -32,13 +32,13 @@ class ProblemError(Exception):
 
     @staticmethod
     def of(response: httpx2.Response) -> ProblemError:
-        """The error that ``response``, its body read, says."""
+        """The error that ``response`` describes; its body must have been read."""
         try:
             members = response.json()
         except ValueError:
             members = None
         if not isinstance(members, dict):
-            # A proxy on the way, perhaps.
+            # Probably from a proxy in between.
             members = {"title": response.reason_phrase, "detail": response.text[:200].strip()}
         return ProblemError(response.status_code, members)
 
@@ -47,5 +47,7 @@ class UnreachableError(Exception):
     """The server did not answer, or what answered is not Lookalike."""
 
     def __init__(self, url: str, why: object) -> None:
-        super().__init__(f"{url} cannot be reached ({why}); check the address and that it runs")
+        super().__init__(
+            f"{url} cannot be reached ({why}); check the address and that the server is running"
+        )
         self.url = url

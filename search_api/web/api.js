@@ -1,33 +1,53 @@
-// The HTTP API, one function a route. Every failure is an ApiError with words for people,
+// The HTTP API, one function per route. Every failure is an ApiError with a message for the user,
 // except an abort, which stays a DOMException named "AbortError".
 
-import { askForKey, currentKey, keyHeaders } from "./key.js";
+import { currentKey, keyHeaders, requestKey } from "./api_key.js";
+import { sentence } from "./text.js";
 
 export class ApiError extends Error {
   constructor(message, status, problem = {}) {
     super(message);
     this.name = "ApiError";
-    this.status = status; // 0 when there was no answer
+    this.status = status; // 0 when there was no response
     this.problem = problem; // the members of problem+json, where the server sent it
   }
 }
 
 export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
 
-/** The error of an answer that is not 2xx: problem+json's words, or else what there is. */
-async function refusal(response) {
+const noResponse = () =>
+  new ApiError("The server is not responding. Check that it is running, then try again.", 0);
+
+/** Awaits `promise`; a failure of the network becomes an ApiError. */
+async function received(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    throw isAbort(error) ? error : noResponse();
+  }
+}
+
+/** The error of a response that is not 2xx, with the message of its problem+json, if any. */
+async function errorOf(response) {
+  const { status } = response;
   let problem = {};
   try {
     problem = await response.json();
   } catch (error) {
     if (isAbort(error)) throw error;
   }
-  const words = [problem.detail, problem.title].find((text) => typeof text === "string" && text);
-  const message = words ?? `The server refused the request (status ${response.status}).`;
-  return new ApiError(message, response.status, problem);
+  const text = [problem.detail, problem.title].find((t) => typeof t === "string" && t);
+  const message = text ? sentence(text) : `The server returned an error (status ${status}).`;
+  return new ApiError(message, status, problem);
 }
 
-const NO_ANSWER = "The server is not answering. Check that it is running, then try again.";
+const KEY_REASONS = {
+  "urn:lookalike:problem:no-key": "This server requires an API key.",
+  "urn:lookalike:problem:unknown-key":
+    "The server does not recognise this key. Check it and try again.",
+  "urn:lookalike:problem:read-only-key":
+    "Your key allows searching only. To change the index, enter a key with write access.",
+};
 
 async function send(path, { params = {}, ...options } = {}) {
   const query = new URLSearchParams();
@@ -35,45 +55,30 @@ async function send(path, { params = {}, ...options } = {}) {
     if (value !== null && value !== undefined) query.set(key, String(value));
   }
   const text = query.toString();
+  const url = text ? `${path}?${text}` : path;
   for (;;) {
     const key = currentKey();
-    let response;
-    try {
-      const headers = { ...options.headers, ...keyHeaders() };
-      response = await fetch(text ? `${path}?${text}` : path, { ...options, headers });
-    } catch (error) {
-      if (isAbort(error)) throw error;
-      throw new ApiError(NO_ANSWER, 0);
-    }
+    const headers = { ...options.headers, ...keyHeaders() };
+    const response = await received(fetch(url, { ...options, headers }));
     if (response.ok) return response;
-    const refused = await refusal(response);
-    const why = KEY_WANTED[refused.problem.type];
-    // Another request may have asked for the key meanwhile; then this one only tries again.
-    if (why === undefined || (currentKey() === key && !(await askForKey(why)))) throw refused;
+    const error = await errorOf(response);
+    const reason = KEY_REASONS[error.problem.type];
+    if (reason === undefined) throw error;
+    // Another request may have obtained a new key meanwhile; then only try again.
+    if (currentKey() === key && !(await requestKey(reason))) {
+      throw new ApiError(reason, error.status, error.problem);
+    }
   }
 }
 
-const KEY_WANTED = {
-  "urn:lookalike:problem:no-key": "This server answers those who have a key.",
-  "urn:lookalike:problem:unknown-key": "The server does not know that key. Check it and try again.",
-  "urn:lookalike:problem:read-only-key": "Your key may only search. Changing the index needs another.",
-};
-
-/** Reads the body of an answer; a body cut off half way counts as no answer. */
-async function body(response, read) {
-  try {
-    return await response[read]();
-  } catch (error) {
-    if (isAbort(error)) throw error;
-    throw new ApiError(NO_ANSWER, 0);
-  }
+async function getJson(path, options) {
+  const response = await send(path, options);
+  return received(response.json());
 }
 
-const getJson = async (path, options) => body(await send(path, options), "json");
-
-/** {"must": [...]} for the chosen values, or null when nothing is chosen. */
-export function buildFilter(chosen) {
-  const must = Object.entries(chosen)
+/** {"must": [...]} for the selected values, or null when nothing is selected. */
+export function buildFilter(selected) {
+  const must = Object.entries(selected)
     .filter(([, value]) => value !== "")
     .map(([key, value]) => ({ key, match: { value } }));
   return must.length ? { must } : null;
@@ -88,13 +93,17 @@ const pageParams = ({ limit, offset, filter, diversity }) => ({
 
 export const getIndex = () => getJson("/v1/index", { cache: "no-store" });
 
-export const getExamples = (perClass) =>
+export const getSamples = (perClass) =>
   getJson("/v1/images/examples", { params: { per_class: perClass } });
 
 export const getImage = (id, signal) => getJson(`/v1/images/${id}`, { signal });
 
-export const getImageFile = async (id, signal) =>
-  body(await send(`/v1/images/${id}/file`, { signal }), "blob");
+export const fileUrl = (id) => `/v1/images/${id}/file`;
+
+export async function getImageFile(id, signal) {
+  const response = await send(fileUrl(id), { signal });
+  return received(response.blob());
+}
 
 export function searchByPicture(picture, page, signal) {
   const form = new FormData();
@@ -116,7 +125,7 @@ export function recommend(positive, negative, page, signal) {
   });
 }
 
-/** As `recommend`, with an uploaded picture to look for. */
+/** Like `recommend`, with an uploaded picture as the positive example. */
 export function recommendByPicture(picture, negative, page, signal) {
   const form = new FormData();
   form.append("positive_images", picture, picture.name ?? "picture");
@@ -127,25 +136,25 @@ export function recommendByPicture(picture, negative, page, signal) {
 
 export const startRebuild = () => getJson("/v1/index/rebuild", { method: "POST" });
 
-export const getJob = (id) =>
-  getJson(`/v1/jobs/${encodeURIComponent(id)}`, { cache: "no-store" });
+const jobPath = (id) => `/v1/jobs/${encodeURIComponent(id)}`;
+
+export const getJob = (id) => getJson(jobPath(id), { cache: "no-store" });
 
 export const listJobs = (limit) => getJson("/v1/jobs", { params: { limit }, cache: "no-store" });
 
 export const getJobLog = (id, limit) =>
-  getJson(`/v1/jobs/${encodeURIComponent(id)}/log`, { params: { limit }, cache: "no-store" });
+  getJson(`${jobPath(id)}/log`, { params: { limit }, cache: "no-store" });
 
-export const cancelJob = (id) =>
-  getJson(`/v1/jobs/${encodeURIComponent(id)}`, { method: "DELETE" });
+export const cancelJob = (id) => getJson(jobPath(id), { method: "DELETE" });
 
 /**
- * The job, whenever it changes, from the server's events; ends when the job or the server does.
- * By fetch, as EventSource cannot send a key.
+ * The job each time it changes, from the server's event stream; ends when the job or the server
+ * does. Uses fetch because EventSource cannot send a key.
  */
 export async function* jobEvents(id) {
-  const path = `/v1/jobs/${encodeURIComponent(id)}/events`;
   const aborter = new AbortController();
-  const response = await send(path, { cache: "no-store", signal: aborter.signal });
+  const options = { cache: "no-store", signal: aborter.signal };
+  const response = await send(`${jobPath(id)}/events`, options);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   try {
@@ -159,9 +168,9 @@ export async function* jobEvents(id) {
         if (line.startsWith("data:")) yield JSON.parse(line.slice("data:".length));
       }
     }
-  } catch (error) {
-    throw new ApiError(NO_ANSWER, 0, { cause: String(error) });
+  } catch {
+    throw noResponse();
   } finally {
-    aborter.abort(); // whoever stops reading frees the connection
+    aborter.abort(); // frees the connection if the caller stops reading
   }
 }

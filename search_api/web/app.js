@@ -1,32 +1,34 @@
-// What the page knows and does: the query (also in the URL), its pages of neighbours, the marks.
+// The entry point: the page's state, the address, and what happens on each action of the user.
 
 import * as api from "./api.js";
-import { drawIndex, joinRunning, watchRebuild } from "./index_panel.js";
-import { watchPictures } from "./intake.js";
+import { byId } from "./dom.js";
+import { drawIndex, joinRunningJob, listenForRebuild } from "./index_panel.js";
+import { listenForPictures } from "./picture_input.js";
 import {
-  ask, describe, examplesAddress, findSubject, keepUpload, parseAddress, uploadOf, uploadState,
+  describe, keepUpload, loadPoint, parseAddress, recommendAddress, search, uploadOf, uploadState,
 } from "./query.js";
+import { bytes, labelOf, plural, timeText } from "./text.js";
 import {
-  announce, byId, bytes, clearError, drawExamples, drawMarks, drawPrediction, drawVote, labelOf,
-  neighbour, picture, plural, setBusy, showError, timeText,
+  announce, clearError, drawExamples, drawPrediction, drawSamples, drawVote, neighbourCard, picture,
+  setBusy, showError,
 } from "./view.js";
 
+const DIVERSITY_CANDIDATES = 200; // the server selects a varied page from this many neighbours
 const state = {
   index: null,
-  query: null, // {kind: "upload" | "try" | "similar" | "recommend", ...}, see query.js
-  answer: null, // the first page's answer
+  query: null, // {kind: "upload" | "sample" | "similar" | "recommend", ...}, see query.js
+  answer: null, // of the first page
   points: [],
   expanded: false, // all classes shown
 };
-const CANDIDATES = 200; // of these the service chooses a varied page
-const marks = new Map(); // id -> {sign: 1 | -1, label}
-let running = null; // the AbortController of the newest request
+const examples = new Map(); // id -> {sign: 1 | -1, label}
+let newest = null; // the AbortController of the newest request
 
 // ---- The query and its address
 
 function route() {
   const query = parseAddress(location.hash, history.state);
-  if (query === undefined) return; // an anchor of the page itself
+  if (query === undefined) return;
   clearError();
   if (query?.kind === "lost") {
     showStart();
@@ -34,28 +36,29 @@ function route() {
   } else if (query === null) {
     showStart();
   } else {
-    if (query.kind === "recommend") adoptMarks(query);
+    if (query.kind === "recommend") restoreExamples(query);
     startQuery(query);
   }
 }
 
 function showStart() {
-  running?.abort();
+  newest?.abort();
   setBusy(false);
   announce("");
   state.query = null;
   document.title = "Lookalike";
   byId("workspace").classList.remove("has-query");
-  for (const id of ["query", "prediction", "vote", "result"]) byId(id).hidden = true;
-  byId("examples").hidden = byId("example-list").children.length === 0;
+  byId("query").hidden = true;
+  hideAnswer();
+  byId("samples").hidden = byId("sample-list").children.length === 0;
   byId("drop-title").textContent = "Choose a picture";
 }
 
-function takeFile(file) {
+function searchFile(file) {
   const limit = state.index?.limits.max_upload_bytes ?? Infinity;
   if (file.size > limit) {
     showError(
-      `${file.name || "The picture"} has ${bytes(file.size)}; the limit is ${bytes(limit)}. ` +
+      `${file.name || "The picture"} is ${bytes(file.size)}; the limit is ${bytes(limit)}. ` +
         "Choose a smaller picture.",
     );
     return;
@@ -66,36 +69,32 @@ function takeFile(file) {
 
 // ---- Searching
 
-const chosenFilter = () =>
-  api.buildFilter({ label: byId("filter-label").value, split: byId("filter-split").value });
-
-/** How a page is asked for: `diversity` is null where the nearest come first. */
-const chosenPage = (limit, offset) => ({
+/** The parameters of a page of results; `diversity` is null for the nearest. */
+const pageParams = (limit, offset) => ({
   limit,
   offset,
-  filter: chosenFilter(),
+  filter: api.buildFilter({ label: byId("filter-label").value, split: byId("filter-split").value }),
   diversity: byId("diversity").value === "" ? null : Number(byId("diversity").value),
 });
 
 /** Runs `work(signal)` as the newest request: an older one is aborted and draws nothing. */
-async function newest(work, retry) {
-  running?.abort();
-  const mine = new AbortController();
-  running = mine;
+async function runNewest(work, retry) {
+  newest?.abort();
+  const own = new AbortController();
+  newest = own;
   setBusy(true);
   clearError();
   announce("Searching.");
   try {
-    await work(mine.signal);
-    return !mine.signal.aborted;
+    await work(own.signal);
   } catch (error) {
-    if (mine.signal.aborted || api.isAbort(error)) return false;
+    if (own.signal.aborted || api.isAbort(error)) return;
     const known = error instanceof api.ApiError;
-    const mayPass = known && (error.status === 0 || error.status === 429 || error.status >= 500);
-    showError(known ? error.message : `The page failed: ${error.message}`, mayPass ? retry : null);
-    return false;
+    const temporary = known && (error.status === 0 || error.status === 429 || error.status >= 500);
+    const message = known ? error.message : `Something went wrong on this page: ${error.message}`;
+    showError(message, temporary ? retry : null);
   } finally {
-    if (running === mine) setBusy(false);
+    if (newest === own) setBusy(false);
   }
 }
 
@@ -107,20 +106,20 @@ async function startQuery(query) {
   if (await firstPage()) byId("result-title").focus({ preventScroll: true });
 }
 
-/** The first page of the query that stands; also after a change of filter or limit. */
+/** Loads the first page of the current query, also after a change of filter; true once drawn. */
 async function firstPage() {
   const query = state.query;
   let drawn = false;
-  await newest(async (signal) => {
-    const page = chosenPage(Number(byId("limit").value || 12), 0);
+  await runNewest(async (signal) => {
+    const page = pageParams(Number(byId("limit").value || 12), 0);
     try {
-      const [answer] = await Promise.all([ask(query, page, signal), findSubject(query, signal)]);
+      const [answer] = await Promise.all([search(query, page, signal), loadPoint(query, signal)]);
       if (signal.aborted) return;
       showQuery(query);
       showAnswer(answer, page);
       drawn = true;
     } catch (error) {
-      // Neighbours of an earlier query must not stand beside this one.
+      // Neighbours of an earlier query must not stay on screen next to this one.
       if (!signal.aborted) hideAnswer();
       throw error;
     }
@@ -128,15 +127,16 @@ async function firstPage() {
   return drawn;
 }
 
-const referenceOf = (query, answer) =>
-  answer.prediction?.class ?? (query.subject ? labelOf(query.subject) : null);
+/** The label to compare neighbours with: the predicted class, or the query picture's own label. */
+const referenceLabel = () =>
+  state.answer.prediction?.class ?? (state.query.point ? labelOf(state.query.point) : null);
 
 const cardOf = (point) =>
-  neighbour(point, {
-    reference: referenceOf(state.query, state.answer),
+  neighbourCard(point, {
+    reference: referenceLabel(),
     queryId: state.query.id ?? null,
-    signOf: (id) => marks.get(id)?.sign,
-    mark: toggleMark,
+    signOf: (id) => examples.get(id)?.sign,
+    onToggle: toggleExample,
   });
 
 function hideAnswer() {
@@ -146,114 +146,117 @@ function hideAnswer() {
 }
 
 function showAnswer(answer, page) {
+  const { prediction, vote, points } = answer;
   state.answer = answer;
-  state.points = answer.points;
-  drawPrediction(answer.prediction, state.expanded);
-  drawVote(answer.vote, answer.points);
+  state.points = points;
+  drawPrediction(prediction, state.expanded);
+  drawVote(vote, points);
   byId("result").hidden = false;
-  byId("points").replaceChildren(...answer.points.map(cardOf));
-  byId("nothing").hidden = answer.points.length > 0;
+  byId("points").replaceChildren(...points.map(cardOf));
+  byId("nothing").hidden = points.length > 0;
   byId("nothing-text").textContent = page.filter
-    ? "No picture fits these filters."
-    : "There are no neighbours to show.";
+    ? "No pictures match these filters."
+    : "No neighbours found.";
   byId("clear-filters").hidden = !page.filter;
-  drawMarks(marks, unmark, uploadOf(state.query));
+  showExamples();
   showSummary();
-  showMore(answer.points.length === page.limit);
-  const found = answer.prediction ? `Predicted class ${answer.prediction.class}. ` : "";
-  announce(`${found}${plural(answer.points.length, "neighbour")} shown.`);
-  if (answer.prediction) document.title = `${answer.prediction.class} \u00b7 Lookalike`;
+  showMore(points.length === page.limit);
+  const found = prediction ? `Predicted class ${prediction.class}. ` : "";
+  announce(`${found}${plural(points.length, "neighbour")} shown.`);
+  if (prediction) document.title = `${prediction.class} \u00b7 Lookalike`;
   if (state.index && answer.generation !== state.index.generation) refreshIndex().catch(() => {});
 }
 
 function showSummary() {
-  const reference = referenceOf(state.query, state.answer);
+  const reference = referenceLabel();
   const others = state.points.filter((p) => labelOf(p) !== null && labelOf(p) !== reference).length;
-  const words = `${plural(state.points.length, "neighbour")} in ${timeText(state.answer.time)}`;
-  const differ = reference !== null && others > 0 ? `; ${others} with a label other than ${reference}` : "";
-  byId("summary").textContent = `${words}${differ}.`;
+  const found = `${plural(state.points.length, "neighbour")} in ${timeText(state.answer.time)}`;
+  const differ =
+    reference !== null && others > 0 ? `; ${others} with a label other than ${reference}` : "";
+  byId("summary").textContent = `${found}${differ}.`;
 }
 
-function mostShown() {
-  const limits = state.index?.limits;
-  const varied = byId("diversity").value === "" ? Infinity : CANDIDATES;
-  return Math.min(state.index?.count ?? Infinity, limits?.max_limit ?? Infinity, varied);
+function maxShown() {
+  const { count = Infinity, limits } = state.index ?? {};
+  const candidates = byId("diversity").value === "" ? Infinity : DIVERSITY_CANDIDATES;
+  return Math.min(count, limits?.max_limit ?? Infinity, candidates);
 }
 
 function showMore(full) {
-  const end = mostShown();
-  byId("more").hidden = !full || state.points.length >= end;
+  byId("more").hidden = !full || state.points.length >= maxShown();
 }
 
 async function nextPage() {
   const offset = state.points.length;
-  const limit = Math.min(Number(byId("limit").value), mostShown() - offset);
-  await newest(async (signal) => {
-    const page = chosenPage(limit, offset);
-    const answer = await ask(state.query, page, signal);
+  const limit = Math.min(Number(byId("limit").value), maxShown() - offset);
+  await runNewest(async (signal) => {
+    const answer = await search(state.query, pageParams(limit, offset), signal);
     if (signal.aborted) return;
     // A rebuild between two pages may move a picture from one to the other.
     const seen = new Set(state.points.map((point) => point.id));
-    const fresh = answer.points.filter((point) => !seen.has(point.id));
-    state.points = [...state.points, ...fresh];
-    const cards = fresh.map(cardOf);
+    const added = answer.points.filter((point) => !seen.has(point.id));
+    state.points = [...state.points, ...added];
+    const cards = added.map(cardOf);
     byId("points").append(...cards);
     showSummary();
-    showMore(fresh.length > 0 && answer.points.length === limit);
-    announce(fresh.length ? `${plural(fresh.length, "more neighbour")} shown.` : "There are no more.");
+    showMore(added.length > 0 && answer.points.length === limit);
+    announce(
+      added.length ? `${plural(added.length, "more neighbour")} shown.` : "No more neighbours.",
+    );
     cards[0]?.querySelector("a").focus({ preventScroll: true });
   }, nextPage);
 }
 
-// ---- The query panel
-
 function showQuery(query) {
   byId("workspace").classList.add("has-query");
-  byId("examples").hidden = true;
+  byId("samples").hidden = true;
   byId("query").hidden = false;
   byId("drop-title").textContent = "Choose another picture";
   const { title, text, pictures } = describe(query);
   byId("query-title").textContent = title;
   byId("query-text").textContent = text;
-  byId("query-pictures").replaceChildren(...pictures.map(([src, alt]) => picture(src, alt)));
+  byId("query-pictures").replaceChildren(...pictures.map(([url, alt]) => picture(url, alt)));
   document.title = `${title} \u00b7 Lookalike`;
 }
 
-// ---- Marks
+// ---- Positive and negative examples
 
-function toggleMark(point, sign) {
-  if (marks.get(point.id)?.sign === sign) marks.delete(point.id);
-  else marks.set(point.id, { sign, label: labelOf(point) });
-  drawMarks(marks, unmark, uploadOf(state.query));
+const showExamples = () => drawExamples(examples, removeExample, uploadOf(state.query) !== null);
+
+function toggleExample(point, sign) {
+  if (examples.get(point.id)?.sign === sign) examples.delete(point.id);
+  else examples.set(point.id, { sign, label: labelOf(point) });
+  showExamples();
 }
 
-function unmark(id) {
-  marks.delete(id);
-  drawMarks(marks, unmark, uploadOf(state.query));
-  // The button that was pressed is gone; the reader's place must not be.
+function removeExample(id) {
+  examples.delete(id);
+  showExamples();
+  // The button that had the focus is gone.
   (byId("chips").querySelector(".remove") ?? byId("result-title")).focus();
 }
 
-/** Takes the marks from an address, and asks for the labels that are not known yet. */
-function adoptMarks({ positive, negative }) {
-  const known = new Map(marks);
-  marks.clear();
+/** Takes the examples from an address, and loads the labels that are not known yet. */
+function restoreExamples({ positive, negative }) {
+  const known = new Map(examples);
+  examples.clear();
   for (const [ids, sign] of [[positive, 1], [negative, -1]]) {
-    for (const id of ids) marks.set(id, { sign, label: known.get(id)?.label ?? null });
+    for (const id of ids) examples.set(id, { sign, label: known.get(id)?.label ?? null });
   }
-  const unknown = [...marks].filter(([, mark]) => mark.label === null);
+  const unlabelled = [...examples].filter(([, example]) => example.label === null);
   Promise.allSettled(
-    unknown.map(async ([id, mark]) => {
-      mark.label = labelOf(await api.getImage(id));
+    unlabelled.map(async ([id, example]) => {
+      example.label = labelOf(await api.getImage(id));
     }),
-  ).then(() => drawMarks(marks, unmark, uploadOf(state.query)));
+  ).then(showExamples);
 }
 
-function searchByMarks() {
-  const ids = (wanted) => [...marks].filter(([, { sign }]) => sign === wanted).map(([id]) => id);
-  // The user's own picture takes the place of a picture marked with +.
-  const upload = ids(1).length ? null : uploadState(state.query);
-  history.pushState(upload, "", examplesAddress(ids(1), ids(-1)));
+function searchByExamples() {
+  const idsOf = (wanted) =>
+    [...examples].filter(([, { sign }]) => sign === wanted).map(([id]) => id);
+  // Pictures selected with + replace the uploaded picture.
+  const upload = idsOf(1).length ? null : uploadState(state.query);
+  history.pushState(upload, "", recommendAddress(idsOf(1), idsOf(-1)));
   route();
 }
 
@@ -265,6 +268,16 @@ async function refreshIndex() {
   return state.index;
 }
 
+async function loadSamples() {
+  const perClass = state.index.classes.length > 10 ? 1 : 2;
+  try {
+    drawSamples((await api.getSamples(perClass)).points);
+  } catch {
+    drawSamples([]); // the page is complete without them
+  }
+  byId("samples").hidden = state.query !== null || byId("sample-list").children.length === 0;
+}
+
 async function start() {
   clearError();
   try {
@@ -273,38 +286,33 @@ async function start() {
     showError(error.message, start);
     return;
   }
-  joinRunning(refreshIndex).catch(() => {}); // what runs is shown; nothing else needs it
-  const many = state.index.classes.length > 10;
-  api
-    .getExamples(many ? 1 : 2)
-    .then(({ points }) => drawExamples(points))
-    .catch(() => drawExamples([])) // samples are a convenience; their absence needs no words
-    .then(() => {
-      byId("examples").hidden = state.query !== null || byId("example-list").children.length === 0;
-    });
+  joinRunningJob(refreshIndex).catch(() => {}); // the page is complete without it
+  loadSamples();
   route();
 }
 
-const changeFilter = () => state.query && firstPage();
-for (const id of ["filter-label", "filter-split", "diversity", "limit"]) byId(id).addEventListener("change", changeFilter);
-byId("clear-filters").addEventListener("click", () => {
+for (const id of ["filter-label", "filter-split", "diversity", "limit"]) {
+  byId(id).addEventListener("change", () => state.query && firstPage());
+}
+byId("clear-filters").addEventListener("click", async () => {
   byId("filter-label").value = "";
   byId("filter-split").value = "";
-  firstPage().then(() => byId("result-title").focus());
+  await firstPage();
+  byId("result-title").focus();
 });
 byId("more").addEventListener("click", nextPage);
 byId("all-classes").addEventListener("click", () => {
   state.expanded = !state.expanded;
   drawPrediction(state.answer.prediction, state.expanded);
 });
-byId("recommend").addEventListener("click", searchByMarks);
-byId("clear-marks").addEventListener("click", () => {
-  marks.clear();
-  drawMarks(marks, unmark, uploadOf(state.query));
+byId("recommend").addEventListener("click", searchByExamples);
+byId("clear-examples").addEventListener("click", () => {
+  examples.clear();
+  showExamples();
   byId("result-title").focus();
 });
 history.scrollRestoration = "manual";
 window.addEventListener("popstate", route);
-watchPictures(takeFile);
-watchRebuild(refreshIndex);
+listenForPictures(searchFile);
+listenForRebuild(refreshIndex);
 start();

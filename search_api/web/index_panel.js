@@ -1,42 +1,52 @@
-// The index: its facts in the header and in the panel, and the rebuild with its progress.
+// The index: its facts in the header and in the panel, and its jobs with their progress.
 
 import * as api from "./api.js";
-import { byId, bytes, count, el, fillSelect, plural, shortDigest } from "./view.js";
+import { byId, el } from "./dom.js";
+import { bytes, count, plural, sentence, shortDigest } from "./text.js";
 
 const POLL_MS = 500;
+const POLL_FAILURES = 10; // a restart of the server takes several seconds
 const SKIPPED_SHOWN = 20;
-const POLL_FAILURES = 10; // a restart of the server takes some seconds
+const PAGE_SIZES = [12, 24, 48, 96];
 
-function fact(name, ...value) {
-  return el("div", {}, el("dt", { textContent: name }), el("dd", {}, ...value));
+// What a job does, and what it is called.
+const JOB_KINDS = {
+  rebuild: ["Rebuilding", "Rebuild"],
+  compact: ["Compacting changes", "Compaction"],
+  embed: ["Embedding", "Embedding"],
+  switch: ["Switching models", "Model switch"],
+};
+const kindOf = (job) => JOB_KINDS[job.kind] ?? JOB_KINDS.rebuild;
+
+function fact(name, value) {
+  return el("div", {}, el("dt", { textContent: name }), el("dd", {}, value));
 }
 
 function builtText(built) {
   if (!built) return "never";
   const when = new Date(built);
-  const words = when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-  return el("time", { dateTime: built, textContent: words });
+  const text = when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+  return el("time", { dateTime: built, textContent: text });
 }
 
 function drawHeader(index) {
-  const model = el("li", { textContent: `model ${shortDigest(index.model)}`, title: index.model });
   byId("status").replaceChildren(
     el("li", { textContent: plural(index.count, "picture") }),
     el("li", { textContent: `${index.kind} index` }),
-    model,
+    el("li", { textContent: `model ${shortDigest(index.model)}`, title: index.model }),
   );
   byId("notice").hidden = !index.sample;
   byId("notice").textContent = index.notice ?? "These are sample pictures.";
 }
 
-function drawPanel(index) {
+function drawFacts(index) {
   byId("index-facts").replaceChildren(
     fact("Corpus", index.corpus),
     fact("Pictures", count(index.count)),
     fact("Kind", `${index.kind}, ${index.metric}`),
     fact("Dimension", String(index.dimension)),
     fact("Generation", String(index.generation)),
-    fact("Last build", builtText(index.built)),
+    fact("Last built", builtText(index.built)),
     fact("Model", el("code", { textContent: index.model })),
   );
   byId("index-labels").replaceChildren(
@@ -46,33 +56,39 @@ function drawPanel(index) {
   );
 }
 
+/** Fills a select with values, "" shown as "any"; keeps the selection if it is still there. */
+function fillSelect(select, values) {
+  const selected = select.value;
+  select.replaceChildren(
+    ...values.map((value) => el("option", { value, textContent: value === "" ? "any" : value })),
+  );
+  if (values.includes(selected)) select.value = selected;
+}
+
 function drawControls(index) {
   byId("drop-limit").textContent = `Up to ${bytes(index.limits.max_upload_bytes)}.`;
-  const labels = Object.keys(index.labels).sort();
-  fillSelect(byId("filter-label"), [["", "any"], ...labels.map((name) => [name, name])]);
-  const splits = Object.keys(index.splits).sort();
-  fillSelect(byId("filter-split"), [["", "any"], ...splits.map((name) => [name, name])]);
-  const limits = [12, 24, 48, 96].filter((n) => n <= index.limits.max_limit);
-  fillSelect(byId("limit"), (limits.length ? limits : [index.limits.max_limit]).map((n) => [String(n), String(n)]));
+  fillSelect(byId("filter-label"), ["", ...Object.keys(index.labels).sort()]);
+  fillSelect(byId("filter-split"), ["", ...Object.keys(index.splits).sort()]);
+  const sizes = PAGE_SIZES.filter((n) => n <= index.limits.max_limit);
+  fillSelect(byId("limit"), (sizes.length ? sizes : [index.limits.max_limit]).map(String));
 }
 
 export function drawIndex(index) {
   drawHeader(index);
-  drawPanel(index);
+  drawFacts(index);
   drawControls(index);
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Time left in words, rounded: it is an estimate. */
+/** ", 12 s left", rounded because it is an estimate. */
 function timeLeft(seconds) {
-  if (typeof seconds !== "number") return "";
-  if (seconds < 1) return "";
+  if (typeof seconds !== "number" || seconds < 1) return "";
   if (seconds < 90) return `, ${Math.ceil(seconds)} s left`;
   return `, ${Math.round(seconds / 60)} min left`;
 }
 
-function drawJob(job) {
+function drawProgress(job) {
   const bar = byId("rebuild-progress");
   const { done = 0, total = 0, stage = "" } = job.progress ?? {};
   if (total > 0) {
@@ -83,23 +99,22 @@ function drawJob(job) {
   }
   byId("rebuild-count").textContent =
     total > 0 ? `${count(done)} of ${count(total)}${timeLeft(job.eta_seconds)}` : "";
-  // A live region: written only when the words change, or a reader would repeat them.
-  const words = job.state === "queued" ? "Waiting to start." : `${doing(job)}: ${stage || "working"}.`;
-  if (byId("rebuild-state").textContent !== words) byId("rebuild-state").textContent = words;
+  const [doing] = kindOf(job);
+  const running = stage ? `${doing}: ${stage}.` : `${doing}.`;
+  const text = job.state === "queued" ? "Waiting to start." : running;
+  // A live region: written only on a change, or screen readers repeat it.
+  if (byId("rebuild-state").textContent !== text) byId("rebuild-state").textContent = text;
 }
 
-const doing = (job) =>
-  ({ compact: "Folding in changes", embed: "Embedding", switch: "Changing the model" })[job.kind] ?? "Rebuilding";
+const isActive = (job) => job.state === "queued" || job.state === "running";
 
-const runs = (job) => job.state === "queued" || job.state === "running";
-
-/** Draws the job until it is over: by the server's events, and by asking where there are none. */
-async function follow(job) {
-  drawJob(job);
+/** Draws the job until it ends: from the server's event stream, and by polling without one. */
+async function waitForEnd(job) {
+  drawProgress(job);
   try {
-    for await (const now of api.jobEvents(job.id)) {
-      job = now;
-      if (runs(job)) drawJob(job);
+    for await (const update of api.jobEvents(job.id)) {
+      job = update;
+      if (isActive(job)) drawProgress(job);
     }
   } catch (error) {
     if (error.status !== undefined && ![0, 404, 503].includes(error.status)) throw error;
@@ -109,8 +124,8 @@ async function follow(job) {
 
 async function poll(job) {
   let failures = 0;
-  while (runs(job)) {
-    drawJob(job);
+  while (isActive(job)) {
+    drawProgress(job);
     await pause(POLL_MS);
     try {
       job = await api.getJob(job.id);
@@ -123,28 +138,22 @@ async function poll(job) {
   return job;
 }
 
-/** What the job left out, the first of it with reasons. */
+/** The pictures that the job skipped: the first of them, with reasons. */
 async function drawSkipped(job) {
-  const box = byId("rebuild-skipped");
-  box.hidden = !job.skipped;
+  byId("rebuild-skipped").hidden = !job.skipped;
   if (!job.skipped) return;
   const log = await api.getJobLog(job.id, SKIPPED_SHOWN);
-  byId("rebuild-skipped-count").textContent = `${plural(log.total, "picture")} left out`;
+  byId("rebuild-skipped-count").textContent = `${plural(log.total, "picture")} skipped:`;
   const more = log.total - log.entries.length;
   byId("rebuild-skipped-list").replaceChildren(
     ...log.entries.map((entry) =>
-      el("li", {}, el("code", { textContent: entry.source }), ` ${entry.reason}`),
+      el("li", {}, el("code", { textContent: entry.source }), `: ${entry.reason}`),
     ),
     ...(more > 0 ? [el("li", { textContent: `and ${count(more)} more` })] : []),
   );
 }
 
-/** An error of a job may be a string or a problem; either way, words. */
-function jobError(error) {
-  return typeof error === "string" ? error : (error?.detail ?? "no reason was given");
-}
-
-/** The job of a new rebuild, or of the one that runs already, perhaps from before a reload. */
+/** The job of a new rebuild, or the one already running, perhaps started before a reload. */
 async function startOrJoin() {
   try {
     return await api.startRebuild();
@@ -154,8 +163,16 @@ async function startOrJoin() {
   }
 }
 
-/** Follows the job that `begin` gives to its end, then calls `refresh` for the new facts. */
-async function show(begin, refresh) {
+/** "Rebuild failed: the disk is full." A job's error is a string or a problem. */
+function endText(job, generation) {
+  const [, name] = kindOf(job);
+  if (job.state === "succeeded") return `${name} complete: generation ${generation}.`;
+  const reason = typeof job.error === "string" ? job.error : job.error?.detail;
+  return sentence(`${name} ${job.state}: ${reason ?? "no reason given"}`);
+}
+
+/** Follows the job that `begin` returns to its end, then calls `refresh` for the new facts. */
+async function trackJob(begin, refresh) {
   const button = byId("rebuild");
   const cancel = byId("rebuild-cancel");
   const bar = byId("rebuild-progress");
@@ -174,20 +191,17 @@ async function show(begin, refresh) {
       try {
         await api.cancelJob(job.id);
       } catch (error) {
-        cancel.disabled = error.status === 409; // it is over already
+        cancel.disabled = error.status === 409; // it has ended already
         if (error.status !== 409) state.textContent = error.message;
       }
     };
-    job = await follow(job);
+    job = await waitForEnd(job);
     await drawSkipped(job);
-    if (job.state === "failed") throw new Error(`The rebuild failed: ${jobError(job.error)}`);
+    if (job.state === "failed") throw new Error(endText(job));
     const index = await refresh();
-    state.textContent =
-      job.state === "succeeded"
-        ? `Rebuilt: generation ${index.generation}.`
-        : `${job.state === "cancelled" ? "Cancelled" : "Interrupted"}: ${jobError(job.error)}.`;
+    state.textContent = endText(job, index.generation);
   } catch (error) {
-    state.className = "bad";
+    state.className = "failed";
     state.textContent = error.message;
   } finally {
     button.disabled = false;
@@ -197,15 +211,16 @@ async function show(begin, refresh) {
   }
 }
 
-export function watchRebuild(refresh) {
+export function listenForRebuild(refresh) {
   byId("rebuild").addEventListener("click", () => {
-    byId("rebuild-state").textContent = "Asking for a rebuild.";
-    show(startOrJoin, refresh);
+    byId("rebuild-state").textContent = "Requesting a rebuild.";
+    trackJob(startOrJoin, refresh);
   });
 }
 
-/** Shows the job that runs already, as after a reload of the page. */
-export async function joinRunning(refresh) {
+/** Shows the job already running, as after a reload of the page. */
+export async function joinRunningJob(refresh) {
   const { jobs = [] } = await api.listJobs(1);
-  if (jobs.length && runs(jobs[0]) && !byId("rebuild").disabled) show(async () => jobs[0], refresh);
+  const [job] = jobs;
+  if (job && isActive(job) && !byId("rebuild").disabled) trackJob(async () => job, refresh);
 }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx2
 import numpy as np
@@ -18,12 +16,12 @@ from fastapi.testclient import TestClient
 from embed.corpus import FolderCorpus
 from embed.encoder import Encoding
 from embed.pictures import RGB, encode_png
-from search_api.app import create_app
-from search_api.engine import SearchEngine
+from index.contract import JobControl, Manifest
+from search_api.api.app import create_app
+from search_api.keys import Access
+from search_api.service.corpus_sync import Counts
+from search_api.service.engine import SearchEngine
 from search_api.settings import Limits
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 CLASSES = ("blue", "green", "red")
 SHADES = 8
@@ -53,6 +51,18 @@ def unit(rgb: Sequence[float]) -> np.ndarray:
     """The fake encoder's embedding of a plain picture, float64 ``(3,)``."""
     vector = np.asarray(rgb, dtype=np.float64) + 1
     return vector / np.linalg.norm(vector)
+
+
+def rebuild(
+    engine: SearchEngine, control: JobControl = JobControl(), *, reembed: bool = False
+) -> tuple[Manifest, Counts]:
+    """Bring the store up to date with the engine's corpus and model."""
+    return engine.builder.rebuild(engine.encoder, engine.corpus, control, reembed=reembed)
+
+
+def compact(engine: SearchEngine) -> Manifest:
+    """Build a new generation from the catalogue alone."""
+    return engine.builder.compact(engine.encoder)
 
 
 class MeanColour:
@@ -99,7 +109,7 @@ def encoder() -> MeanColour:
 def engine(folder: Path, encoder: MeanColour, tmp_path: Path) -> Iterator[SearchEngine]:
     """An engine with the 24 pictures indexed."""
     engine = SearchEngine(encoder, FolderCorpus(folder), tmp_path / "var")
-    engine.rebuild()
+    rebuild(engine)
     yield engine
     engine.close()
 
@@ -116,10 +126,17 @@ def limits() -> Limits:
 
 
 @pytest.fixture
-def live_server(engine: SearchEngine) -> Iterator[str]:
+def access() -> Access:
+    """What the live server allows: everything; a test module may require keys."""
+    return Access()
+
+
+@pytest.fixture
+def live_server(engine: SearchEngine, access: Access) -> Iterator[str]:
     """The address of a running server over the 24 pictures."""
+    app = create_app(engine, access=access)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(engine), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -128,28 +145,6 @@ def live_server(engine: SearchEngine) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listener.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright_api = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, live_server: str) -> Iterator[Page]:
-    context = browser.new_context(base_url=live_server, viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    context.close()
-    assert faults == [], "scripts of the page failed"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The dashboard: every metric that it draws exists, and every metric of ours is drawn."""
+"""The dashboard: every metric in it exists, and it shows every metric of ours."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from search_api.metrics import Metrics
+from search_api.api.metrics import Metrics
 from tests.search_api.conftest import colour, png
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana-dashboard.json"
 _NAMES = re.compile(r"\b(?:lookalike|process)_[a-z_]+")
 
 
-def drawn() -> set[str]:
+def shown() -> set[str]:
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     texts = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     texts += [variable["query"]["query"] for variable in dashboard["templating"]["list"][1:]]
@@ -23,7 +23,7 @@ def drawn() -> set[str]:
 
 
 def exported(metrics: Metrics) -> dict[str, str]:
-    """The name of each series that can be scraped, with the metric that it belongs to."""
+    """The metric of each time series that can be scraped."""
     suffixes = {
         "counter": ("_total",),
         "histogram": ("_bucket", "_count", "_sum"),
@@ -37,14 +37,14 @@ def exported(metrics: Metrics) -> dict[str, str]:
     }
 
 
-def test_every_metric_that_is_drawn_exists() -> None:
-    assert drawn() <= set(exported(Metrics()))
+def test_every_metric_in_the_dashboard_exists() -> None:
+    assert shown() <= set(exported(Metrics()))
 
 
-def test_every_metric_of_ours_is_drawn() -> None:
+def test_the_dashboard_shows_every_metric_of_ours() -> None:
     names = exported(Metrics())
     ours = {name for name in names.values() if name.startswith("lookalike_")}
-    assert ours == {names[name] for name in drawn() if name.startswith("lookalike_")}
+    assert ours == {names[name] for name in shown() if name.startswith("lookalike_")}
 
 
 def test_panels_do_not_overlap() -> None:
@@ -61,7 +61,7 @@ def test_panels_do_not_overlap() -> None:
         cells |= own
 
 
-def test_what_is_drawn_is_served(client: TestClient) -> None:
+def test_metrics_in_the_dashboard_are_served(client: TestClient) -> None:
     client.post("/v1/search", files={"image": ("q.png", png(colour("red", 1)))})
     text = client.get("/metrics").text
     for name in (

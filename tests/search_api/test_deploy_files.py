@@ -1,4 +1,4 @@
-"""The compose file and the Dockerfile name what there is; containers are not started here."""
+"""The compose file and the Dockerfile name things that exist; no container is started here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search_api.cli import cli
+from search_api.cli.main import cli
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -15,12 +15,16 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 def variables() -> set[str]:
     """All environment variables that `lookalike serve` reads."""
     command = cli.get_command(None, "serve")  # type: ignore[arg-type]
-    named = {str(p.envvar) for p in command.params if p.envvar} if command else set()
-    return named | {"LOOKALIKE_READ_KEYS", "LOOKALIKE_WRITE_KEYS"}
+    assert command is not None
+    named = {"LOOKALIKE_READ_KEYS", "LOOKALIKE_WRITE_KEYS"}
+    for option in command.params:
+        if option.envvar:
+            named.update([option.envvar] if isinstance(option.envvar, str) else option.envvar)
+    return named
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "Dockerfile"])
-def test_every_setting_exists(name: str) -> None:
+def test_every_variable_exists(name: str) -> None:
     text = (DEPLOY / name).read_text("utf-8")
     named = set(re.findall(r"\b(?:LOOKALIKE_[A-Z_]+|MILVUS_[A-Z]+)\b", text))
     assert named
@@ -44,8 +48,8 @@ def test_images_are_pinned_and_services_exist() -> None:
     assert services["api"]["environment"]["LOOKALIKE_INDEX"] == "milvus"
 
 
-def test_the_dockerfile_copies_every_room() -> None:
+def test_the_dockerfile_copies_every_package() -> None:
     text = (DEPLOY / "Dockerfile").read_text("utf-8")
-    for room in ("embed", "index", "search_api", "train"):
-        assert f"COPY {room} {room}\n" in text
+    for package in ("embed", "index", "search_api", "train"):
+        assert f"COPY {package} {package}\n" in text
     assert re.search(r"^FROM python:3\.1\d\.\d+-", text, re.MULTILINE)

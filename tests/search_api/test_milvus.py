@@ -12,27 +12,23 @@ import pytest
 from fastapi.testclient import TestClient
 
 from embed.corpus import FolderCorpus
-from index.blobs import Blobs
-from index.objects import ObjectBlobs
-from search_api import changeover
-from search_api.app import create_app
-from search_api.engine import SearchEngine
-from search_api.local_store import LocalStore
-from search_api.places import fetched_model, share_model
-from search_api.settings import Milvus, Place
-from search_api.shards import Shard, embed_shard, import_shards, shard_folders
-from search_api.writer import Upload
+from index.blobs.folder import FolderBlobs
+from index.blobs.objects import ObjectBlobs
+from index.local.store import LocalStore
+from search_api.api.app import create_app
+from search_api.offline.shards import Shard, embed_shard, import_shards, shard_folders
+from search_api.service.engine import SearchEngine
+from search_api.service.ingest import Upload
+from search_api.service.model_migration import candidates, encoder_of
 from tests.index.milvus.conftest import ENGINES, MILVUS, opener, real_server
-from tests.search_api.conftest import MeanColour, colour, png, source_of
-from tests.search_api.test_index import wait
-from tests.search_api.test_models import OTHER, Wider
-from tests.search_api.test_writes import NEW, add, first, search
+from tests.search_api.conftest import MeanColour, colour, compact, png, rebuild, source_of
+from tests.search_api.helpers import NEW, OTHER, Wider, add, first, search, wait
 
 __all__ = ["real_server"]
 CAT = '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
 
 
-def engine_over(open_store: Any, folder: Path, var: Path, encoder: Any = None) -> SearchEngine:
+def opened(open_store: Any, folder: Path, var: Path, encoder: Any = None) -> SearchEngine:
     models = {OTHER: Wider()}
     return SearchEngine(
         encoder or MeanColour(),
@@ -47,16 +43,16 @@ def engine_over(open_store: Any, folder: Path, var: Path, encoder: Any = None) -
 
 
 def answer(client: TestClient, path: str, **arguments: Any) -> Any:
-    """The answer, without what is allowed to differ between engines."""
+    """The response, without what may differ between engines."""
     response = client.request(arguments.pop("method", "GET"), path, **arguments)
     body = response.json()
 
-    def told(value: Any) -> Any:
+    def comparable(value: Any) -> Any:
         if isinstance(value, list):
-            return [told(element) for element in value]
+            return [comparable(element) for element in value]
         if isinstance(value, dict):
             return {
-                key: told(element)
+                key: comparable(element)
                 for key, element in value.items()
                 if key not in ("id", "image_url", "next_cursor", "sequence", "time", "created",
                                "built", "parameters", "request_id", "detail", "instance", "errors",
@@ -64,14 +60,14 @@ def answer(client: TestClient, path: str, **arguments: Any) -> Any:
             }  # fmt: skip
         return value
 
-    return response.status_code, told(body)
+    return response.status_code, comparable(body)
 
 
-def told_by(client: TestClient) -> list[Any]:
-    """What one service says to a list of requests."""
-    # Nothing is equally near to it: the order of equals is that of ids, which differ.
+def answers_of(client: TestClient) -> list[Any]:
+    """The responses of a service to a list of requests."""
+    # No two pictures are equally near to it: ties are ordered by id, and the engines' ids differ.
     picture = {"image": ("q.png", png((231, 37, 11)))}
-    told = [
+    answers = [
         answer(client, "/v1/search", method="POST", files=picture, params=params)
         for params in (
             {"limit": 24},
@@ -91,7 +87,7 @@ def told_by(client: TestClient) -> list[Any]:
     ]
     page = client.post("/v1/search", files=picture, params={"limit": 7}).json()
     for _ in range(4):
-        told.append([point["payload"]["source"] for point in page["points"]])
+        answers.append([point["payload"]["source"] for point in page["points"]])
         if page["next_cursor"] is None:
             break
         page = client.post(
@@ -99,19 +95,21 @@ def told_by(client: TestClient) -> list[Any]:
         ).json()
     one = page["points"][0]["id"]
     for strategy in ("average_vector", "best_score"):
-        told.append(
+        answers.append(
             answer(client, "/v1/recommend", method="POST",
                    json={"positive": [one], "strategy": strategy, "limit": 6})
         )  # fmt: skip
-    told += [
+    answers += [
         answer(client, f"/v1/images/{one}/similar", params={"limit": 4}),
         answer(client, f"/v1/images/{one}"),
         answer(client, "/v1/images/77"),
         answer(client, "/v1/images/77/similar"),
     ]
     index = answer(client, "/v1/index")[1]
-    told.append({key: index[key] for key in ("count", "model", "generation", "labels", "splits")})
-    return told
+    answers.append(
+        {key: index[key] for key in ("count", "model", "generation", "labels", "splits")}
+    )
+    return answers
 
 
 @pytest.fixture(params=ENGINES)
@@ -157,16 +155,16 @@ def scenario(client: TestClient) -> None:
 
 
 def test_the_same_answers(open_store: Any, folder: Path, tmp_path: Path) -> None:
-    engine = engine_over(open_store, folder, tmp_path / "api")
-    engine.rebuild()
+    engine = opened(open_store, folder, tmp_path / "api")
+    rebuild(engine)
     with TestClient(create_app(engine)) as client:
         scenario(client)
-        told = told_by(client)
+        answers = answers_of(client)
         local = SearchEngine(MeanColour(), FolderCorpus(folder), tmp_path / "local")
-        local.rebuild()
+        rebuild(local)
         with TestClient(create_app(local)) as reference:
             scenario(reference)
-            for mine, theirs in zip(told, told_by(reference), strict=True):
+            for mine, theirs in zip(answers, answers_of(reference), strict=True):
                 assert mine == theirs
         deleted = client.post("/v1/images/delete", json={"filter": json.loads(CAT)}).json()
         assert deleted["deleted"] == 2
@@ -192,8 +190,8 @@ def test_the_same_answers(open_store: Any, folder: Path, tmp_path: Path) -> None
 
 
 def test_changing_the_model_over_http(open_milvus: Any, folder: Path, tmp_path: Path) -> None:
-    engine = engine_over(open_milvus, folder, tmp_path / "api")
-    engine.rebuild()
+    engine = opened(open_milvus, folder, tmp_path / "api")
+    rebuild(engine)
     (tmp_path / "api" / "models" / OTHER.removeprefix("sha256:")).mkdir(parents=True)
     with TestClient(create_app(engine)) as client:
         added = add(client, png(NEW), key="k").json()["results"][0]["id"]
@@ -211,22 +209,22 @@ def test_changing_the_model_over_http(open_milvus: Any, folder: Path, tmp_path: 
         assert found["generation"] == job["result"]["generation"]
         assert first(client, (9, 99, 9))["id"] == late
         assert client.get("/v1/index").json()["dimension"] == 4
-        assert [c.model for c in changeover.candidates(engine)] == [OTHER]
+        assert [c.model for c in candidates(engine)] == [OTHER]
 
 
-def test_what_is_added_in_the_moment_of_going_over_is_found(
+def test_pictures_added_during_the_switch_are_found(
     open_milvus: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_over(open_milvus, folder, tmp_path / "api")
-    engine.rebuild()
+    engine = opened(open_milvus, folder, tmp_path / "api")
+    rebuild(engine)
     promote = engine.catalogue.staging.promote
 
     def add_first(digest: str) -> int:
-        engine.writer.add([Upload(png(NEW), "late")])
+        engine.ingest.add([Upload(png(NEW), "late")])
         return promote(digest)
 
     monkeypatch.setattr(engine.catalogue.staging, "promote", add_first)
-    _, counts = changeover.switch(engine, OTHER)
+    _, counts = engine.builder.switch(encoder_of(engine, OTHER))
     assert (counts.embedded, counts.total) == (25, 25)
     found = engine.search(png(NEW)).points[0]
     assert (found.entry.source, found.score) == ("key:late", pytest.approx(1))
@@ -238,16 +236,16 @@ def test_shards_go_into_either_engine(open_milvus: Any, folder: Path, tmp_path: 
     corpus, encoder = FolderCorpus(folder), MeanColour()
     for number in (1, 2):
         embed_shard(encoder, corpus, Shard(number, 2), tmp_path / "shards")
-    engine = engine_over(open_milvus, folder, tmp_path / "api")
+    engine = opened(open_milvus, folder, tmp_path / "api")
     shards = shard_folders(tmp_path / "shards")
     for expected in (24, 0):
         number = import_shards(engine.catalogue, shards, encoder.digest, corpus.name)
         assert number == expected
     engine.catalogue.set_meta("corpus", corpus.name)
-    assert engine.compact().count == 24
+    assert compact(engine).count == 24
     found = engine.search(png(colour("green", 1)))
     assert found.points[0].entry.source == source_of("green", 1)
-    _, counts = engine.rebuild()
+    _, counts = rebuild(engine)
     assert (counts.embedded, counts.kept) == (0, 24)
     engine.close()
 
@@ -255,9 +253,9 @@ def test_shards_go_into_either_engine(open_milvus: Any, folder: Path, tmp_path: 
 @pytest.mark.milvus_server
 @pytest.mark.timeout(1800)
 def test_milvus_away_and_back(real_server: Any, folder: Path, tmp_path: Path, request: Any) -> None:
-    """503 while it cannot be reached, by itself well again; the same over a kill -9."""
-    engine = engine_over(opener("server", request, tmp_path), folder, tmp_path / "api")
-    engine.rebuild()
+    """503 while Milvus cannot be reached; recovers by itself; the same after a kill -9."""
+    engine = opened(opener("server", request, tmp_path), folder, tmp_path / "api")
+    rebuild(engine)
 
     def eventually(client: TestClient) -> None:
         until = time.monotonic() + 300
@@ -302,7 +300,7 @@ def test_milvus_away_and_back(real_server: Any, folder: Path, tmp_path: Path, re
 def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     pytest.importorskip("fsspec")
     if request.param == "folder":
-        yield Blobs(tmp_path / "pictures")
+        yield FolderBlobs(tmp_path / "pictures")
     else:
         yield ObjectBlobs(f"memory://{tmp_path.name}")
 
@@ -311,23 +309,9 @@ def test_pictures_in_an_object_store(pictures: Any, folder: Path, tmp_path: Path
     def open_store(model_of: Any) -> LocalStore:
         return LocalStore(tmp_path / "var", model_of, pictures)
 
-    engine = engine_over(open_store, folder, tmp_path / "var")
-    engine.rebuild()
+    engine = opened(open_store, folder, tmp_path / "var")
+    rebuild(engine)
     with TestClient(create_app(engine)) as client:
         one = add(client, png(NEW)).json()["results"][0]["id"]
         assert client.get(f"/v1/images/{one}/file").status_code == 200
         assert len(pictures.names()) == 1
-
-
-def test_models_are_shared(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    place = Place(Milvus("x.db"), f"memory://{tmp_path.name}")
-    bundle = tmp_path / "one" / "models" / OTHER.removeprefix("sha256:")
-    bundle.mkdir(parents=True)
-    (bundle / "bundle.json").write_text("{}")
-    assert fetched_model(place, tmp_path / "two", OTHER) is None
-    share_model(place, tmp_path / "one", OTHER)
-    found = fetched_model(place, tmp_path / "two", OTHER)
-    assert found is not None
-    assert [path.name for path in found.iterdir()] == ["bundle.json"]
-    assert fetched_model(Place(), tmp_path / "two", "sha256:" + "c" * 64) is None

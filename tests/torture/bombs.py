@@ -1,4 +1,4 @@
-"""Pictures that are small to send and huge to decode, one or more of each format."""
+"""Pictures that are small to send and huge to decode, at least one per format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG whose header says ``width`` x ``height`` and whose data inflates to ``pixels``."""
+    """A PNG whose header claims ``width`` x ``height`` and whose data inflates to ``pixels``."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -43,7 +43,7 @@ def _jpeg() -> bytes:
 
 
 def _scans() -> bytes:
-    """24 million pixels, gone over some ten thousand times."""
+    """24 million pixels in some ten thousand scans."""
     buffer = io.BytesIO()
     Image.new("L", (6000, 4000), 128).save(buffer, "JPEG", progressive=True)
     return with_more_scans(buffer.getvalue(), 10_000)
@@ -86,7 +86,7 @@ def _tiff() -> bytes:
 
 @functools.cache
 def bombs() -> dict[str, bytes]:
-    """By name: each claims, or inflates to, far more than the limits."""
+    """Pictures by name; each claims, or inflates to, far more than the limits."""
     text = zlib.compress(bytes(300 * 2**20), 9)
     tiny = png(16, 16, bytes(16 * 49))
     at = tiny.index(b"IDAT") - 4

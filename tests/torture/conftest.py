@@ -1,4 +1,4 @@
-"""Attacks on a real `lookalike up`, on 127.0.0.1: small in the suite, full by `make torture`."""
+"""Attacks on a real `lookalike up` on 127.0.0.1: small in the suite, in full by `make torture`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READ, WRITE = "torture-reader-0123", "torture-writer-0123"
 
 @dataclass(frozen=True)
 class Counts:
-    """How much of each attack; times are asserted only where ``timed``."""
+    """The size of each attack; times are asserted only if ``timed``."""
 
     timed: bool = False
     cases: int = 60
@@ -67,7 +67,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def show(reporter: pytest.TerminalReporter, title: str, figures: list[tuple[str, str]]) -> None:
-    """Print the table, and add it to the file that LOOKALIKE_TORTURE_TABLE names."""
+    """Print the table, and append it to the file that LOOKALIKE_TORTURE_TABLE names."""
     if not figures:
         return
     reporter.section(title)
@@ -87,12 +87,12 @@ def counts() -> Counts:
 
 @pytest.fixture(scope="session")
 def note() -> Callable[[str, str], None]:
-    """Puts a line into the table at the end."""
+    """Adds a line to the table that is printed at the end."""
     return lambda name, value: _figures.append((name, value))
 
 
 class Service:
-    """A `lookalike up` in a process of its own."""
+    """A `lookalike up` in its own process."""
 
     def __init__(self, env: dict[str, str], log: Path) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("LOOKALIKE_")}
@@ -117,24 +117,24 @@ class Service:
         return httpx2.Client(base_url=self.url, timeout=options.get("timeout", 60))
 
     def memory(self, what: str = "VmRSS") -> int:
-        """Bytes of memory now, or the most so far (``VmHWM``)."""
+        """Memory in bytes, now or at its peak (``VmHWM``)."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)
         assert found is not None
         return int(found[1]) * 1024
 
-    def forget_peak(self) -> None:
-        """Let ``VmHWM`` begin again from what is held now."""
+    def reset_peak(self) -> None:
+        """Reset ``VmHWM`` to the current memory."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def healthy(self, picture: bytes) -> None:
-        """It is the same process, and it answers."""
+        """Assert that it is the same process and responds."""
         assert self.process.poll() is None, self.log.read_text()[-3000:]
         with Client(self.url) as client:
             assert client.search(picture, limit=3).points
 
     def stop(self, within: float = 40) -> int:
-        """Send SIGTERM; the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within)
 
@@ -161,7 +161,7 @@ def draw(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def env(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Where the instance has its pictures and its store."""
+    """Environment variables for the instance's pictures and store."""
     return {
         "LOOKALIKE_DATA": str(pictures),
         "LOOKALIKE_VAR": str(tmp_path_factory.mktemp("torture-store")),
@@ -170,7 +170,7 @@ def env(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 
 @pytest.fixture(scope="session")
 def service(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The instance that most attacks share; it must survive them all, and log no failure."""
+    """The instance that most attacks share; it must survive them all and log no error."""
     log = tmp_path_factory.mktemp("torture-log") / "log"
     service = Service(env, log)
     with service.client() as client:

@@ -1,4 +1,4 @@
-"""Slow clients, and an end with requests in flight."""
+"""Slow clients, and shutdown with requests in flight."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def latencies(service: Service, red: bytes, n: int) -> list[float]:
 
 
 def test_slow_clients(service: Service, counts: Counts, note: Note, red: bytes) -> None:
-    """Half of them send their head, the others their body, a byte at a time."""
+    """Half of them send their head, the others their body, one byte at a time."""
     latencies(service, red, counts.healthy // 2)
     alone = latencies(service, red, counts.healthy)
     head = b"POST /v1/search HTTP/1.1\r\nhost: x\r\n"
@@ -59,28 +59,28 @@ def test_slow_clients(service: Service, counts: Counts, note: Note, red: bytes) 
     thread = threading.Thread(target=drip)
     thread.start()
     try:
-        beside = latencies(service, red, counts.healthy)
+        loaded = latencies(service, red, counts.healthy)
     finally:
         stop.set()
         thread.join()
         for connection in slow:
             connection.close()
-    p99, p99_beside = percentile(alone, 0.99), percentile(beside, 0.99)
+    p99, p99_loaded = percentile(alone, 0.99), percentile(loaded, 0.99)
     note(
         f"{counts.slow} slow connections",
-        f"healthy clients' p50 {1000 * percentile(alone, 0.5):.1f} ms, beside them"
-        f" {1000 * percentile(beside, 0.5):.1f}; p99 {1000 * p99:.1f} ms, beside them"
-        f" {1000 * p99_beside:.1f} (x {p99_beside / p99:.2f}); {counts.healthy} searches each",
+        f"healthy clients' p50 {1000 * percentile(alone, 0.5):.1f} ms, with slow ones"
+        f" {1000 * percentile(loaded, 0.5):.1f}; p99 {1000 * p99:.1f} ms, with slow ones"
+        f" {1000 * p99_loaded:.1f} (x {p99_loaded / p99:.2f}); {counts.healthy} searches each",
     )
     if counts.timed:
-        assert p99_beside < 2 * p99
+        assert p99_loaded < 2 * p99
     service.healthy(red)
 
 
 def test_sigterm_with_requests_in_flight(
     env: dict[str, str], counts: Counts, tmp_path: Path, note: Note, red: bytes
 ) -> None:
-    """All that were sent are answered, and so are those that come while it drains."""
+    """All requests that were sent get a response, and so do those that arrive during the drain."""
     # On a busy machine the searches after the signal take longer than the second of a real drain.
     service = Service({**env, "LOOKALIKE_DRAIN_SECONDS": "5"}, tmp_path / "log")
     try:
@@ -89,7 +89,7 @@ def test_sigterm_with_requests_in_flight(
         late: Counter[int] = Counter()
         lock = threading.Lock()
 
-        def ask() -> None:
+        def post() -> None:
             with service.client() as client:
                 assert client.get("/livez").status_code == 200  # the connection is open
                 barrier.wait()
@@ -97,11 +97,11 @@ def test_sigterm_with_requests_in_flight(
                 with lock:
                     statuses[status] += 1
 
-        threads = [threading.Thread(target=ask) for _ in range(counts.in_flight)]
+        threads = [threading.Thread(target=post) for _ in range(counts.in_flight)]
         for thread in threads:
             thread.start()
         barrier.wait()
-        # Some are sent, some are still on their way: none may be dropped.
+        # Some have arrived, some are still on their way: none may be dropped.
         time.sleep(0.02)
         started = time.perf_counter()
         service.process.terminate()
@@ -126,7 +126,7 @@ def test_sigterm_with_requests_in_flight(
 
 
 def test_sigterm_during_a_rebuild(env: dict[str, str], tmp_path: Path, note: Note) -> None:
-    """The rebuild stops, the process ends in time, and the next start serves all that there was."""
+    """The rebuild stops, the process exits in time, and the next start serves everything."""
     service = Service(env, tmp_path / "log")
     try:
         with service.client() as client:

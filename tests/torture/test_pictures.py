@@ -22,7 +22,7 @@ Note = Callable[[str, str], None]
 
 
 def good_pictures() -> dict[str, bytes]:
-    """Each format, plain and with what makes its decoder work harder."""
+    """Each format, plain and with features that make its decoder work harder."""
     picture = Image.fromarray(render(next(iter(SCENES)), 1)).resize((96, 80))
     frames = [picture.rotate(angle) for angle in (90, 180)]
     options: dict[str, dict] = {
@@ -89,8 +89,8 @@ def test_mutated_pictures(service: Service, counts: Counts, note: Note, red: byt
     before = service.memory()
     statuses = wave(counts.mutated)
     growth = service.memory() - before
-    told = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
-    note("mutated pictures", f"{counts.mutated:,}: {told}; memory {growth / MB:+.1f} MB")
+    summary = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
+    note("mutated pictures", f"{counts.mutated:,}: {summary}; memory {growth / MB:+.1f} MB")
     assert set(statuses) <= {200, 413, 415, 422}
     assert growth < 100 * MB
     service.healthy(red)
@@ -101,7 +101,7 @@ def post(client: httpx2.Client, data: bytes) -> httpx2.Response:
     try:
         return client.post("/v1/search", files=files)
     except (httpx2.ReadError, httpx2.RemoteProtocolError):
-        # A connection kept alive may end while it is taken up again; a crash fails twice.
+        # A kept-alive connection may close just as it is reused; a crash fails twice.
         return client.post("/v1/search", files=files)
 
 
@@ -109,7 +109,7 @@ def post(client: httpx2.Client, data: bytes) -> httpx2.Response:
 def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: str) -> None:
     data = bombs()[name]
     service.healthy(red)
-    service.forget_peak()
+    service.reset_peak()
     before = service.memory()
     started = time.perf_counter()
     with service.client() as client:
@@ -132,7 +132,7 @@ def test_many_large_pictures_at_once(
 ) -> None:
     """Each is within the limits; together they must not fill the memory."""
     data = png(7000, 7000, bytes(7000 * (3 * 7000 + 1)))
-    service.forget_peak()
+    service.reset_peak()
     before = service.memory()
     with service.client(timeout=300) as client, ThreadPoolExecutor(counts.large) as pool:
         statuses = Counter(

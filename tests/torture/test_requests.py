@@ -1,4 +1,4 @@
-"""Requests made from the API's own document, absurd numbers, paths that lead out, large bodies."""
+"""Requests generated from the OpenAPI document, absurd numbers, path traversal, large bodies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 
-from search_api.access import OPEN_PATHS, READ_ONLY_POSTS
+from search_api.api.access import OPEN_PATHS, READ_ONLY_POSTS
 from tests.torture.conftest import READ, WRITE, Counts, Service
 
 Note = Callable[[str, str], None]
@@ -27,7 +27,7 @@ Note = Callable[[str, str], None]
 def test_requests_made_from_the_document(
     service: Service, counts: Counts, note: Note, red: bytes
 ) -> None:
-    """Good and bad requests for every operation: no 5xx, and no answer outside the schema."""
+    """Good and bad requests for every operation: no 5xx, and no response outside the schema."""
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
     checks = schemathesis.checks.CHECKS.get_by_names(
@@ -40,7 +40,7 @@ def test_requests_made_from_the_document(
     )
     assert not_a_server_error in checks
     statuses: Counter[int] = Counter()
-    asked: Counter[str] = Counter()
+    sent: Counter[str] = Counter()
     round_ = 0
     while sum(statuses.values()) < counts.cases:
         share = max(2, min(100, (counts.cases - sum(statuses.values())) // (2 * len(operations))))
@@ -57,19 +57,19 @@ def test_requests_made_from_the_document(
                     suppress_health_check=list(HealthCheck),
                 )
                 @given(case=cases)
-                def ask(case: Any) -> None:
+                def check(case: Any) -> None:
                     response = case.call_and_validate(checks=checks)
                     statuses[response.status_code] += 1
-                    asked[case.operation.label] += 1
+                    sent[case.operation.label] += 1
 
-                # Where nothing can be sent wrong, there is no bad request to make.
+                # Some operations accept anything, so there is no bad request to generate.
                 with contextlib.suppress(Unsatisfiable):
-                    ask()
+                    check()
         round_ += 1
-    assert len(asked) == len(operations)
-    told = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
+    assert len(sent) == len(operations)
+    summary = ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items()))
     total = sum(statuses.values())
-    note("schemathesis", f"{total:,} cases, {len(asked)} operations: {told}")
+    note("schemathesis", f"{total:,} cases, {len(sent)} operations: {summary}")
     assert not [status for status in statuses if status >= 500]
     service.healthy(red)
 
@@ -81,9 +81,9 @@ def test_absurd_limits(service: Service, red: bytes, limit: int) -> None:
         for name in ("limit", "offset"):
             if (name, limit) == ("offset", 0):
                 continue
-            asked = client.post("/v1/search", files=files, params={name: limit})
-            assert asked.status_code == 422, asked.text
-            assert str(limit) in asked.json()["detail"]
+            response = client.post("/v1/search", files=files, params={name: limit})
+            assert response.status_code == 422, response.text
+            assert str(limit) in response.json()["detail"]
             like = client.post("/v1/recommend", json={"positive": [1], name: limit})
             assert like.status_code == 422, like.text
             assert client.get("/v1/images/1/similar", params={name: limit}).status_code == 422
@@ -92,7 +92,7 @@ def test_absurd_limits(service: Service, red: bytes, limit: int) -> None:
 
 
 def test_bodies_over_the_limit(service: Service, note: Note, red: bytes) -> None:
-    service.forget_peak()
+    service.reset_peak()
     before = service.memory()
     headers = {"content-type": "multipart/form-data; boundary=x"}
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="q"\r\n\r\n'
@@ -121,7 +121,7 @@ def test_bodies_over_the_limit(service: Service, note: Note, red: bytes) -> None
 def test_paths_that_lead_out(
     service: Service, counts: Counts, note: Note, red: bytes, pictures: Path
 ) -> None:
-    """Whatever stands in the place of an id or a file, no byte of another file comes back."""
+    """Whatever is sent as an id or a file name, no byte of another file is returned."""
     (pictures.parent / "secret.txt").write_text("TOP-SECRET")
     rng = random.Random(0)
     steps = ["..", "%2e%2e", "%2e.", "..%2f", "..%5c", "%252e%252e", ".", "", "%00", "..;", "~"]
@@ -151,7 +151,7 @@ def test_paths_that_lead_out(
 
 
 def raw_get(service: Service, target: str) -> tuple[int, bytes]:
-    """GET of a target as it stands: clients would tidy the path."""
+    """GET of a target exactly as given; clients would normalise the path."""
     with socket.create_connection(service.address, timeout=30) as connection:
         request = f"GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         connection.sendall(request.encode())
@@ -163,7 +163,7 @@ def raw_get(service: Service, target: str) -> tuple[int, bytes]:
 
 
 def test_links_that_lead_out(tmp_path: Path, counts: Counts, red: bytes, note: Note) -> None:
-    """Links out of the corpus, half of them put there before the build and half after it."""
+    """Links out of the corpus, half of them created before the build and half after it."""
     root, outside = tmp_path / "corpus", tmp_path / "outside"
     (root / "a").mkdir(parents=True)
     outside.mkdir()

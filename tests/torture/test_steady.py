@@ -1,8 +1,8 @@
-"""A fixed rate for a long time: memory stays flat.
+"""A fixed rate of requests for a long time: memory stays flat.
 
-In full it takes ten minutes of one server, in two parts that may be run one after the other by
-different commands: the first leaves the server running, with its notes in the folder that
-LOOKALIKE_TORTURE_STEADY names, and the last one ends it.
+In full it runs one server for ten minutes, in two parts that may be started by separate commands:
+the first leaves the server running, with its state in the folder that LOOKALIKE_TORTURE_STEADY
+names, and the last one stops it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARTS = 2
 
 
 def load(url: str, pid: int, counts: Counts, seconds: float) -> dict[str, list[float]]:
-    """Searches at the fixed rate, whatever the answers take: seconds taken, bytes of memory."""
+    """Search at the fixed rate, however long responses take: seconds taken, bytes of memory."""
     picture = encode_png(render(next(iter(SCENES)), 0))
     every = 1 / counts.per_second
     taken: list[float] = []
@@ -42,7 +42,7 @@ def load(url: str, pid: int, counts: Counts, seconds: float) -> dict[str, list[f
             time.sleep(max(0.0, due - time.perf_counter()))
             response = client.post("/v1/search", files={"image": ("q", picture)})
             assert response.status_code == 200
-            # From when it was due: waiting for a slow answer counts against the server.
+            # From when it was due: waiting for a slow response counts against the server.
             taken.append(time.perf_counter() - due)
             if number % 100 == 0:
                 text = Path(f"/proc/{pid}/status").read_text()
@@ -74,11 +74,11 @@ def test_steady_load(service: Service, counts: Counts, note: Note) -> None:
 def test_a_part_of_the_steady_load(counts: Counts, note: Note) -> None:
     folder = Path(os.environ["LOOKALIKE_TORTURE_STEADY"])
     notes = folder / "notes.json"
-    state: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else begun(folder)
+    state: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else started(folder)
     name = Path(f"/proc/{state['pid']}/cmdline")
     if not (name.exists() and b"search_api.cli" in name.read_bytes()):
         notes.unlink(missing_ok=True)
-        pytest.fail("the server of the first part is gone; begin again with the first part")
+        pytest.fail("the server of the first part is gone; start again with the first part")
     found = load(state["url"], state["pid"], counts, counts.steady_seconds / _PARTS)
     for key, values in found.items():
         state["found"].setdefault(key, []).extend(values)
@@ -94,7 +94,7 @@ def test_a_part_of_the_steady_load(counts: Counts, note: Note) -> None:
     judge(state["found"], counts, note)
 
 
-def begun(folder: Path) -> dict[str, Any]:
+def started(folder: Path) -> dict[str, Any]:
     """A server that outlives this command."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LOOKALIKE_")}
@@ -103,8 +103,8 @@ def begun(folder: Path) -> dict[str, Any]:
         "LOOKALIKE_VAR": str(folder / "var"),
         "LOOKALIKE_LOG_FORMAT": "json",
     }
-    said = folder / "said"
-    with said.open("w") as out, (folder / "log").open("w") as log:
+    output = folder / "said"
+    with output.open("w") as out, (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "search_api.cli", "up", "--port", "0"],
             env={**kept, **store, "OMP_NUM_THREADS": "1"},
@@ -113,7 +113,7 @@ def begun(folder: Path) -> dict[str, Any]:
             stderr=log,
             start_new_session=True,
         )
-    until(lambda: "http://" in said.read_text() or process.poll() is not None, 120)
-    (url,) = re.findall(r"http://127\.0\.0\.1:\d+", said.read_text())
-    process.returncode = 0  # it is left to run
+    until(lambda: "http://" in output.read_text() or process.poll() is not None, 120)
+    (url,) = re.findall(r"http://127\.0\.0\.1:\d+", output.read_text())
+    process.returncode = 0  # it keeps running
     return {"pid": process.pid, "url": url, "done": 0, "found": {}}

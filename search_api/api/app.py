@@ -1,0 +1,169 @@
+"""The HTTP application around a search engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Lifespan
+
+from embed.runtime.protocol import WORKERS
+from search_api.api import errors, openapi
+from search_api.api.context import Context
+from search_api.api.fast_path import FastPath
+from search_api.api.metrics import Metrics
+from search_api.api.middleware.auth import AuthMiddleware
+from search_api.api.middleware.body_limit import BodyLimitMiddleware
+from search_api.api.middleware.errors import ErrorMiddleware
+from search_api.api.middleware.request_log import RequestLogMiddleware
+from search_api.api.response_encoder import ResponseEncoder
+from search_api.api.routes import (
+    health,
+    images,
+    index,
+    jobs,
+    models,
+    search,
+    search_several,
+    snapshots,
+    writes,
+)
+from search_api.jobs.auto_compaction import AutoCompaction
+from search_api.jobs.runner import JobRunner
+from search_api.jobs.store import JobStore
+from search_api.jobs.tasks import Perform, TaskRunner, perform
+from search_api.keys import Access
+from search_api.service.batching import Batcher
+from search_api.service.engine import SearchEngine
+from search_api.service.search import MIN_BATCH
+from search_api.settings import Limits
+
+WEB = Path(__file__).parents[1] / "web"
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+}
+_DESCRIPTION = """\
+Visual similarity search: upload a picture, get its class and the pictures most similar to it.
+
+Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities. If API keys
+are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`.
+"""
+
+
+def create_app(
+    engine: SearchEngine,
+    limits: Limits = Limits(),
+    access: Access = Access(),
+    worker: Perform | None = None,
+) -> FastAPI:
+    """An app that serves ``engine``; it closes the engine when it shuts down.
+
+    Args:
+        engine: answers the requests.
+        limits: bounds on requests and load.
+        access: API keys and allowed origins.
+        worker: does the work of jobs in another process; None for this one.
+    """
+    metrics = Metrics()
+    draining = threading.Event()
+    runner = JobRunner(metrics.observe_job, JobStore(engine.var / "jobs"))
+    tasks = TaskRunner(engine, runner, worker or partial(perform, engine))
+    batcher = Batcher(
+        engine.search_batch,
+        limits.max_batch,
+        limits.max_waiting,
+        observe=metrics.observe_batch,
+        workers=WORKERS,
+        min_batch=MIN_BATCH,
+    )
+    context = Context(
+        engine,
+        batcher,
+        limits,
+        runner,
+        tasks,
+        AutoCompaction(tasks, limits, draining),
+        metrics,
+        ResponseEncoder(limits.max_cursor_chars, limits.max_cached_entries),
+        draining,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        compacting = asyncio.create_task(context.compaction.run())
+        yield
+        compacting.cancel()
+        with suppress(asyncio.CancelledError):
+            await compacting
+        await run_in_threadpool(runner.close)
+        await run_in_threadpool(batcher.close)
+        engine.close()
+
+    app = bare_app(limits, lifespan)
+    app.state.context = context
+    # The last one added is the outermost: refusals are logged too, and pages of allowed origins can
+    # read them.
+    app.add_middleware(FastPath, context=context)
+    app.add_middleware(BodyLimitMiddleware, limits=limits)
+    app.add_middleware(AuthMiddleware, access=access)
+    if access.origins:
+        app.add_middleware(ErrorMiddleware)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(access.origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "api-key", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "Location"],
+        )
+    app.add_middleware(
+        RequestLogMiddleware,
+        metrics=metrics,
+        draining=draining,
+        max_requests=limits.max_requests,
+    )
+    return app
+
+
+def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes and their documentation, without an engine."""
+    # The page at /docs works offline: its scripts come with the package.
+    app: FastAPI = FastAPIOffline(
+        title="Lookalike",
+        summary="Visual similarity search",
+        description=_DESCRIPTION,
+        version=version("lookalike"),
+        lifespan=lifespan,
+        form_limits={
+            # One more than allowed, so that the route can report how many there are.
+            "max_files": limits.max_images + 1,
+            "max_fields": limits.max_form_fields,
+            "max_part_size": limits.max_form_field_bytes,
+        },
+    )
+    errors.install(app)
+    openapi.install(app)
+    # search before images: both have paths under /v1/images.
+    for module in (search, search_several, writes, images, index, jobs, snapshots, models, health):
+        app.include_router(module.router)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
+
+    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    return app

@@ -1,0 +1,71 @@
+"""What the routes of an app share: the engine, the limits, the jobs and the metrics."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from embed.encoder import PictureEncoder
+from index.contract import SearchState
+from search_api.api.metrics import Metrics
+from search_api.api.response_encoder import ResponseEncoder
+from search_api.jobs.auto_compaction import AutoCompaction
+from search_api.jobs.runner import JobRunner
+from search_api.jobs.tasks import TaskRunner
+from search_api.service.batching import Batcher
+from search_api.service.engine import SearchEngine
+from search_api.service.results import SearchResult
+from search_api.service.search import PictureQuery
+from search_api.settings import Limits
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of one app.
+
+    ``draining`` is set once the service is shutting down; ``streams`` holds an object for each
+    client that is following a job.
+    """
+
+    engine: SearchEngine
+    batcher: Batcher[PictureQuery, SearchResult]
+    limits: Limits
+    jobs: JobRunner
+    tasks: TaskRunner
+    compaction: AutoCompaction
+    metrics: Metrics
+    encoder: ResponseEncoder
+    draining: threading.Event
+    streams: set[object] = field(default_factory=set)
+
+
+async def get_context(request: Request) -> Context:
+    """The context of the app that serves this request.
+
+    Async, like all dependencies: FastAPI would call a plain function in a thread.
+    """
+    context: Context = request.app.state.context
+    return context
+
+
+Ctx = Annotated[Context, Depends(get_context)]
+
+
+def stamp(context: Context) -> dict[str, Any]:
+    """The current model and generation, and the sequence number of the last write they include.
+
+    Raises GenerationError if no index is loaded.
+    """
+    return stamp_of(context.engine.served.current(wait=False))
+
+
+def stamp_of(state: SearchState[PictureEncoder]) -> dict[str, Any]:
+    """The `stamp` of a state."""
+    return {
+        "model": state.manifest.model_digest,
+        "generation": state.manifest.generation,
+        "sequence": state.sequence,
+    }

@@ -1,0 +1,160 @@
+"""Every error as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from index.contract import StoreBusyError, UnknownIdError
+from search_api.jobs.runner import JobRunningError
+from search_api.problems import EXPECTED, meaning
+from search_api.service.batching import QueueFullError
+
+log = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """A response that reports an error.
+
+    Attributes:
+        status: HTTP status.
+        kind: a short fixed identifier for programs; becomes the end of ``type``.
+        detail: a sentence for people: what was received, what was expected and what to do.
+        headers: headers of the response, such as ``Retry-After``.
+        more: further members of the JSON.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = headers
+        self.more = more
+
+
+def respond(request: Request, problem: Problem) -> Response:
+    """The HTTP response for a problem."""
+    members = {
+        "type": f"urn:lookalike:problem:{problem.kind}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request.url.path,
+        "request_id": getattr(request.state, "request_id", ""),
+        **problem.more,
+    }
+    # ASCII: a detail may quote a lone surrogate, which UTF-8 cannot encode.
+    return Response(
+        json.dumps(members),
+        problem.status,
+        headers=dict(problem.headers),
+        media_type="application/problem+json",
+    )
+
+
+def as_problem(error: Exception) -> Problem:
+    """The problem that reports an error to the caller."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        kind = _kind(error.status_code)
+        return Problem(error.status_code, kind, str(error.detail), headers=error.headers or {})
+    known = meaning(error)
+    if known is None:
+        log.error("unexpected error", exc_info=error)
+        return Problem(
+            500, "internal", "an unexpected error occurred; see the server's log for details"
+        )
+    more: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    match error:
+        case UnknownIdError():
+            more["ids"] = list(error.ids[:100])
+        case JobRunningError():
+            more["job"] = error.job.id
+        case StoreBusyError():
+            more["job"] = error.job
+        case QueueFullError():
+            headers["Retry-After"] = str(error.retry_after)
+    if known.status == 503:
+        log.error("the store cannot be used: %s", error)
+        headers["Retry-After"] = "2"
+    return Problem(known.status, known.kind, str(error), headers=headers, **more)
+
+
+def _kind(status: int) -> str:
+    return HTTPStatus(status).phrase.lower().replace(" ", "-")
+
+
+def missing(field: str) -> Problem:
+    """The problem of a form that lacks a required field."""
+    message = "Field required"
+    return Problem(
+        422,
+        "validation",
+        f"body.{field}: {message}; send {field!r} as a field of a multipart form",
+        errors=[{"in": f"body.{field}", "message": message}],
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` report every error as problem+json."""
+
+    async def known(request: Request, error: Exception) -> Response:
+        return respond(request, as_problem(error))
+
+    async def gone(request: Request, error: Exception) -> Response:
+        # The status that nginx logs in this case; nobody reads the response.
+        return Response(status_code=499)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        status, detail = error.status_code, str(error.detail)
+        kind = _kind(status)
+        if status == 404 and detail == "Not Found":
+            detail = f"{request.url.path[:200]} does not exist; see /docs for all paths"
+        elif status == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.url.path[:200]} does not support {request.method}; use {allowed}"
+        elif status == 400 and detail.startswith("Too many files"):
+            status, kind = 413, "too-many-images"
+            detail = "too many pictures in one request; GET /v1/index reports the limits"
+        return respond(request, Problem(status, kind, detail, headers=error.headers or {}))
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            {"in": ".".join(str(part) for part in e["loc"]), "message": e["msg"]}
+            for e in error.errors()
+        ]
+        detail = "; ".join(f"{e['in']}: {e['message']}" for e in errors)
+        missing = [e for e in error.errors() if e["type"] == "missing" and e["loc"][0] == "body"]
+        if missing and not request.headers.get("content-type", "").startswith("application/json"):
+            detail += f"; send {missing[0]['loc'][-1]!r} as a field of a multipart form"
+        return respond(request, Problem(422, "validation", detail, errors=errors))
+
+    kinds: tuple[type[Exception], ...] = (Problem, *EXPECTED)
+    for kind in kinds:
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, validation)

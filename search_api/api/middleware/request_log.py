@@ -1,0 +1,119 @@
+"""The outermost layer: gives each request an id, counts it and logs it in one line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import uuid
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from search_api import logs
+from search_api.api.errors import Problem, as_problem, respond
+from search_api.api.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_SENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_OURS = (b"x-request-id", b"x-content-type-options")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET = frozenset({"/livez", "/readyz", "/healthz"})
+
+
+class RequestLogMiddleware:
+    """Gives a request its id, counts it, logs one line, and responds to unhandled errors.
+
+    The id is the ``X-Request-ID`` that was sent if it is valid, otherwise a new one. It is in the
+    response's headers, in every problem, and in every line logged while the request is handled.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, draining: threading.Event, max_requests: int
+    ) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.draining = draining
+        self.max_requests = max_requests
+        self.running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        sent = b""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                sent = value
+        request_id = sent.decode() if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        token = logs.request_id.set(request_id)
+        status, bytes_in, bytes_out = 0, 0, 0
+
+        async def received() -> Message:
+            nonlocal bytes_in
+            message = await receive()
+            bytes_in += len(message.get("body", b""))
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal status, bytes_out
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [pair for pair in message.get("headers", ()) if pair[0] not in _OURS]
+                headers += [(b"x-request-id", request_id.encode()), _NOSNIFF]
+                if self.draining.is_set():
+                    # The client opens its next connection to another server and loses no request.
+                    headers = [pair for pair in headers if pair[0] != b"connection"]
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
+            else:
+                bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        self.running += 1
+        self.metrics.requests_running.set(self.running)
+        try:
+            if self.running > self.max_requests and scope["path"] not in _QUIET:
+                problem = Problem(
+                    503,
+                    "overloaded",
+                    f"{self.running - 1:,} requests are already in progress; try again in a second",
+                    headers={"Retry-After": "1"},
+                )
+                await respond(Request(scope), problem)(scope, received, watched)
+            else:
+                await self.app(scope, received, watched)
+        except ClientDisconnect:
+            status = status or 499  # as nginx logs it; nobody reads a response
+        except Exception as error:  # noqa: BLE001 - `as_problem` logs it
+            problem = as_problem(error)
+            if status == 0:
+                await respond(Request(scope), problem)(scope, received, watched)
+        finally:
+            self.running -= 1
+            self.metrics.requests_running.set(self.running)
+            seconds = time.perf_counter() - started
+            # The template of the route, not the path: each id would become its own time series.
+            route = getattr(scope.get("route"), "path", "unmatched")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self.metrics.observe_request(method, route, str(status or "aborted"), seconds)
+            client = scope.get("client")
+            logs.event(
+                log,
+                "request",
+                request_id=request_id,
+                method=scope["method"][:16],
+                route=route,
+                path=scope["path"][:200],
+                status=status or None,
+                ms=round(1000 * seconds, 2),
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+                client=client[0] if client else None,
+            )
+            logs.request_id.reset(token)

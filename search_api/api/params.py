@@ -1,0 +1,98 @@
+"""Parameters that several routes share, checked against the limits."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query
+
+from index.conditions import Filter
+from index.filters import parse_filter
+from search_api.api.context import Ctx
+from search_api.api.errors import Problem
+from search_api.schemas import PageQuery
+from search_api.service.page import Page, make_page
+from search_api.settings import Limits
+
+ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")]
+
+
+def check_images(limits: Limits, number: int) -> None:
+    """Refuse too many pictures in one request.
+
+    Raises:
+        Problem: 413 with the number and the limit.
+    """
+    if number > limits.max_images:
+        raise Problem(
+            413,
+            "too-many-images",
+            f"{number} pictures in one request; send at most {limits.max_images}",
+        )
+
+
+def check_examples(limits: Limits, name: str, number: int) -> None:
+    """Refuse too many examples.
+
+    Raises:
+        Problem: 422 with the field, the number and the limit.
+    """
+    if number > limits.max_examples:
+        raise Problem(
+            422, name, f"{name} has {number} examples; send at most {limits.max_examples}"
+        )
+
+
+def filter_from_text(text: str | None, limits: Limits) -> Filter | None:
+    """Parse the `filter` of a query string.
+
+    Raises:
+        Problem: 422 if it is too long or not JSON.
+        FilterError: it is not a valid filter.
+    """
+    longest = limits.max_filter_chars
+    if text is not None and len(text) > longest:
+        raise Problem(
+            422,
+            "filter",
+            f"filter has {len(text):,} characters; expected at most {longest:,}. A JSON body, as of"
+            " POST /v1/recommend, may contain a longer one",
+        )
+    if text is None or not text.strip():
+        return None
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem(
+            422,
+            "filter",
+            f"filter is not JSON ({error}); expected an object such as"
+            ' {"must": [{"key": "label", "match": {"value": "cat"}}]}',
+        ) from error
+    return parse_filter(value, limits.filter_bounds)
+
+
+async def filter_param(
+    context: Ctx,
+    text: Annotated[
+        str | None,
+        Query(
+            alias="filter",
+            description=PageQuery.model_fields["filter"].description,
+            examples=PageQuery.model_fields["filter"].examples,
+        ),
+    ] = None,
+) -> Filter | None:
+    """The `filter` query parameter of routes without the parameters of a page."""
+    return filter_from_text(text, context.limits)
+
+
+async def page_params(context: Ctx, query: Annotated[PageQuery, Query()]) -> Page:
+    """The query parameters that all searches share."""
+    limits = context.limits
+    return make_page(query, limits, filter_from_text(query.filter, limits))
+
+
+FilterParam = Annotated[Filter | None, Depends(filter_param)]
+PageParam = Annotated[Page, Depends(page_params)]

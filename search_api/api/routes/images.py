@@ -1,0 +1,166 @@
+"""Stored pictures: list, metadata, files and examples."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from embed.corpus import CorpusError
+from embed.pictures import PictureError, encode_jpeg, encode_png
+from index.contract import BlobError
+from index.filters import parse_filter
+from search_api import schemas
+from search_api.api.context import Ctx, stamp
+from search_api.api.errors import Problem
+from search_api.api.openapi import problems
+from search_api.api.params import FilterParam, ImageId
+from search_api.api.responses import image, json_response, stored_image
+from search_api.service.page import check_limit
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+
+@router.get(
+    "/examples",
+    operation_id="examples",
+    summary="Example pictures to search with",
+    responses=problems(422),
+)
+def examples(
+    context: Ctx,
+    per_class: Annotated[int, Query(ge=1, description="Pictures of each label, 1 to 10.")] = 1,
+) -> schemas.Examples:
+    """A random choice of pictures of each label, from the test split if there is one.
+
+    Returns at most 48 pictures by default.
+
+    Example: `curl 'http://127.0.0.1:8000/v1/images/examples?per_class=2'`
+    """
+    _check("per_class", per_class, context.limits.max_per_class)
+    catalogue = context.engine.catalogue
+    most = context.limits.max_sample
+    splits = catalogue.split_counts()
+    chosen: list[int] = []
+    for label in catalogue.label_counts() or [None]:
+        must = []
+        if label is not None:
+            must.append({"key": "label", "match": {"value": label}})
+        if "test" in splits:
+            must.append({"key": "split", "match": {"value": "test"}})
+        ids = catalogue.ids(parse_filter({"must": must})).tolist()
+        chosen += random.sample(ids, min(per_class, len(ids)))
+        if len(chosen) >= most:
+            break
+    return schemas.Examples(
+        points=[image(e) for e in catalogue.get(chosen[:most])], **stamp(context)
+    )
+
+
+@router.get("", operation_id="list_images", summary="List stored pictures", responses=problems(422))
+def list_images(
+    context: Ctx,
+    where: FilterParam,
+    limit: Annotated[
+        int, Query(ge=1, description="Maximum number of pictures to return, 1 to 1000.")
+    ] = 100,
+    after: Annotated[
+        int, Query(ge=-1, le=2**63 - 1, description="Return ids above this one.")
+    ] = -1,
+) -> schemas.Images:
+    """Lists pictures by ascending id, so that pages stay stable while pictures come and go.
+
+    Example: `curl 'http://127.0.0.1:8000/v1/images?limit=10&after=123'`
+    """
+    check_limit(limit, context.limits)
+    catalogue = context.engine.catalogue
+    # One more than requested tells whether there is a next page.
+    entries = catalogue.page(after, limit + 1, where)
+    return schemas.Images(
+        points=[image(entry) for entry in entries[:limit]],
+        total=catalogue.count(where),
+        next_after=entries[limit - 1].id if len(entries) > limit else None,
+        **stamp(context),
+    )
+
+
+@router.get(
+    "/{image_id}",
+    operation_id="get_image",
+    summary="Metadata of a picture",
+    response_model=schemas.StoredImage,
+    responses=problems(404, 422),
+)
+def get_image(context: Ctx, image_id: ImageId) -> Response:
+    """Returns a picture's label, split, source and the rest of its payload.
+
+    Example: `curl http://127.0.0.1:8000/v1/images/123`
+    """
+    return json_response(stored_image(context, image_id))
+
+
+@router.get(
+    "/{image_id}/file",
+    operation_id="get_image_file",
+    summary="The picture file",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}, "image/jpeg": {}}, "description": "The picture."},
+        304: {"description": "The picture still has the `ETag` that was sent."},
+        **problems(404, 422),
+    },
+)
+def get_image_file(
+    context: Ctx,
+    request: Request,
+    image_id: ImageId,
+    size: Annotated[
+        int | None,
+        Query(ge=16, description="Scale down to this longest side, in pixels, 16 to 4096."),
+    ] = None,
+) -> Response:
+    """Returns the picture re-encoded: as PNG up to 256 pixels per side, otherwise as JPEG.
+
+    Can be cached with validation: the `ETag` changes with the picture.
+
+    Example: `curl -o 123.png http://127.0.0.1:8000/v1/images/123/file`
+    """
+    if size is not None:
+        _check("size", size, context.limits.max_side)
+    entry = context.engine.entries.get([image_id])[0]
+    try:
+        rgb = context.engine.picture(entry, at_least=size)
+    except (CorpusError, PictureError, BlobError) as error:
+        raise Problem(
+            404,
+            "file-gone",
+            f"the file of picture {image_id} can no longer be read ({error});"
+            " rebuild the index to remove it",
+        ) from error
+    if size is not None and max(rgb.shape[:2]) > size:
+        fitted = ImageOps.contain(Pillow.fromarray(rgb, "RGB"), (size, size))
+        rgb = np.array(fitted, dtype=np.uint8)
+    if max(rgb.shape[:2]) <= 256:
+        data, media_type = encode_png(rgb), "image/png"
+    else:
+        data, media_type = encode_jpeg(rgb), "image/jpeg"
+    etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {
+        "ETag": etag,
+        # Another corpus may be served under the same ids later, so clients must revalidate.
+        "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type=media_type, headers=headers)
+
+
+def _check(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise Problem(422, name, f"{name} is {value}; expected at most {most}")

@@ -1,0 +1,98 @@
+"""The index as a whole: its description, rebuilding and compaction."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from search_api import schemas
+from search_api.api import responses
+from search_api.api.context import Ctx
+from search_api.api.openapi import problems
+from search_api.jobs.tasks import Task
+
+router = APIRouter(prefix="/v1", tags=["index"])
+
+
+@router.get(
+    "/index",
+    operation_id="index_info",
+    summary="Describe the index",
+    responses=problems(503),
+)
+def index_info(context: Ctx) -> schemas.IndexInfo:
+    """Returns its size, kind, dimension, model, generation and labels, and the limits of the API.
+
+    Example: `curl http://127.0.0.1:8000/v1/index`
+    """
+    limits = context.limits
+    return schemas.IndexInfo(
+        **context.engine.summary(),
+        limits=schemas.LimitsInfo(
+            max_upload_bytes=limits.picture.max_bytes,
+            max_pixels=limits.picture.max_pixels,
+            max_images=limits.max_images,
+            max_limit=limits.max_limit,
+            max_offset=limits.max_offset,
+            max_examples=limits.max_examples,
+            max_candidates=limits.max_candidates,
+        ),
+    )
+
+
+@router.post(
+    "/index/rebuild",
+    operation_id="rebuild_index",
+    status_code=202,
+    summary="Bring the index up to date with the corpus",
+    responses=problems(409),
+)
+def rebuild_index(
+    context: Ctx,
+    response: Response,
+    reembed: Annotated[
+        bool, Query(description="Embed all pictures again, including unchanged ones.")
+    ] = False,
+) -> schemas.Job:
+    """Starts a job and returns at once. The old index serves searches until the new one is ready.
+
+    New pictures are embedded; pictures no longer in the corpus are removed.
+
+    Example: `curl -X POST http://127.0.0.1:8000/v1/index/rebuild`
+    """
+    job = context.tasks.start(Task("rebuild", reembed=reembed))
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return responses.job(job)
+
+
+@router.post(
+    "/index/compact",
+    operation_id="compact_index",
+    status_code=202,
+    summary="Build a new index that includes all changes",
+    responses=problems(409, 422),
+)
+def compact_index(
+    context: Ctx,
+    response: Response,
+    kind: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Kind of index from now on: `auto`, `exact`, `ivf`, `hnsw`, `rabitq` or a"
+            " FAISS factory string.",
+        ),
+    ] = None,
+) -> schemas.Job:
+    """Starts a job that builds a new index from the catalogue, without reading the corpus.
+
+    The service does this by itself once enough has changed.
+
+    Example: `curl -X POST http://127.0.0.1:8000/v1/index/compact`
+    """
+    if kind is not None:
+        context.engine.builder.set_kind(kind)
+    job = context.tasks.start(Task("compact"))
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return responses.job(job)

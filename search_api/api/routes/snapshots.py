@@ -1,0 +1,99 @@
+"""Snapshots: create, list, restore and delete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from index.contract import Snapshot, SnapshotError
+from search_api.api.context import Ctx, stamp
+from search_api.api.openapi import problems
+from search_api.schemas import Restored, SnapshotInfo, SnapshotMade, SnapshotRequest, Snapshots
+
+router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
+
+Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
+
+
+@router.post(
+    "",
+    operation_id="create_snapshot",
+    status_code=201,
+    summary="Create a snapshot",
+    responses=problems(409, 422, 501, 503),
+)
+def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotMade:
+    """Copies the whole catalogue durably, while searches and writes continue.
+
+    Example: `curl -H 'content-type: application/json' -d '{"name": "monday"}'
+    http://127.0.0.1:8000/v1/snapshots`
+    """
+    engine = context.engine
+    made = engine.store.snapshots.create(request.name if request else None)
+    generation = engine.served.current().manifest.generation
+    return SnapshotMade(**_info(made).model_dump(), generation=generation)
+
+
+@router.get("", operation_id="list_snapshots", summary="List snapshots", responses=problems(503))
+def list_snapshots(context: Ctx) -> Snapshots:
+    """Lists snapshots by name; `problem` says if one is damaged.
+
+    Example: `curl http://127.0.0.1:8000/v1/snapshots`
+    """
+    names = context.engine.store.snapshots.names()
+    return Snapshots(snapshots=[_described(context, name) for name in names], **stamp(context))
+
+
+@router.post(
+    "/{name}/restore",
+    operation_id="restore_snapshot",
+    summary="Restore a snapshot",
+    responses=problems(404, 409, 422, 501, 503),
+)
+def restore_snapshot(context: Ctx, name: Name) -> Restored:
+    """Replaces everything that is indexed with the contents of the snapshot, in one write.
+
+    Searches continue, and find the snapshot's pictures from then on. Refused with 409 if the
+    snapshot belongs to another model. Example: `curl -X POST
+    http://127.0.0.1:8000/v1/snapshots/monday/restore`
+    """
+    engine = context.engine
+    snapshot, changed, deleted = engine.store.snapshots.restore(name)
+    context.compaction.check()
+    return Restored(snapshot=snapshot.name, changed=changed, deleted=deleted, **stamp(context))
+
+
+@router.delete(
+    "/{name}",
+    operation_id="delete_snapshot",
+    status_code=204,
+    summary="Delete a snapshot",
+    responses=problems(404, 422, 501),
+)
+def delete_snapshot(context: Ctx, name: Name) -> None:
+    """Deletes the copy; the index does not change.
+
+    Example: `curl -X DELETE http://127.0.0.1:8000/v1/snapshots/monday`
+    """
+    context.engine.store.snapshots.remove(name)
+
+
+def _described(context: Ctx, name: str) -> SnapshotInfo:
+    try:
+        return _info(context.engine.store.snapshots.read(name))
+    except SnapshotError as error:
+        return SnapshotInfo(
+            name=name, count=0, model=None, sequence=0, created="", size=0, problem=str(error)
+        )
+
+
+def _info(snapshot: Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        name=snapshot.name,
+        count=snapshot.count,
+        model=snapshot.model_digest,
+        sequence=snapshot.sequence,
+        created=snapshot.created,
+        size=snapshot.size,
+    )

@@ -1,0 +1,216 @@
+"""The server process: how it closes connections, and how it shuts down."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from search_api.api.context import Context
+from search_api.logs import event
+from search_api.settings import Limits, Shutdown
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS = 5
+_COLLECT_AFTER = (10_000, 20, 50)
+_LINGER_SECONDS = 2
+_MAX_HEAD_BYTES = 64 * 2**10
+
+
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol over llhttp, with a limit on the head, and problems for invalid HTTP.
+
+    After such a problem, what the client still sends is read and discarded: closing at once would
+    reset the connection, and the client would never see the response.
+    """
+
+    _lingering = False
+    _in_head = False
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        super().data_received(data)
+        if self._in_head and self.parser is not None:
+            # llhttp itself accepts a head of any length.
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES and not self._lingering:
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer comes after the body; the middleware has not checked it.
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES:
+            raise ValueError("the head is too long")  # makes llhttp stop, and the response a 400
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or self.pipeline:
+                # A response is under way: cutting it off is the only way to report the error.
+                self.transport.close()
+                return
+            # Tell the reader of the body that no more of it will come.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        request_id = uuid.uuid4().hex
+        event(log, "request", status=400, request_id=request_id, client=(self.client or [""])[0])
+        members = {
+            "type": "urn:lookalike:problem:bad-request",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": "the request is not valid HTTP/1.1, or its head is longer than"
+            f" {_MAX_HEAD_BYTES:,} bytes; check the request line and the headers",
+            "instance": "",
+            "request_id": request_id,
+        }
+        body = json.dumps(members).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self._lingering = True
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, with a drain before it stops and a limit on silent connections.
+
+    On SIGTERM, /readyz reports 503 at once and a running job is told to stop, while requests, also
+    on new connections, are served for another ``drain_seconds``. Then the listener closes, requests
+    in flight are completed, and the process exits, after ``grace_seconds`` at the latest. A second
+    signal, or Ctrl-C, skips the drain.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        limits: Limits,
+        shutdown: Shutdown,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """A server of ``app``; ``on_ready`` is called once it accepts requests."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(
+                    1, int(shutdown.grace_seconds - shutdown.drain_seconds)
+                ),
+            )
+        )
+        self.limits = limits
+        self.shutdown_settings = shutdown
+        self.context: Context = app.state.context
+        self._on_ready = on_ready
+        self._drained: float | None = None
+        self._announced = False
+        self._timer: threading.Timer | None = None
+        self._idle: dict[Any, tuple[Any, float]] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept requests, then call ``on_ready``."""
+        await super().startup(sockets)
+        # What exists now is permanent: the garbage collector need not traverse it every time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal, no more: this runs between two instructions of the main thread."""
+        self.context.draining.set()
+        if sig == signal.SIGTERM and self._drained is None:
+            # Not passed on to uvicorn, which would raise the signal again at the end: an orderly
+            # shutdown has exit code 0.
+            self._drained = time.monotonic() + self.shutdown_settings.drain_seconds
+        elif sig == signal.SIGTERM:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, check whether to stop; once a second, close silent connections."""
+        if counter % 10 == 0:
+            self._close_silent_connections()
+        if self.context.draining.is_set() and not self._announced:
+            self._announced = True
+            event(log, "draining", seconds=self.shutdown_settings.drain_seconds)
+            threading.Thread(target=self.context.jobs.stop, name="stop", daemon=True).start()
+            self._watch()
+        if self._drained is not None and time.monotonic() >= self._drained:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _watch(self) -> None:
+        """Exit when the grace period is over, whatever a thread is still doing.
+
+        Nothing is lost: acknowledged writes are on disk, and a job continues when started again.
+        """
+
+        def exit_now() -> None:
+            event(log, "the grace period is over", logging.ERROR)
+            os._exit(1)
+
+        self._timer = threading.Timer(self.shutdown_settings.grace_seconds, exit_now)
+        self._timer.daemon = True
+        self._timer.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: close the listener, complete the requests in flight, shut down the app."""
+        await super().shutdown(sockets)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _close_silent_connections(self) -> None:
+        """Close connections without a request in progress that have not sent the next in time.
+
+        Uvicorn waits without limit for the head of a first request, and for the rest of a body
+        that was refused.
+        """
+        now = time.monotonic()
+        idle: dict[Any, tuple[Any, float]] = {}
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            last, since = self._idle.get(connection, (cycle, now))
+            if last is not cycle:
+                since = now
+            idle[connection] = (cycle, since)
+            transport = connection.transport
+            if now - since > self.limits.header_seconds and transport is not None:
+                transport.close()
+        self._idle = idle

@@ -1,0 +1,27 @@
+"""Building the index with progress bars, for `lookalike index build` and `lookalike up`."""
+
+from __future__ import annotations
+
+from index.contract import JobControl
+from search_api.cli.options import Bars, counted, say
+from search_api.service.corpus_sync import Counts
+from search_api.service.engine import SearchEngine
+
+
+def build(engine: SearchEngine, reembed: bool = False) -> Counts:
+    """Rebuild the index with progress bars, and print a summary."""
+    with Bars() as bars:
+        manifest, counts = engine.builder.rebuild(
+            engine.encoder, engine.corpus, JobControl(bars), reembed=reembed
+        )
+    say(
+        f"Index: generation {manifest.generation} with {counted(manifest.count)}"
+        f" ({counts.embedded:,} embedded now, {counts.kept:,} unchanged,"
+        f" {counts.removed:,} removed)."
+    )
+    if counts.skipped:
+        say(
+            f"Skipped {counted(len(counts.skipped), 'unreadable picture')}; see"
+            f" {engine.var / 'skipped.json'} for the reasons."
+        )
+    return counts

@@ -1,0 +1,151 @@
+"""The group `lookalike index`, and its commands build, status and verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from search_api.cli import remote
+from search_api.cli.index_maintenance import (
+    compact,
+    diff,
+    existing_store,
+    kind_option,
+    model,
+    restore,
+    snapshot,
+)
+from search_api.cli.options import (
+    bundle_option,
+    data_option,
+    json_option,
+    print_json,
+    say,
+    store_options,
+    together,
+)
+from search_api.cli.remote import server_options
+from search_api.cli.shards import embed, import_
+from search_api.settings import StoreLocation
+
+
+@click.group()
+def index() -> None:
+    """Build, inspect and maintain the index."""
+
+
+for _command in (snapshot, restore, compact, model, diff, embed, import_):
+    index.add_command(_command)
+
+
+@index.command()
+@together(data_option, store_options, bundle_option, server_options)
+@click.option("--reembed", is_flag=True, help="Embed all pictures again, including known ones.")
+@kind_option
+@json_option
+def build(
+    data: Path | None,
+    location: StoreLocation,
+    bundle: Path | None,
+    server: str | None,
+    api_key: str | None,
+    reembed: bool,
+    kind: str | None,
+    as_json: bool,
+) -> None:
+    """Bring the store up to date with the corpus.
+
+    Embeds new pictures, removes those that are gone, builds a new index next to the old one and
+    switches to it. A server on the same store keeps running and loads the new index by itself.
+
+    \b
+    Examples:
+      lookalike index build --data ~/Pictures --var ~/lookalike
+      lookalike index build --server http://127.0.0.1:8000
+    """
+    if server:
+        with remote.connect(server, api_key) as client:
+            result = remote.rebuild(client, reembed).result or {}
+        say(", ".join(f"{name} {count:,}" for name, count in result.items()))
+        if as_json:
+            print_json(result)
+        return
+    # With --server torch is not needed, so it is imported only for local work.
+    from search_api.cli.building import build as build_index
+    from search_api.service.engine import open_engine
+
+    with open_engine(data, location, bundle, say=say) as engine:
+        if kind is not None:
+            engine.builder.set_kind(kind)
+        counts = build_index(engine, reembed)
+        if as_json:
+            print_json(
+                {
+                    "generation": engine.manifest.generation,
+                    "total": counts.total,
+                    "embedded": counts.embedded,
+                    "kept": counts.kept,
+                    "removed": counts.removed,
+                    "skipped": counts.skipped,
+                }
+            )
+
+
+@index.command()
+@together(store_options, server_options, json_option)
+def status(location: StoreLocation, server: str | None, api_key: str | None, as_json: bool) -> None:
+    """Show the contents of the store, without loading a model.
+
+    \b
+    Examples:
+      lookalike index status --json
+      lookalike index status --server http://127.0.0.1:8000
+    """
+    if server:
+        with remote.connect(server, api_key) as client:
+            values = remote.status(client)
+    else:
+        values = _local_status(location)
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count:,}" for key, count in value.items()) or "none"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        click.echo(f"{name:<11} {value}")
+
+
+def _local_status(location: StoreLocation) -> dict[str, Any]:
+    with existing_store(location) as store:
+        return dict(store.status())
+
+
+@index.command()
+@store_options
+@json_option
+@click.pass_context
+def verify(context: click.Context, location: StoreLocation, as_json: bool) -> None:
+    """Verify the checksums of generations, snapshots and records.
+
+    The exit code is 1 if anything is damaged.
+
+    \b
+    Example:
+      lookalike index verify
+    """
+    with existing_store(location) as store:
+        findings = [
+            {"part": found.part, "ok": found.problem is None, "problem": found.problem}
+            for found in store.verify()
+        ]
+    if as_json:
+        print_json({"ok": all(finding["ok"] for finding in findings), "findings": findings})
+    else:
+        for finding in findings:
+            click.echo(f"{finding['part']:<14} {'ok' if finding['ok'] else finding['problem']}")
+    if not all(finding["ok"] for finding in findings):
+        context.exit(1)

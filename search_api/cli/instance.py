@@ -1,0 +1,189 @@
+"""The options of `lookalike up` and `lookalike serve`, and the settings made from them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embed.pictures import PictureLimits
+from search_api.cli.options import (
+    bundle_option,
+    data_option,
+    host_option,
+    port_option,
+    store_options,
+    together,
+)
+from search_api.keys import Access, KeyFormatError, is_loopback, read_keys
+from search_api.logs import FORMATS
+from search_api.settings import Limits, Settings, Shutdown
+
+_DEFAULTS = Settings()
+_PICTURE_HELP = {
+    "max_bytes": "Maximum size of an encoded picture, in bytes.",
+    "max_pixels": "Maximum width times height of a picture.",
+    "max_scans": "Maximum number of scans in a JPEG; each takes as long as decoding the picture.",
+}
+
+
+class _RenamedOption(click.Option):
+    """An option that still accepts its old name and variable, which --help does not show."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        opts, envvar = self.opts, self.envvar
+        self.opts, self.envvar = opts[:1], list(envvar or ())[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts, self.envvar = opts, envvar
+
+
+def _number(name: str, default: Any, help_: str, old_name: str = "") -> Callable[[Any], Any]:
+    kind = click.IntRange(1) if isinstance(default, int) else click.FloatRange(0, min_open=True)
+    names = [name, *filter(None, [old_name])]
+    return click.option(
+        *(f"--{word.replace('_', '-')}" for word in names),
+        name,
+        cls=_RenamedOption if old_name else None,
+        type=kind,
+        envvar=[f"LOOKALIKE_{word.upper()}" for word in names],
+        show_envvar=True,
+        default=default,
+        show_default=True,
+        help=help_,
+    )
+
+
+def _plain_limits() -> list[Field[Any]]:
+    return [field for field in fields(Limits) if field.default is not MISSING]
+
+
+_limit_options = [
+    _number(
+        f"max_picture_{field.name.removeprefix('max_')}", field.default, _PICTURE_HELP[field.name]
+    )
+    for field in fields(PictureLimits)
+] + [
+    _number(field.name, field.default, field.metadata["help"], field.metadata["old_name"])
+    for field in _plain_limits()
+]
+
+_options = together(
+    data_option,
+    store_options,
+    bundle_option,
+    host_option,
+    port_option,
+    click.option(
+        "--key-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="LOOKALIKE_KEY_FILE",
+        show_envvar=True,
+        help="File of API keys, one `read KEY` or `write KEY` per line. LOOKALIKE_READ_KEYS and"
+        " LOOKALIKE_WRITE_KEYS can hold keys too, separated by commas.",
+    ),
+    click.option(
+        "--insecure",
+        is_flag=True,
+        envvar="LOOKALIKE_INSECURE",
+        show_envvar=True,
+        help="Allow listening on a public address without an API key.",
+    ),
+    click.option(
+        "--cors-origins",
+        default="",
+        envvar="LOOKALIKE_CORS_ORIGINS",
+        show_envvar=True,
+        metavar="ORIGINS",
+        help="Origins whose pages may call the API, separated by commas, such as"
+        " https://shop.example. Default: none.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        envvar="LOOKALIKE_LOG_FORMAT",
+        show_envvar=True,
+        help="Format of the log on stderr. Default: text on a terminal, json otherwise.",
+    ),
+    _number(
+        "grace_seconds",
+        _DEFAULTS.shutdown.grace_seconds,
+        "Exit at most this long after SIGTERM, in seconds.",
+    ),
+    _number(
+        "drain_seconds",
+        _DEFAULTS.shutdown.drain_seconds,
+        "Keep accepting connections for this long after SIGTERM, in seconds.",
+    ),
+    *_limit_options,
+)
+
+
+def instance_options(command: Callable[[Settings], None]) -> Callable[..., None]:
+    """Give ``command`` all options of an instance, and call it with the resulting settings."""
+
+    @_options
+    @functools.wraps(command)
+    def with_settings(**values: Any) -> None:
+        command(_settings(values))
+
+    made: Callable[..., None] = with_settings
+    return made
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    try:
+        keys = read_keys(
+            os.environ.get("LOOKALIKE_READ_KEYS", ""),
+            os.environ.get("LOOKALIKE_WRITE_KEYS", ""),
+            values["key_file"],
+        )
+    except KeyFormatError as error:
+        raise click.UsageError(str(error)) from None
+    host = values["host"]
+    if not (keys or values["insecure"] or is_loopback(host)):
+        raise click.UsageError(
+            f"other machines can reach {host}, but no API key is set; set LOOKALIKE_WRITE_KEYS,"
+            " LOOKALIKE_READ_KEYS or --key-file, or pass --insecure"
+        )
+    shutdown = Shutdown(values["drain_seconds"], values["grace_seconds"])
+    if shutdown.drain_seconds >= shutdown.grace_seconds:
+        raise click.UsageError(
+            f"--drain-seconds is {shutdown.drain_seconds:g}; expected less than --grace-seconds,"
+            f" which is {shutdown.grace_seconds:g}"
+        )
+    return Settings(
+        data=values["data"],
+        store=values["location"],
+        bundle=values["bundle"],
+        host=host,
+        port=values["port"],
+        access=Access(keys, _origins(values["cors_origins"])),
+        limits=Limits(
+            picture=PictureLimits(
+                values["max_picture_bytes"],
+                values["max_picture_pixels"],
+                values["max_picture_scans"],
+            ),
+            **{field.name: values[field.name] for field in _plain_limits()},
+        ),
+        shutdown=shutdown,
+        log_format=values["log_format"],
+    )
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.replace(",", " ").split())
+    for origin in origins:
+        scheme, found, host = origin.partition("://")
+        if scheme not in ("http", "https") or not found or not host or "/" in host or "*" in host:
+            raise click.UsageError(
+                f"--cors-origins contains {origin!r}; expected origins such as https://shop.example"
+            )
+    return origins

@@ -1,0 +1,217 @@
+"""Options that several commands share, and their console output."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from tqdm import tqdm
+
+from index.milvus.settings import MilvusSettings
+from search_api.settings import ENGINES, Settings, StoreLocation
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(path_type=Path)
+
+_DEFAULTS = Settings()
+
+data_option = click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    envvar="LOOKALIKE_DATA",
+    show_envvar=True,
+    help="Folder with CIFAR-10, or with your own pictures in a sub-folder per class, or a CSV table"
+    " with the columns file, label and, optionally, split."
+    " Default: CIFAR-10 from ../shared or ./data, downloaded if it is in neither.",
+)
+
+
+_store_options = (
+    click.option(
+        "--var",
+        type=FOLDER,
+        envvar="LOOKALIKE_VAR",
+        show_envvar=True,
+        default=_DEFAULTS.store.var,
+        show_default=True,
+        help="Folder for the catalogue and the index.",
+    ),
+    click.option(
+        "--index",
+        "engine",
+        type=click.Choice(ENGINES),
+        envvar="LOOKALIKE_INDEX",
+        show_envvar=True,
+        default="faiss",
+        show_default=True,
+        help="Where to keep the index: FAISS in the folder, or Milvus (see docs/milvus.md).",
+    ),
+    click.option(
+        "--milvus-uri",
+        envvar="MILVUS_URI",
+        show_envvar=True,
+        help="URL of Milvus, such as http://127.0.0.1:19530, or a milvus-lite file ending in .db.",
+    ),
+    click.option(
+        "--milvus-token",
+        envvar="MILVUS_TOKEN",
+        show_envvar=True,
+        default="",
+        help="Credentials for Milvus: user:password or an API key.",
+    ),
+    click.option(
+        "--milvus-prefix",
+        envvar="LOOKALIKE_MILVUS_PREFIX",
+        show_envvar=True,
+        default="lookalike",
+        show_default=True,
+        help="Prefix of the collection names in Milvus; each prefix is a separate store.",
+    ),
+    click.option(
+        "--milvus-flush/--no-milvus-flush",
+        envvar="LOOKALIKE_MILVUS_FLUSH",
+        show_envvar=True,
+        default=True,
+        show_default=True,
+        help="Acknowledge a write only when Milvus has it in storage, not just in its log.",
+    ),
+    click.option(
+        "--pictures",
+        envvar="LOOKALIKE_PICTURES",
+        show_envvar=True,
+        help="Folder or fsspec URL (such as s3://…) for added pictures. Default: in --var.",
+    ),
+)
+
+
+def store_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the options for the store, and pass their values as ``location``."""
+
+    @together(*_store_options)
+    @functools.wraps(command)
+    def with_location(
+        var: Path,
+        engine: str,
+        milvus_uri: str | None,
+        milvus_token: str,
+        milvus_prefix: str,
+        milvus_flush: bool,
+        pictures: str | None,
+        **values: Any,
+    ) -> None:
+        milvus = None
+        if engine == "milvus":
+            if not milvus_uri:
+                raise click.UsageError(
+                    "--index milvus needs the URL of Milvus; set MILVUS_URI or --milvus-uri, for"
+                    " example to http://127.0.0.1:19530"
+                )
+            milvus = MilvusSettings(milvus_uri, milvus_token, milvus_prefix, milvus_flush)
+        command(location=StoreLocation(var, milvus, pictures), **values)
+
+    return with_location
+
+
+bundle_option = click.option(
+    "--bundle",
+    type=FOLDER,
+    envvar="LOOKALIKE_BUNDLE",
+    show_envvar=True,
+    help="Folder of the trained model. Default: the store's model, or the one that ships.",
+)
+host_option = click.option(
+    "--host",
+    envvar="LOOKALIKE_HOST",
+    show_envvar=True,
+    default=_DEFAULTS.host,
+    show_default=True,
+    help="Address to listen on.",
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    envvar="LOOKALIKE_PORT",
+    show_envvar=True,
+    default=_DEFAULTS.port,
+    show_default=True,
+    help="TCP port to listen on; 0 chooses a free one.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Apply several options, listed by --help in this order."""
+
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+def say(message: str) -> None:
+    """Print a message for people to stderr, so that stdout has only results."""
+    click.echo(message, err=True)
+
+
+def counted(number: int, noun: str = "picture") -> str:
+    """A number with its noun: ``1 picture``, ``2,000 pictures``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs to stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class Bars:
+    """Shows each stage of a job as a progress bar; the ``progress`` of a `JobControl`."""
+
+    def __init__(self, unit: str = "picture") -> None:
+        self._unit = unit
+        self._stage = ""
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` units of ``stage`` are finished."""
+        if stage != self._stage:
+            self._close()
+            self._stage = stage
+            if total:
+                self._bar = progress_bar(total, stage, self._unit)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def progress_bar(
+    total: int, title: str, unit: str, leave: bool = True, show: bool = True
+) -> tqdm[Any]:
+    """A progress bar on stderr; redirected to a file, it writes at most every ten seconds."""
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        total=total,
+        desc=title.capitalize(),
+        unit=f" {unit}s",
+        leave=leave,
+        disable=not show,
+        mininterval=interval,
+        dynamic_ncols=True,
+    )

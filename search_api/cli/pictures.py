@@ -1,0 +1,159 @@
+"""`lookalike add` and `lookalike delete`: single pictures of a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from embed.corpus import FolderCorpus
+from embed.pictures import PictureError, read_file
+from index.filters import parse_filter
+from search_api.cli.index_maintenance import existing_store
+from search_api.cli.options import (
+    bundle_option,
+    counted,
+    data_option,
+    json_option,
+    print_json,
+    progress_bar,
+    say,
+    store_options,
+    together,
+)
+from search_api.service.engine import open_engine
+from search_api.service.ingest import Upload
+from search_api.settings import StoreLocation
+
+_BATCH = 250
+
+
+@click.command()
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--label", help="Label for all of the pictures. Default: the name of the sub-folder.")
+@click.option(
+    "--prefix",
+    default="",
+    help="Prefix for the pictures' keys, which are their paths within PATH, so that pictures of"
+    " different folders do not replace each other.",
+)
+@together(data_option, store_options, bundle_option, json_option)
+@click.pass_context
+def add(
+    context: click.Context,
+    paths: Sequence[Path],
+    label: str | None,
+    prefix: str,
+    data: Path | None,
+    location: StoreLocation,
+    bundle: Path | None,
+    as_json: bool,
+) -> None:
+    """Add pictures to the store.
+
+    PATH is a file, or a folder whose pictures are all added. The store keeps its own copies, and
+    servers on the store find them at once. Adding the same path again replaces the picture. A
+    picture that cannot be used is reported on stderr and makes the exit code 1; the others are
+    added all the same.
+
+    \b
+    Example:
+      lookalike add ~/new-arrivals --label shoes
+    """
+    files = [file for path in paths for file in _files(path)]
+    failed: dict[str, str] = {}
+    ids: dict[str, int] = {}
+    with open_engine(data, location, bundle, say=say) as engine:
+        engine.check_corpus()
+        engine.load()
+        with progress_bar(len(files), "adding", "picture", show=len(files) > _BATCH) as bar:
+            for start in range(0, len(files), _BATCH):
+                uploads: list[Upload] = []
+                for path, key, found in files[start : start + _BATCH]:
+                    try:
+                        content = read_file(path)
+                    except (PictureError, OSError) as error:
+                        failed[str(path)] = str(error)
+                        continue
+                    uploads.append(Upload(content, prefix + key, label or found))
+                for upload, result in zip(uploads, engine.ingest.add(uploads), strict=True):
+                    if isinstance(result, int):
+                        ids[upload.key or ""] = result
+                    else:
+                        failed[upload.key or ""] = str(result)
+                bar.update(len(files[start : start + _BATCH]))
+    for name, why in failed.items():
+        say(f"{name}: {why}")
+    if as_json:
+        print_json({"added": ids, "failed": failed})
+    else:
+        say(f"Added {counted(len(ids))} to the store.")
+    if failed:
+        context.exit(1)
+
+
+@click.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(0))
+@click.option("--key", "keys", multiple=True, help="Key of an added picture; can be repeated.")
+@click.option("--filter", "text", help='Delete all pictures that match, as JSON: {"must": [...]}.')
+@together(store_options, json_option)
+def delete(
+    ids: Sequence[int],
+    keys: Sequence[str],
+    text: str | None,
+    location: StoreLocation,
+    as_json: bool,
+) -> None:
+    """Delete pictures from the store.
+
+    Select them by id, by key or by a filter. The next search of every server on the store no longer
+    finds them. The files of a corpus are left alone, but `lookalike index build` does not add a
+    deleted picture again.
+
+    \b
+    Examples:
+      lookalike delete 123 124
+      lookalike delete --filter '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
+    """
+    if not (ids or keys or text):
+        raise click.UsageError("nothing to delete; expected ids, --key or --filter")
+    where = None
+    if text:
+        try:
+            where = parse_filter(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise click.UsageError(f"--filter is not JSON: {error}") from None
+        if not (where.must or where.should or where.must_not):
+            raise click.UsageError(
+                "--filter is empty and would delete everything; expected at least one condition"
+            )
+    with existing_store(location) as store:
+        catalogue = store.catalogue
+        sources = catalogue.all_sources("added") if keys else {}
+        unknown = [key for key in keys if f"key:{key}" not in sources]
+        if unknown:
+            raise click.UsageError(f"there is no added picture with the key {unknown[0]!r}")
+        named = [*ids, *(sources[f"key:{key}"] for key in keys)]
+        deleted = 0
+        if named:
+            catalogue.get(named)  # raises for unknown ids before anything is deleted
+            deleted += catalogue.delete(named, tombstone=True)
+        if where is not None:
+            deleted += len(catalogue.delete_where(where))
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        say(f"Deleted {counted(deleted)}.")
+
+
+def _files(path: Path) -> list[tuple[Path, str, str | None]]:
+    """The path, the key and the folder's label of each picture."""
+    if not path.exists():
+        raise click.UsageError(f"{path} does not exist; expected a picture or a folder")
+    if not path.is_dir():
+        return [(path, path.name, None)]
+    return [(path / item.source, item.source, item.label) for item in FolderCorpus(path).items]

@@ -1,0 +1,170 @@
+"""`lookalike up` and `lookalike serve`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import sys
+import threading
+
+import click
+
+from embed.corpus import find_corpus
+from index.contract import GenerationError, ModelMismatchError, NoGenerationError
+from index.local.store import CacheSizes
+from search_api import logs
+from search_api.api.app import create_app
+from search_api.api.server import Server
+from search_api.cli.building import build
+from search_api.cli.instance import instance_options
+from search_api.cli.options import say
+from search_api.jobs.worker_process import WorkerProcess
+from search_api.service.engine import SearchEngine, engine_over, open_engine
+from search_api.settings import Settings
+from search_api.stores.model_store import find_bundle, has_bundle, open_model
+from search_api.threads import limit_arenas, limit_blas_threads
+
+
+@click.command()
+@instance_options
+def up(settings: Settings) -> None:
+    """Prepare everything and serve.
+
+    Finds the pictures, loads the model (or trains one), builds the index if needed, and serves the
+    API and the web page; `make run` does the same. The next start takes seconds.
+
+    \b
+    Examples:
+      lookalike up
+      LOOKALIKE_VAR=/tmp/second LOOKALIKE_PORT=8001 lookalike up --data ~/Pictures
+    """
+    limit_arenas()
+    picture = settings.limits.picture
+    with _listen(settings.host, settings.port) as listener:
+        corpus = find_corpus(settings.data, say, picture)
+        folder = find_bundle(settings.bundle, settings.store)
+        if settings.bundle is None and not has_bundle(folder):
+            # Serving an existing model must not import train.
+            from search_api.cli.training import train_default
+
+            folder = train_default(corpus, settings.store.var)
+        model = open_model(folder)
+        with engine_over(corpus, settings.store, model, picture, _cache_sizes(settings)) as engine:
+            _make_ready(engine)
+            _serve(engine, listener, settings)
+
+
+@click.command()
+@instance_options
+def serve(settings: Settings) -> None:
+    """Serve an existing index.
+
+    An index of another model or corpus is refused, not rebuilt.
+
+    \b
+    Example:
+      lookalike serve --port 8080
+    """
+    limit_arenas()
+    with (
+        _listen(settings.host, settings.port) as listener,
+        open_engine(
+            settings.data,
+            settings.store,
+            settings.bundle,
+            settings.limits.picture,
+            cache_sizes=_cache_sizes(settings),
+            say=say,
+        ) as engine,
+    ):
+        engine.check_corpus()
+        engine.load()
+        say(engine.load_report)
+        _serve(engine, listener, settings)
+
+
+def _cache_sizes(settings: Settings) -> CacheSizes:
+    limits = settings.limits
+    return CacheSizes(limits.max_cached_entries, limits.max_cached_selections)
+
+
+def _make_ready(engine: SearchEngine) -> None:
+    """Load the index, or build it if there is none for this model and corpus."""
+    sample = engine.corpus.notice is not None
+    stored = engine.catalogue.get_meta("corpus_is_sample") == "yes"
+    if not (stored and not sample):
+        # A stored sample may be replaced with real pictures: nothing is lost.
+        engine.check_corpus()
+    elif engine.catalogue.get_meta("corpus") != engine.corpus.name:
+        say("Replacing the rendered sample in the store.")
+        build(engine)
+    try:
+        engine.load()
+        say(engine.load_report)
+    except NoGenerationError:
+        say(f"Building the index of {engine.corpus.name} in {engine.var}.")
+        build(engine)
+    except ModelMismatchError as error:
+        say(f"{error} Embedding everything with the new model.")
+        build(engine)
+    except GenerationError as error:
+        say(f"{error} Rebuilding it from the catalogue.")
+        build(engine)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind a socket; done before any long work, so that a conflict is reported at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it each response waits 40 ms
+    # for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        remedy = (
+            "; another program uses the port, so choose another with --port or LOOKALIKE_PORT"
+            if error.errno == errno.EADDRINUSE
+            else "; choose another address with --host or LOOKALIKE_HOST"
+        )
+        raise click.ClickException(
+            f"cannot listen on {host} port {port} ({error.strerror}){remedy}"
+        ) from None
+    return listener
+
+
+def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) -> None:
+    logs.configure(settings.log_format)
+    host, port = listener.getsockname()[:2]
+    if engine.corpus.notice:
+        say(f"\n*** SAMPLE *** {engine.corpus.notice}\n")
+    shown = f"[{host}]" if ":" in host else host
+    worker = None
+    if not settings.store.single_process:
+        worker = WorkerProcess(
+            engine,
+            settings.store,
+            settings.data,
+            settings.bundle,
+            settings.limits.picture,
+            settings.log_format,
+        )
+    app = create_app(engine, settings.limits, settings.access, worker)
+
+    def ready() -> None:
+        click.echo(f"Lookalike is ready: http://{shown}:{port} (press Ctrl-C to stop)")
+
+    limit_blas_threads()
+    server = Server(app, settings.limits, settings.shutdown, ready)
+    listener.listen(2048)
+    # Read the pictures from disk now, not at the first request.
+    threading.Thread(target=engine.warm, name="warm", daemon=True).start()
+    server.run(sockets=[listener])
+    # Everything is closed and on disk. A normal exit would run the destructors of native libraries,
+    # and if one of those blocks, not even the timer of the grace period could end the process.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,83 @@
+"""`lookalike index embed` and `lookalike index import`, for a corpus too large for one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from embed.bundle import PRETRAINED
+from embed.corpus import find_corpus
+from search_api.cli.options import (
+    FOLDER,
+    Bars,
+    bundle_option,
+    counted,
+    data_option,
+    json_option,
+    print_json,
+    say,
+    store_options,
+    together,
+)
+from search_api.offline.shards import Shard, embed_shard, import_shards, shard_folders
+from search_api.service.engine import open_engine
+from search_api.settings import StoreLocation
+from search_api.stores.model_store import open_model
+
+
+@click.command()
+@click.option("--shard", "text", required=True, help="Which shard of how many, such as 3/8.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for all shards.")
+@together(data_option, bundle_option, json_option)
+def embed(text: str, out: Path, data: Path | None, bundle: Path | None, as_json: bool) -> None:
+    """Embed one shard of the corpus into files, without a store.
+
+    Any machine can embed any shard. An interrupted run continues where it stopped.
+
+    \b
+    Example:
+      lookalike index embed --shard 3/8 --out /shared/shards --data /shared/pictures
+    """
+    shard = Shard.parse(text)
+    encoder = open_model(bundle or PRETRAINED)
+    with Bars() as bars:
+        skipped = embed_shard(encoder, find_corpus(data, say), shard, out, bars)
+    for source, why in skipped.items():
+        say(f"{source}: {why}")
+    if as_json:
+        print_json({"folder": str(shard.folder(out)), "skipped": skipped})
+    else:
+        say(f"The shard {shard.folder(out)} is complete.")
+
+
+@click.command("import")
+@click.argument("folder", type=FOLDER)
+@together(data_option, store_options, bundle_option, json_option)
+def import_(
+    folder: Path, data: Path | None, location: StoreLocation, bundle: Path | None, as_json: bool
+) -> None:
+    """Import all shards in FOLDER into the store, and build the index.
+
+    The shards must be complete, undamaged, and of this model and corpus. Importing them again is
+    harmless.
+
+    \b
+    Example:
+      lookalike index import /shared/shards --data /shared/pictures
+    """
+    folders = shard_folders(folder)
+    with open_engine(data, location, bundle, say=say) as engine, Bars("part") as bars:
+        engine.check_corpus()
+        imported = import_shards(
+            engine.catalogue, folders, engine.encoder.digest, engine.corpus.name, bars
+        )
+        engine.catalogue.set_meta("corpus", engine.corpus.name)
+        manifest = engine.builder.compact(engine.encoder)
+    if as_json:
+        print_json({"imported": imported, "generation": manifest.generation})
+    else:
+        say(
+            f"Imported {counted(imported)}. Index: generation {manifest.generation} with"
+            f" {counted(manifest.count)}."
+        )

@@ -1,1 +1,0 @@
-"""The commands of `lookalike`, by what they are about."""

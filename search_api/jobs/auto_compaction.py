@@ -1,0 +1,71 @@
+"""Automatic compaction: builds a new index once enough has changed since the last one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass
+
+from index.contract import CatalogueError, GenerationError, StateGoneError, StoreBusyError
+from search_api.jobs.model import Job
+from search_api.jobs.runner import JobRunningError
+from search_api.jobs.tasks import Task, TaskRunner
+from search_api.service.model_migration import encoder_in_use
+from search_api.settings import Limits
+
+log = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 10.0
+_REST_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class AutoCompaction:
+    """Starts a `compact` job when one is due, until ``draining`` is set."""
+
+    tasks: TaskRunner
+    limits: Limits
+    draining: threading.Event
+
+    def check(self) -> Job | None:
+        """Start a compaction if more has changed than the limits allow and no job is running.
+
+        Also start one if a switch of models was interrupted before its index was built: nothing
+        can be added until that index serves.
+        """
+        engine, limits = self.tasks.engine, self.limits
+        model, encoder = engine.catalogue.model(), encoder_in_use(engine)
+        if model not in (None, encoder.digest):
+            return None  # the store switched to a model that this process cannot open
+        manifest, pending = engine.manifest, engine.pending()
+        due = max(limits.compact_min_changes, int(limits.compact_share * manifest.count))
+        if pending < due and encoder.digest == manifest.model_digest:
+            return None
+        try:
+            job = self.tasks.start(Task("compact"))
+        except (JobRunningError, StoreBusyError):
+            return None  # the running job includes the changes, or a later check compacts them
+        log.info("%d changes since the index was built: compacting it in job %s", pending, job.id)
+        return job
+
+    async def run(self) -> None:
+        """Check at the start and then every few seconds, indefinitely.
+
+        Writes from the command line, or by a server that has exited, cannot start a compaction
+        themselves.
+        """
+        job: Job | None = None
+        while True:
+            now = None if job is None else self.tasks.jobs.own(job.id)
+            if now is not None and now.state == "failed":
+                job = None
+                await asyncio.sleep(_REST_SECONDS)  # the cause of the failure usually persists
+            elif now is not None and now.finished is None:
+                pass  # if it failed during a check, that check would start another one at once
+            elif self.tasks.engine.ready and not self.draining.is_set():
+                try:
+                    job = await asyncio.to_thread(self.check) or job
+                except (CatalogueError, GenerationError, StateGoneError) as error:
+                    log.warning("cannot tell whether the index needs compaction: %s", error)
+            await asyncio.sleep(_CHECK_SECONDS)

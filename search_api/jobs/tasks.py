@@ -1,0 +1,97 @@
+"""Tasks: what jobs do to a store, and doing it in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from index.contract import JobControl
+from search_api.jobs.model import Job
+from search_api.jobs.runner import JobRunner
+from search_api.service.engine import SearchEngine
+from search_api.service.model_migration import encoder_in_use, encoder_of
+
+_SWITCH_SECONDS = 0.0005
+
+
+@dataclass(frozen=True)
+class Task:
+    """The work of one job.
+
+    Attributes:
+        kind: ``rebuild`` brings the index up to date with the corpus, ``compact`` builds a new
+            index from the catalogue alone, ``embed`` embeds with another model while the current
+            one serves, ``switch`` switches to it.
+        model: digest of the model to use; empty for the one whose embeddings are in use.
+        reembed: for ``rebuild``: embed everything again, including unchanged pictures.
+    """
+
+    kind: Literal["rebuild", "compact", "embed", "switch"]
+    model: str = ""
+    reembed: bool = False
+
+
+Perform = Callable[[Task, JobControl], dict[str, int]]
+"""Does a task and returns the result of its job.
+
+Raises StoreBusyError, CancelledError, and any error of the work itself.
+"""
+
+
+@dataclass(frozen=True)
+class TaskRunner:
+    """Starts tasks as jobs; ``perform`` does the work, in this process or another one."""
+
+    engine: SearchEngine
+    jobs: JobRunner
+    perform: Perform
+
+    def start(self, task: Task) -> Job:
+        """Start a job that does the task.
+
+        Raises:
+            JobRunningError: a job is already running in this process.
+            StoreBusyError: another process is building.
+        """
+        if self.jobs.running is None:
+            self.engine.store.check_free()
+        return self.jobs.start(task.kind, partial(self.perform, task))
+
+
+def perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str, int]:
+    """Do a task in this process, yielding to searches more often than Python does by default."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        return _perform(engine, task, control)
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str, int]:
+    encoder = encoder_of(engine, task.model) if task.model else encoder_in_use(engine)
+    builder = engine.builder
+    if task.kind == "compact":
+        manifest = builder.compact(encoder, control)
+        return {"generation": manifest.generation, "total": manifest.count}
+    if task.kind == "embed":
+        counts = builder.embed(encoder, control)
+        return {"embedded": counts.embedded, "skipped": len(counts.skipped)}
+    if task.kind == "switch":
+        manifest, counts = builder.switch(encoder, control)
+        return {
+            "generation": manifest.generation,
+            "embedded": counts.embedded,
+            "skipped": len(counts.skipped),
+        }
+    manifest, counts = builder.rebuild(encoder, engine.corpus, control, reembed=task.reembed)
+    return {
+        "generation": manifest.generation,
+        "total": counts.total,
+        "embedded": counts.embedded,
+        "removed": counts.removed,
+        "skipped": len(counts.skipped),
+    }

@@ -1,0 +1,84 @@
+"""The program of the worker process; see `search_api.jobs.worker_process`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search_api import logs
+
+log = logging.getLogger(__name__)
+
+_NICE = 10
+_ORPHAN_SECONDS = 5.0
+
+
+def _listen(stopping: threading.Event) -> None:
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            stopping.set()
+    stopping.set()
+    time.sleep(_ORPHAN_SECONDS)
+    os._exit(1)
+
+
+def main() -> None:
+    """Read the order, do the task, write progress and the result."""
+    order = json.loads(sys.stdin.readline())
+    out = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # keep output of libraries out of the messages
+    os.nice(_NICE)
+    logs.configure(order["log_format"])
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    threading.Thread(target=_listen, args=(stopping,), daemon=True).start()
+
+    def send(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        send({"progress": [stage, done, total]})
+
+    def skip(reasons: Mapping[str, str]) -> None:
+        if reasons:
+            send({"skip": dict(reasons)})
+
+    # Slow to import, so only once the server can stop this process.
+    from embed.pictures import PictureLimits
+    from index.contract import CancelledError, JobControl, StoreBusyError
+    from search_api.jobs.tasks import Task, perform
+    from search_api.service.engine import open_engine
+    from search_api.settings import StoreLocation
+
+    data, bundle = (
+        None if order[name] is None else Path(order[name]) for name in ("data", "bundle")
+    )
+    location = StoreLocation.from_dict(order["location"])
+    control = JobControl(progress, stopping.is_set, skip, order["job"])
+    try:
+        with open_engine(data, location, bundle, PictureLimits(**order["picture"])) as engine:
+            send({"result": perform(engine, Task(**order["task"]), control)})
+    except CancelledError as error:
+        send({"cancelled": str(error)})
+    except StoreBusyError as error:
+        send({"busy": str(error), "job": error.job})
+    except BrokenPipeError:
+        pass  # the server is gone
+    except Exception as error:
+        log.exception("job %s failed", order["job"])
+        send({"failed": str(error)})
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

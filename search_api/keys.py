@@ -1,0 +1,130 @@
+"""API keys: how they are read, and what each one allows."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+SHORTEST_KEY = 16
+"""Characters; shorter keys can be guessed."""
+
+
+class KeyFormatError(ValueError):
+    """A key or a key file cannot be used."""
+
+
+class Level(IntEnum):
+    """What a key allows and what a request needs; each level includes those below it."""
+
+    OPEN = 0
+    READ = 1
+    WRITE = 2
+
+
+@dataclass(frozen=True, repr=False)
+class Keys:
+    """SHA-256 digests of the keys; the keys themselves are not kept. Falsy if there are none."""
+
+    read: frozenset[bytes] = frozenset()
+    write: frozenset[bytes] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.read or self.write)
+
+    @staticmethod
+    def of(read: Iterable[str] = (), write: Iterable[str] = ()) -> Keys:
+        """Keys from their text.
+
+        Raises:
+            KeyFormatError: a key is too short or contains anything but printable ASCII.
+        """
+        return Keys(frozenset(map(_checked, read)), frozenset(map(_checked, write)))
+
+    def __or__(self, other: Keys) -> Keys:
+        return Keys(self.read | other.read, self.write | other.write)
+
+    def level(self, key: str) -> Level:
+        """What ``key`` allows.
+
+        Takes the same time for any key: its digest is compared, in constant time, with every known
+        digest.
+        """
+        digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
+        level = Level.OPEN
+        for digests, allowed in ((self.read, Level.READ), (self.write, Level.WRITE)):
+            for known in digests:
+                level = max(level, allowed if hmac.compare_digest(digest, known) else Level.OPEN)
+        return level
+
+
+@dataclass(frozen=True)
+class Access:
+    """Keys, and the origins whose pages may call the API.
+
+    Attributes:
+        keys: if there are none, anyone who can reach the address may do anything.
+        origins: for CORS, such as ``https://shop.example``; if there are none, pages of other
+            origins can neither read a response nor change anything.
+    """
+
+    keys: Keys = field(default_factory=Keys)
+    origins: tuple[str, ...] = ()
+
+
+def read_keys(read: str, write: str, file: Path | None) -> Keys:
+    """The keys of an instance.
+
+    Args:
+        read: keys for searching, separated by commas or spaces.
+        write: keys for changing the index as well, in the same form.
+        file: a file with one further key per line, as ``read KEY`` or ``write KEY``; lines that
+            start with ``#`` are comments.
+
+    Raises:
+        KeyFormatError: a key or the file cannot be used.
+    """
+    keys = Keys.of(read.replace(",", " ").split(), write.replace(",", " ").split())
+    return keys | _read_file(file) if file else keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(key: str) -> bytes:
+    if len(key) < SHORTEST_KEY or not (key.isascii() and key.isprintable()):
+        raise KeyFormatError(
+            f"a key has {len(key)} characters; expected {SHORTEST_KEY} or more printable ASCII"
+            " characters without spaces, for example from: openssl rand -hex 32"
+        )
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _read_file(file: Path) -> Keys:
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFormatError(f"the key file {file} cannot be read ({error})") from error
+    found: dict[str, list[str]] = {"read": [], "write": []}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or words[0] not in found:
+            # The line is not quoted: it may contain a key.
+            raise KeyFormatError(f"line {number} of {file}: expected `read KEY` or `write KEY`")
+        found[words[0]].append(words[1])
+    if not (found["read"] or found["write"]):
+        raise KeyFormatError(f"the key file {file} has no keys; add a line such as `write KEY`")
+    return Keys.of(found["read"], found["write"])

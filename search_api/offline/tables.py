@@ -1,0 +1,124 @@
+"""Tables of classes and tags, as CSV, JSON Lines or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from index.files import fsync_file, fsync_folder
+from search_api.jobs.store import printable
+from search_api.service.results import Tagged
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+COLUMNS = ("path", "class", "confidence", "tags", "tag_shares", "error")
+
+Add = Callable[[Sequence[Tagged]], None]
+
+
+class TableError(ValueError):
+    """A table cannot be written under the given name."""
+
+
+def check(path: Path) -> None:
+    """Check that a table can be written to ``path``. Raises TableError."""
+    if path.suffix.lower() not in FORMATS:
+        raise TableError(
+            f"{path} ends in {path.suffix!r}; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
+    if not path.parent.is_dir():
+        raise TableError(f"the folder {path.parent} does not exist; create it first")
+    if path.suffix.lower() == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise TableError(
+                f"{path} needs pyarrow, which is not installed; run"
+                " pip install 'lookalike[parquet]', or write .csv or .jsonl"
+            ) from None
+
+
+@contextmanager
+def table(path: Path) -> Iterator[Add]:
+    """Gives a function that adds rows; the file appears, complete, when the block succeeds.
+
+    CSV joins tags and their shares with ``;``; the other formats have lists, and JSON Lines also
+    has all probabilities. A row has either ``class`` or ``error``; it has both if only the
+    picture's sidecar file could not be written.
+
+    Raises:
+        TableError: see `check`.
+    """
+    check(path)
+    begin = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with begin(partial) as add:
+            yield add
+        fsync_file(partial)
+        partial.replace(path)
+        fsync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def row(result: Tagged) -> dict[str, Any]:
+    """The values of a result by the names in ``COLUMNS``."""
+    prediction = result.prediction
+    return {
+        "path": printable(str(result.path)),
+        "class": prediction.label if prediction else None,
+        "confidence": round(prediction.confidence, 6) if prediction else None,
+        "tags": [word for word, _ in result.tags],
+        "tag_shares": [round(share, 4) for _, share in result.tags],
+        "error": None if result.error is None else printable(result.error),
+    }
+
+
+@contextmanager
+def _csv(path: Path) -> Iterator[Add]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+
+        def add(results: Sequence[Tagged]) -> None:
+            for values in map(row, results):
+                for name in ("tags", "tag_shares"):
+                    values[name] = ";".join(map(str, values[name]))
+                writer.writerow("" if v is None else v for v in values.values())
+
+        yield add
+
+
+@contextmanager
+def _jsonl(path: Path) -> Iterator[Add]:
+    with path.open("w", encoding="utf-8") as file:
+
+        def add(results: Sequence[Tagged]) -> None:
+            for result in results:
+                values = row(result)
+                if result.prediction is not None:
+                    shares = result.prediction.probabilities.items()
+                    values["probabilities"] = {name: round(share, 6) for name, share in shares}
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+        yield add
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Add]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text, number = pa.string(), pa.float64()
+    types = (text, text, number, pa.list_(text), pa.list_(number), text)
+    schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
+    with parquet.ParquetWriter(path, schema) as writer:
+
+        def add(results: Sequence[Tagged]) -> None:
+            writer.write_table(pa.Table.from_pylist([row(r) for r in results], schema))
+
+        yield add

@@ -1,0 +1,90 @@
+"""What each exception means to callers: HTTP status, kind of problem, exit code.
+
+The HTTP API and the command line both read this table, so that an error means the same in both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from embed.pictures import PictureError
+from index.contract import (
+    BlobError,
+    CatalogueError,
+    EngineCannotError,
+    GenerationError,
+    IndexInputError,
+    ModelChangedError,
+    ModelMismatchError,
+    NoGenerationError,
+    SnapshotError,
+    SnapshotExistsError,
+    SnapshotModelError,
+    StateGoneError,
+    StoreBusyError,
+    UnknownIdError,
+    UnknownSnapshotError,
+)
+from search_api.jobs.runner import JobFinishedError, JobRunningError
+from search_api.service.batching import QueueFullError
+from search_api.service.cursors import CursorError, CursorModelError
+from search_api.service.model_migration import UnknownModelError
+from search_api.service.page import PageError
+
+PICTURE_STATUS = {
+    "empty": 422,
+    "too-large": 413,
+    "too-many-pixels": 413,
+    "not-a-picture": 415,
+    "truncated": 422,
+}
+"""HTTP status for each ``PictureError.reason``."""
+
+
+class Meaning(NamedTuple):
+    """HTTP ``status``, ``kind`` for programs, ``exit_code`` of the command line."""
+
+    status: int
+    kind: str
+    exit_code: int
+
+
+_WRONG_USE, _FAILURE = 2, 1
+_UNAVAILABLE = Meaning(503, "store-unavailable", _FAILURE)
+
+MEANINGS: dict[type[Exception], Meaning] = {
+    UnknownIdError: Meaning(404, "unknown-id", _WRONG_USE),
+    CursorError: Meaning(422, "cursor", _WRONG_USE),
+    CursorModelError: Meaning(409, "model-changed", _WRONG_USE),
+    IndexInputError: Meaning(422, "invalid-input", _WRONG_USE),
+    JobRunningError: Meaning(409, "job-running", _FAILURE),
+    JobFinishedError: Meaning(409, "job-finished", _FAILURE),
+    QueueFullError: Meaning(429, "queue-full", _FAILURE),
+    StoreBusyError: Meaning(409, "store-busy", _FAILURE),
+    UnknownModelError: Meaning(404, "unknown-model", _WRONG_USE),
+    UnknownSnapshotError: Meaning(404, "unknown-snapshot", _WRONG_USE),
+    SnapshotExistsError: Meaning(409, "snapshot-exists", _WRONG_USE),
+    SnapshotModelError: Meaning(409, "snapshot-of-another-model", _WRONG_USE),
+    ModelChangedError: Meaning(409, "model-changed", _WRONG_USE),
+    EngineCannotError: Meaning(501, "not-with-this-index", _WRONG_USE),
+    NoGenerationError: _UNAVAILABLE._replace(exit_code=_WRONG_USE),
+    ModelMismatchError: _UNAVAILABLE._replace(exit_code=_WRONG_USE),
+    CatalogueError: _UNAVAILABLE,
+    GenerationError: _UNAVAILABLE,
+    SnapshotError: _UNAVAILABLE,
+    StateGoneError: _UNAVAILABLE,
+    BlobError: _UNAVAILABLE,
+}
+"""The nearest base class of an exception counts."""
+
+EXPECTED: tuple[type[Exception], ...] = (PictureError, PageError, *MEANINGS)
+"""Errors that callers cause or may encounter; any other exception is a bug."""
+
+
+def meaning(error: Exception) -> Meaning | None:
+    """What an exception means to callers; None if it is a bug."""
+    if isinstance(error, PictureError):
+        return Meaning(PICTURE_STATUS[error.reason], error.reason, _WRONG_USE)
+    if isinstance(error, PageError):
+        return Meaning(422, error.parameter, _WRONG_USE)
+    return next((MEANINGS[cls] for cls in type(error).__mro__ if cls in MEANINGS), None)

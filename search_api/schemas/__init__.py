@@ -1,0 +1,99 @@
+"""The shapes of requests and responses. Light, so that the client can import them.
+
+How they are made from the service's own types is in `search_api.api.responses`.
+"""
+
+from search_api.schemas.base import (
+    Health,
+    ImageId,
+    ItemError,
+    ProblemResponse,
+    Schema,
+    Stamp,
+    image_url,
+    payload,
+)
+from search_api.schemas.images import (
+    Added,
+    AddResponse,
+    ChangeRequest,
+    DeletedResponse,
+    DeleteRequest,
+    Examples,
+    Image,
+    Images,
+    StoredImage,
+)
+from search_api.schemas.index import IndexInfo, LimitsInfo, Pending
+from search_api.schemas.jobs import Job, JobLog, JobLogEntry, Jobs, Progress
+from search_api.schemas.models import ModelDifference, ModelInfo, Models
+from search_api.schemas.page import PageParams, PageQuery
+from search_api.schemas.search import (
+    BatchResponse,
+    Classified,
+    ClassifyResponse,
+    Found,
+    Group,
+    Point,
+    Points,
+    Prediction,
+    RecommendRequest,
+    SearchResponse,
+    Vote,
+)
+from search_api.schemas.snapshots import (
+    Restored,
+    SnapshotInfo,
+    SnapshotMade,
+    SnapshotRequest,
+    Snapshots,
+)
+
+__all__ = [
+    "AddResponse",
+    "Added",
+    "BatchResponse",
+    "ChangeRequest",
+    "Classified",
+    "ClassifyResponse",
+    "DeleteRequest",
+    "DeletedResponse",
+    "Examples",
+    "Found",
+    "Group",
+    "Health",
+    "Image",
+    "ImageId",
+    "Images",
+    "IndexInfo",
+    "ItemError",
+    "Job",
+    "JobLog",
+    "JobLogEntry",
+    "Jobs",
+    "LimitsInfo",
+    "ModelDifference",
+    "ModelInfo",
+    "Models",
+    "PageParams",
+    "PageQuery",
+    "Pending",
+    "Point",
+    "Points",
+    "Prediction",
+    "ProblemResponse",
+    "Progress",
+    "RecommendRequest",
+    "Restored",
+    "Schema",
+    "SearchResponse",
+    "SnapshotInfo",
+    "SnapshotMade",
+    "SnapshotRequest",
+    "Snapshots",
+    "Stamp",
+    "StoredImage",
+    "Vote",
+    "image_url",
+    "payload",
+]

@@ -1,0 +1,79 @@
+"""Stored pictures: listing, adding, changing, deleting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from search_api.schemas.base import ImageId, ItemError, Schema, Stamp
+
+
+class Image(Schema):
+    """A stored picture."""
+
+    id: ImageId
+    payload: dict[str, Any] = Field(
+        description="`label`, `split`, `source` and anything else stored with the picture.",
+        examples=[{"label": "cat", "split": "train", "source": "train/00123"}],
+    )
+    image_url: str = Field(examples=["/v1/images/123/file"])
+
+
+class StoredImage(Image, Stamp):
+    """One stored picture and its payload."""
+
+
+class Images(Stamp):
+    """A page of stored pictures, in ascending order of id."""
+
+    points: list[Image]
+    total: int = Field(description="Number of matching pictures in total.")
+    next_after: int | None = Field(description="`after` for the next page; null on the last.")
+
+
+class Examples(Stamp):
+    """Stored pictures to try a search with."""
+
+    points: list[Image]
+
+
+class Added(Schema):
+    """The result for one of several pictures: its id, or why there is none."""
+
+    filename: str | None
+    key: str | None = None
+    id: int | None = None
+    error: ItemError | None = None
+
+
+class AddResponse(Stamp):
+    """One result for each picture, in the order sent."""
+
+    results: list[Added]
+
+
+class ChangeRequest(Schema):
+    """Changes to a picture's payload."""
+
+    payload: dict[str, Any] = Field(
+        description="`label` and `split` (text or null) and anything else to store.",
+        examples=[{"label": "cat", "price": 9.5}],
+    )
+    replace: bool = Field(
+        default=False,
+        description="Discard what was stored apart from label and split, instead of merging.",
+    )
+
+
+class DeleteRequest(Schema):
+    """Which pictures to delete: give `ids` or `filter`."""
+
+    ids: list[ImageId] | None = Field(default=None, examples=[[1, 2]])
+    filter: dict[str, Any] | None = None
+
+
+class DeletedResponse(Stamp):
+    """How many pictures were deleted."""
+
+    deleted: int

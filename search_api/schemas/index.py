@@ -1,0 +1,57 @@
+"""What is indexed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from search_api.schemas.base import Schema
+
+
+class Pending(Schema):
+    """Changes since this generation was built; searches already reflect them."""
+
+    added: int = Field(
+        description="Pictures added, or embedded again, since this generation was built."
+    )
+    deleted: int = Field(description="Pictures of this generation that are no longer valid.")
+
+
+class LimitsInfo(Schema):
+    """Limits on one request."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    max_images: int
+    max_limit: int
+    max_offset: int
+    max_examples: int
+    max_candidates: int
+
+
+class IndexInfo(Schema):
+    """What is indexed, and by which model."""
+
+    count: int
+    kind: str = Field(examples=["exact"])
+    dimension: int
+    metric: str
+    model: str
+    generation: int
+    built: str = Field(description="When this generation was built, ISO 8601, UTC.")
+    sequence: int = Field(description="Number of the last write that searches reflect.")
+    pending: Pending
+    parameters: dict[str, Any] = Field(description="How this kind of index was configured.")
+    recall: dict[str, float] | None = Field(
+        description="Share of the `k` true nearest neighbours that it found for held-out"
+        " `queries` when it was built; null for an exact index.",
+        examples=[{"k": 10, "value": 0.9992, "queries": 256}],
+    )
+    corpus: str = Field(examples=["CIFAR-10"])
+    sample: bool = Field(description="Whether the corpus is only the rendered sample.")
+    notice: str | None = Field(description="A warning to show to people, or null.")
+    classes: list[str] = Field(description="The classes that the model can predict.")
+    labels: dict[str, int] = Field(description="Number of pictures by label.")
+    splits: dict[str, int] = Field(description="Number of pictures by split.")
+    limits: LimitsInfo

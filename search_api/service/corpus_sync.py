@@ -1,0 +1,283 @@
+"""Brings the catalogue up to date with a corpus: embeds what is new, leaves what is known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embed.corpus import Corpus, CorpusError, Item
+from embed.encoder import PictureEncoder
+from embed.pictures import RGB, PictureError
+from index.contract import BlobError, CancelledError, Catalogue, JobControl
+from index.records import Entry, Payload, Record
+
+BATCH = 500
+"""Pictures embedded, and recorded durably in the catalogue, at a time."""
+
+_TAGGED = "corpus_tags"
+_READERS = min(4, os.cpu_count() or 1)
+_BATCHES_AHEAD = 2
+_CHUNK = 25
+"""Pictures that a thread reads per task; a task for each would cost as much as the reading."""
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures by outcome; ``skipped`` gives the reason for each source that cannot be used."""
+
+    total: int
+    embedded: int
+    kept: int
+    removed: int
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def sync_corpus(
+    encoder: PictureEncoder,
+    corpus: Corpus,
+    catalogue: Catalogue,
+    control: JobControl,
+    *,
+    reembed: bool = False,
+) -> Counts:
+    """Record the corpus's new pictures, remove those that are gone, and follow label changes.
+
+    Pictures added by hand are left alone, those deleted by hand stay deleted, and a label or split
+    set by hand is kept.
+
+    Args:
+        encoder: computes the embeddings; its model is the one in use in the catalogue.
+        corpus: where the pictures are.
+        catalogue: where they are recorded; each batch is durable before the next begins.
+        control: receives progress and can cancel.
+        reembed: embed known pictures again, too.
+
+    Raises:
+        CancelledError: ``control`` cancelled it.
+    """
+    tombstones = catalogue.tombstones()
+    added = catalogue.all_sources("added")
+    items = [item for item in corpus.items if item.source not in tombstones]
+    skipped = {
+        item.source: "an added picture has this name" for item in items if item.source in added
+    }
+    control.skip(skipped)
+    known = {} if reembed else catalogue.known_sources(encoder.digest)
+    stored = catalogue.all_sources("corpus")
+    _relabel(catalogue, items)
+    missing = [i for i in items if i.source not in known and i.source not in skipped]
+    embedded = 0
+    control.progress("embedding", 0, len(missing))
+
+    def read(item: Item) -> RGB | str:
+        try:
+            return corpus.read(item.source, at_least=encoder.input_size)
+        except (PictureError, CorpusError) as error:
+            return str(error)
+
+    done = 0
+    for batch in batches(missing, read):
+        done += len(batch)
+        if control.cancelled():
+            raise CancelledError(
+                f"stopped after {embedded:,} of {len(missing):,} pictures; the next build continues"
+                " from there"
+            )
+        good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
+        bad = {item.source: why for item, why in batch if isinstance(why, str)}
+        skipped |= bad
+        control.skip(bad)
+        if good:
+            _, embeddings = encoder.encode([picture for _, picture in good])
+            _record(catalogue, good, embeddings, encoder.digest, stored)
+            embedded += len(good)
+        control.progress("embedding", done, len(missing))
+    present = {item.source for item in items} - skipped.keys()
+    gone = sorted(id_ for source, id_ in stored.items() if source not in present)
+    return Counts(
+        total=len(present),
+        embedded=embedded,
+        kept=len(items) - len(missing),
+        removed=catalogue.delete(gone),
+        skipped=skipped,
+    )
+
+
+def embed_missing(
+    encoder: PictureEncoder,
+    catalogue: Catalogue,
+    read: Callable[[Entry, int], RGB],
+    control: JobControl,
+) -> Counts:
+    """Embed the stored pictures that this model has not embedded yet.
+
+    If another model is in use, the embeddings are staged. If this one is, they are stored directly:
+    they belong to pictures added during the switch to it. Continues where an earlier call stopped,
+    and repeats until nothing added meanwhile is missing.
+
+    Args:
+        encoder: the model.
+        catalogue: holds the entries and receives the embeddings.
+        read: returns an entry's picture, with a shorter side of at least the given pixels.
+        control: receives progress and can cancel.
+
+    Raises:
+        CancelledError: ``control`` cancelled it; finished embeddings are kept.
+    """
+    skipped: dict[str, str] = {}
+    unreadable: set[int] = set()
+    embedded = 0
+    in_use = catalogue.model() == encoder.digest
+
+    def read_entry(entry: Entry) -> RGB | str:
+        try:
+            return read(entry, encoder.input_size)
+        except (PictureError, CorpusError, BlobError) as error:
+            return str(error)
+
+    while True:
+        missing = [i for i in catalogue.staging.missing(encoder.digest) if i not in unreadable]
+        if not missing:
+            break
+        total = embedded + len(missing)
+        control.progress("embedding", embedded, total)
+        entries = (
+            entry
+            for start in range(0, len(missing), BATCH)
+            for entry in catalogue.find(missing[start : start + BATCH])
+        )
+        for pairs in batches(entries, read_entry):
+            if control.cancelled():
+                raise CancelledError(
+                    f"stopped after {embedded:,} of {total:,} pictures; the next attempt continues"
+                    " from there"
+                )
+            good = [(entry, picture) for entry, picture in pairs if not isinstance(picture, str)]
+            bad = {entry.source: why for entry, why in pairs if isinstance(why, str)}
+            unreadable |= {entry.id for entry, _ in pairs if entry.source in bad}
+            skipped |= bad
+            control.skip(bad)
+            if good:
+                _, embeddings = encoder.encode([picture for _, picture in good])
+                ids = [entry.id for entry, _ in good]
+                if in_use:
+                    hashes = [entry.content_hash for entry, _ in good]
+                    catalogue.embed(ids, embeddings, encoder.digest, hashes)
+                else:
+                    catalogue.staging.add(ids, embeddings, encoder.digest)
+                embedded += len(good)
+            control.progress("embedding", embedded, total)
+    total = catalogue.count()
+    return Counts(total, embedded, total - embedded - len(unreadable), 0, skipped)
+
+
+def pixels_hash(picture: RGB) -> str:
+    """Identifies a corpus picture's content: ``pixels:`` and the SHA-256 of shape and values."""
+    digest = hashlib.sha256(repr(picture.shape).encode())
+    digest.update(np.ascontiguousarray(picture).data)
+    return f"pixels:{digest.hexdigest()}"
+
+
+def batches(
+    things: Iterable[Thing], read: Callable[[Thing], RGB | str]
+) -> Iterator[list[tuple[Thing, RGB | str]]]:
+    """Batches of things, each with its picture or the reason why that cannot be read.
+
+    A few threads read and decode while the previous batch is embedded, at most
+    ``_BATCHES_AHEAD`` batches ahead, so that memory use does not grow with the corpus.
+    """
+    remaining = iter(things)
+    ahead: deque[tuple[list[Thing], list[Future[list[RGB | str]]]]] = deque()
+
+    def read_some(some: Sequence[Thing]) -> list[RGB | str]:
+        return [read(thing) for thing in some]
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
+        while True:
+            while len(ahead) < _BATCHES_AHEAD and (batch := list(islice(remaining, BATCH))):
+                chunks = [batch[start : start + _CHUNK] for start in range(0, len(batch), _CHUNK)]
+                ahead.append((batch, [pool.submit(read_some, chunk) for chunk in chunks]))
+            if not ahead:
+                return
+            batch, futures = ahead.popleft()
+            pictures = [picture for future in futures for picture in future.result()]
+            yield list(zip(batch, pictures, strict=True))
+
+
+def _record(
+    catalogue: Catalogue,
+    good: Sequence[tuple[Item, RGB]],
+    embeddings: NDArray[np.float32],
+    digest: str,
+    stored: dict[str, int],
+) -> None:
+    """Store new pictures; update only the embeddings of those already stored."""
+    hashes = [pixels_hash(picture) for _, picture in good]
+    new = [row for row, (item, _) in enumerate(good) if item.source not in stored]
+    old = [row for row, (item, _) in enumerate(good) if item.source in stored]
+    if new:
+        items = [good[row][0] for row in new]
+        records = [
+            Record(item.source, item.split, item.label, payload_of(item), hashes[row])
+            for row, item in zip(new, items, strict=True)
+        ]
+        ids = catalogue.upsert(records, embeddings[new], digest)
+        stored |= {item.source: id_ for item, id_ in zip(items, ids, strict=True)}
+    if old:
+        ids = [stored[good[row][0].source] for row in old]
+        same = catalogue.unchanged(ids, embeddings[old], digest, [hashes[row] for row in old])
+        # Unchanged rows are not written: every server would have to replay them as changes.
+        left = [n for n in range(len(old)) if not same[n]]
+        if left:
+            rows = [old[n] for n in left]
+            catalogue.embed(
+                [ids[n] for n in left], embeddings[rows], digest, [hashes[row] for row in rows]
+            )
+
+
+def payload_of(item: Item) -> Payload:
+    """The payload of a new corpus picture, apart from label and split: its tags."""
+    return {"tags": list(item.tags)} if item.tags else {}
+
+
+def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
+    """Update labels and splits that changed in the corpus since they were recorded.
+
+    A store built before the corpus had tags receives them once; later edits to a payload are kept.
+    """
+    wanted = {item.source: item for item in items}
+    tagged = catalogue.get_meta(_TAGGED) is not None
+    changed: dict[tuple[str | None, str | None], list[int]] = {}
+    tags: dict[tuple[str, ...], list[int]] = {}
+    for entry in _entries(catalogue):
+        item = wanted.get(entry.source)
+        if item is None or entry.origin != "corpus":
+            continue
+        if not entry.edited and (item.split, item.label) != (entry.split, entry.label):
+            changed.setdefault((item.split, item.label), []).append(entry.id)
+        if not tagged and item.tags and "tags" not in entry.payload:
+            tags.setdefault(item.tags, []).append(entry.id)
+    for (split, label), ids in changed.items():
+        catalogue.update(ids, split=split, label=label)
+    for words, ids in tags.items():
+        catalogue.update(ids, payload={"tags": list(words)})
+    if not tagged and any(item.tags for item in items):
+        catalogue.set_meta(_TAGGED, "yes")
+
+
+def _entries(catalogue: Catalogue) -> Iterator[Entry]:
+    after = -1
+    while page := catalogue.page(after, 5000):
+        yield from page
+        after = page[-1].id

@@ -1,0 +1,137 @@
+"""Adding, changing and deleting single pictures while the service is searched.
+
+When a method returns, its change is durable and visible to the next search.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from embed.encoder import PictureEncoder
+from embed.pictures import RGB, PictureError, PictureLimits, decode
+from index.conditions import Filter
+from index.contract import KEEP, Blobs, Catalogue, Change, ModelChangedError, UnknownIdError
+from index.records import Payload, Record
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture to add.
+
+    Attributes:
+        data: the encoded picture.
+        key: the caller's name for the picture; adding the same key again replaces it. None always
+            adds a new picture.
+        label: class name, or None.
+        split: ``train``, ``val``, ``test``, or None.
+        payload: other fields to store with it.
+    """
+
+    data: bytes
+    key: str | None = None
+    label: str | None = None
+    split: str | None = None
+    payload: Payload = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Writes single pictures into one store.
+
+    Attributes:
+        catalogue: the store's catalogue.
+        blobs: where the encoded pictures are stored.
+        limits: bounds on each picture.
+        encoder: returns the encoder in use.
+    """
+
+    catalogue: Catalogue
+    blobs: Blobs
+    limits: PictureLimits
+    encoder: Callable[[], PictureEncoder]
+
+    def add(self, uploads: Sequence[Upload]) -> list[int | PictureError]:
+        """Store pictures; return for each its id, or the reason why it cannot be used.
+
+        The usable pictures are stored together; if this raises, none is.
+
+        Raises:
+            IndexInputError: a payload, key, label or split cannot be stored, or a key occurs twice.
+        """
+        results: list[int | PictureError] = []
+        good: list[tuple[int, RGB]] = []
+        for row, upload in enumerate(uploads):
+            try:
+                picture = decode(upload.data, self.limits, at_least=self.encoder().input_size)
+                good.append((row, self.encoder().fit(picture)))
+                results.append(-1)
+            except PictureError as error:
+                results.append(error)
+        if good:
+            # A sweep must not remove the bytes as unused before an entry refers to them.
+            with self.blobs.adding():
+                records = [self._record(uploads[row]) for row, _ in good]
+                ids = self._upsert(records, [picture for _, picture in good])
+            for (row, _), id_ in zip(good, ids, strict=True):
+                results[row] = id_
+        return results
+
+    def _record(self, upload: Upload) -> Record:
+        source = f"key:{upload.key}" if upload.key is not None else f"added:{uuid.uuid4().hex}"
+        name = self.blobs.put(upload.data)
+        return Record(source, upload.split, upload.label, upload.payload, name, "added")
+
+    def _upsert(self, records: Sequence[Record], pictures: Sequence[RGB]) -> list[int]:
+        for _ in range(_ATTEMPTS - 1):
+            encoder = self.encoder()
+            try:
+                embeddings = encoder.encode(pictures).embeddings
+                return self.catalogue.upsert(records, embeddings, encoder.digest)
+            except ModelChangedError:
+                continue  # the store switched models in between
+        encoder = self.encoder()
+        embeddings = encoder.encode(pictures).embeddings
+        return self.catalogue.upsert(records, embeddings, encoder.digest)
+
+    def update(
+        self,
+        image_id: int,
+        *,
+        label: Change = KEEP,
+        split: Change = KEEP,
+        payload: Payload | None = None,
+        replace_payload: bool = False,
+    ) -> None:
+        """Change an entry's fields; see `Catalogue.update`.
+
+        Raises:
+            UnknownIdError: no such picture.
+            IndexInputError: a value cannot be stored.
+        """
+        self.catalogue.update(
+            [image_id],
+            label=label,
+            split=split,
+            payload=payload,
+            replace_payload=replace_payload,
+            by_hand=True,
+        )
+
+    def delete(self, image_id: int) -> None:
+        """Delete a picture. A corpus picture stays deleted when the index is rebuilt.
+
+        Raises:
+            UnknownIdError: no such picture.
+        """
+        if not self.catalogue.delete([image_id], tombstone=True):
+            raise UnknownIdError([image_id], "the catalogue")
+
+    def delete_many(self, ids: Sequence[int] | None, where: Filter | None) -> int:
+        """Delete these ids or, with None, all that match ``where``; return how many existed."""
+        if ids is not None:
+            return self.catalogue.delete(ids, tombstone=True)
+        return 0 if where is None else len(self.catalogue.delete_where(where))

@@ -1,0 +1,194 @@
+"""Building generations from the corpus or the catalogue, with the same or another model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from embed.corpus import Corpus
+from embed.encoder import PictureEncoder
+from embed.pictures import RGB
+from index.contract import (
+    CancelledError,
+    JobControl,
+    Manifest,
+    ModelChangedError,
+    SnapshotError,
+    Store,
+    never,
+    no_skip,
+)
+from index.records import Entry
+from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IndexBuilder:
+    """Builds the index of one store.
+
+    The methods that build hold the store's lock; they raise StoreBusyError if another process does.
+
+    Attributes:
+        var: folder for ``skipped.json``, the list of skipped pictures.
+        store: the store.
+        read: returns an entry's picture, with a shorter side of at least the given pixels.
+    """
+
+    var: Path
+    store: Store[PictureEncoder]
+    read: Callable[[Entry, int], RGB]
+
+    def kind(self) -> str:
+        """The kind of index to build: ``auto`` unless `set_kind` was called."""
+        return self.store.catalogue.get_meta("kind") or "auto"
+
+    def set_kind(self, kind: str) -> None:
+        """Set the kind of index for all further builds; see `index.ann.kinds`.
+
+        Raises:
+            IndexInputError: there is no such kind.
+        """
+        self.store.check_kind(kind)
+        self.store.catalogue.set_meta("kind", kind)
+
+    def rebuild(
+        self,
+        encoder: PictureEncoder,
+        corpus: Corpus,
+        control: JobControl = JobControl(),
+        *,
+        reembed: bool = False,
+    ) -> tuple[Manifest, Counts]:
+        """Bring the store up to date with the corpus and this model, and build a new generation.
+
+        New pictures, and those embedded with another model, are embedded and recorded batch by
+        batch, so that an interrupted rebuild continues where it stopped. Pictures gone from the
+        corpus leave the catalogue; those added by hand stay.
+
+        Args:
+            encoder: the model to use from then on.
+            corpus: where the pictures are.
+            control: receives progress and can cancel.
+            reembed: embed known pictures again, too, in case files changed under the same name.
+
+        Returns:
+            The new generation's manifest, and how many pictures were embedded, kept and removed.
+
+        Raises:
+            StoreBusyError: another process is building in this store.
+            CancelledError: ``control`` cancelled it; finished embeddings are kept.
+            CorpusError: the corpus cannot be read or is empty.
+        """
+        catalogue = self.store.catalogue
+        with self.store.lock(control.job):
+            switched = None
+            if catalogue.model() not in (None, encoder.digest):
+                switched = self._switch(encoder, control)
+            else:
+                embed_missing(encoder, catalogue, self.read, _without_skip(control))
+            try:
+                counts = sync_corpus(encoder, corpus, catalogue, control, reembed=reembed)
+            except CancelledError:
+                if switched is not None:
+                    self._publish(encoder, JobControl(control.progress))
+                raise
+            if switched is not None:
+                embedded = counts.embedded + switched.embedded
+                counts = Counts(
+                    counts.total,
+                    embedded,
+                    counts.total - embedded,
+                    counts.removed,
+                    {**switched.skipped, **counts.skipped},
+                )
+            catalogue.set_meta("corpus", corpus.name)
+            catalogue.set_meta("corpus_is_sample", "yes" if corpus.notice else "no")
+            # Once another model's embeddings are in use, only an index of them can be searched.
+            stop = control.cancelled if switched is None else never
+            manifest = self._publish(encoder, JobControl(control.progress, stop))
+            (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
+        return manifest, counts
+
+    def compact(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Manifest:
+        """Build a new generation from the catalogue, including all changes since the last one.
+
+        Also embeds pictures added while the store switched models, and deletes the bytes of added
+        pictures that neither the catalogue nor a snapshot refers to.
+
+        Raises:
+            StoreBusyError: another process is building in this store.
+            ModelChangedError: the store's embeddings are of another model than the encoder's.
+            CancelledError: ``control`` cancelled it.
+        """
+        catalogue = self.store.catalogue
+        with self.store.lock(control.job):
+            model = catalogue.model()
+            if model not in (None, encoder.digest):
+                raise ModelChangedError(
+                    f"the store holds embeddings of the model {model}, expected {encoder.digest};"
+                    f" restart with the model {model}"
+                )
+            embed_missing(encoder, catalogue, self.read, _without_skip(control))
+            manifest = self._publish(encoder, control)
+            self._sweep()
+        return manifest
+
+    def embed(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Counts:
+        """Embed everything with another model while the current one stays in use; resumable."""
+        with self.store.lock(control.job):
+            return embed_missing(encoder, self.store.catalogue, self.read, control)
+
+    def switch(
+        self, encoder: PictureEncoder, control: JobControl = JobControl()
+    ) -> tuple[Manifest, Counts]:
+        """Embed what is still missing, and switch to the model; raises as `rebuild` does."""
+        with self.store.lock(control.job):
+            counts = self._switch(encoder, control)
+            return self._publish(encoder, JobControl(control.progress)), counts
+
+    def _switch(self, encoder: PictureEncoder, control: JobControl) -> Counts:
+        """Embed everything, switch to the embeddings, and embed what was added in between."""
+        catalogue = self.store.catalogue
+        before = embed_missing(encoder, catalogue, self.read, control)
+        catalogue.staging.promote(encoder.digest)
+        # From here on nothing can be added with the old model, so this part is not cancellable.
+        after = embed_missing(encoder, catalogue, self.read, JobControl(control.progress))
+        embedded = before.embedded + after.embedded
+        return Counts(
+            after.total,
+            embedded,
+            after.total - embedded - len(after.skipped),
+            0,
+            {**before.skipped, **after.skipped},
+        )
+
+    def _publish(self, encoder: PictureEncoder, control: JobControl) -> Manifest:
+        manifest = self.store.publish(encoder.digest, encoder.dimension, self.kind(), control)
+        if manifest is None:
+            raise CancelledError(
+                "stopped before the new index was loaded; the old one stays in use"
+            )
+        return manifest
+
+    def _sweep(self) -> None:
+        def needed() -> set[str]:
+            added = self.store.catalogue.content_hashes("added")
+            return added | self.store.snapshots.content_hashes()
+
+        try:
+            removed = self.store.blobs.sweep(needed)
+        except (SnapshotError, OSError) as error:
+            log.warning("unused bytes of added pictures are kept: %s", error)
+        else:
+            if removed:
+                log.info("removed the bytes of %d deleted pictures", removed)
+
+
+def _without_skip(control: JobControl) -> JobControl:
+    """The same without reports of unreadable pictures, which were reported before."""
+    return replace(control, skip=no_skip)

@@ -1,0 +1,60 @@
+"""Opens the store at a location, in SQLite and FAISS or in Milvus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from embed.encoder import PictureEncoder
+from index.blobs.folder import FolderBlobs
+from index.blobs.objects import ObjectBlobs
+from index.contract import Blobs, IndexInputError, Store
+from index.local.store import CacheSizes, LocalStore, catalogue_path
+from index.milvus.store import MilvusStore
+from search_api.settings import StoreLocation
+
+ModelOf = Callable[[str], PictureEncoder | None]
+"""Returns the model with a digest, or None if this process cannot get it."""
+
+
+def open_store(
+    location: StoreLocation, model_of: ModelOf, cache_sizes: CacheSizes = CacheSizes()
+) -> Store[PictureEncoder]:
+    """Open the store, creating it if needed; ``cache_sizes`` does not apply to Milvus.
+
+    Raises:
+        CatalogueError: it cannot be opened.
+    """
+    blobs = _blobs(location)
+    if location.milvus is None:
+        return LocalStore(location.var, model_of, blobs, cache_sizes)
+    return MilvusStore(location.milvus, model_of, blobs)
+
+
+def open_existing_store(location: StoreLocation) -> Store[PictureEncoder]:
+    """Open an existing store, without a model.
+
+    Raises:
+        IndexInputError: there is none.
+        CatalogueError: it cannot be opened.
+    """
+    if not has_store(location):
+        raise IndexInputError(
+            f"no store in {location.var}; build one with `lookalike index build`, or choose another"
+            " folder with --var"
+        )
+    return open_store(location, lambda digest: None)
+
+
+def has_store(location: StoreLocation) -> bool:
+    """Whether the store exists; Milvus always counts as existing."""
+    return location.milvus is not None or catalogue_path(location.var).exists()
+
+
+def _blobs(location: StoreLocation) -> Blobs:
+    url = location.pictures
+    if url is None:
+        return FolderBlobs(location.var / "pictures")
+    if url.startswith("file://"):
+        return FolderBlobs(Path(url.removeprefix("file://")))
+    return ObjectBlobs(url) if "://" in url else FolderBlobs(Path(url))

@@ -1,0 +1,60 @@
+"""Time spent in each stage of a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+
+class Timings:
+    """Adds up wall time by stage: ``with timings("decode"): ...``."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the duration of the block to the stage ``name``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add ``seconds`` to the stage ``name``."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def begin(self, name: str) -> None:
+        """Start a stage that another thread will `end`."""
+        self._begun[name] = time.perf_counter()
+
+    def end(self, name: str) -> None:
+        """End a stage; does nothing unless it was begun and has not ended yet."""
+        started = self._begun.pop(name, None)
+        if started is not None:
+            self.add(name, time.perf_counter() - started)
+
+    def milliseconds(self) -> dict[str, float]:
+        """Milliseconds per stage, in order of first use, and ``total`` since creation."""
+        rounded = {name: round(1000 * seconds, 3) for name, seconds in self._seconds.items()}
+        return {**rounded, "total": round(1000 * (time.perf_counter() - self._started), 3)}
+
+
+def time_all(group: Sequence[Timings]) -> Callable[[str], AbstractContextManager[None]]:
+    """Times a stage that several requests share: each is charged its full duration."""
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            for timings in group:
+                timings.add(name, seconds)
+
+    return stage

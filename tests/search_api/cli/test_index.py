@@ -1,0 +1,40 @@
+"""`lookalike index status` and `verify`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from embed.bundle import Bundle
+from tests.search_api.cli.helpers import Env, Server, run
+
+
+def test_index_status_and_verify(store: Env) -> None:
+    status = json.loads(run("index", "status", "--json", env=store).stdout)
+    assert status["pictures"] == status["indexed"] == 24
+    assert status["corpus"] == store["LOOKALIKE_DATA"]
+    assert status["labels"] == {"boat": 8, "house": 8, "tree": 8}
+    assert status["model"] == Bundle.load(Path(store["LOOKALIKE_BUNDLE"])).digest
+    text = run("index", "status", env=store).stdout
+    assert re.search(r"^pictures +24$", text, re.MULTILINE)
+    verify = json.loads(run("index", "verify", "--json", env=store).stdout)
+    assert verify["ok"] is True
+    assert [finding["part"] for finding in verify["findings"]][-1] == "catalogue"
+
+
+def test_verify_finds_a_flipped_byte(own: Env) -> None:
+    (path,) = Path(own["LOOKALIKE_VAR"]).glob("generations/*/index.faiss")
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    done = run("index", "verify", "--json", env=own)
+    assert done.returncode == 1
+    findings = json.loads(done.stdout)["findings"]
+    assert [finding["ok"] for finding in findings] == [False, True]
+    assert "index.faiss" in findings[0]["problem"]
+    server = Server("serve", own)
+    assert server.get("/v1/index")["generation"] == 2
+    _, stderr = server.stop()
+    assert "index.faiss: has SHA-256" in stderr
+    assert "Rebuilt from the catalogue: generation 2 with 24 pictures." in stderr

@@ -1,0 +1,81 @@
+"""`lookalike up` and `lookalike serve`, mostly in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from embed.bundle import Bundle
+from tests.search_api.cli.helpers import Env, Server, run
+
+
+@pytest.fixture
+def fresh(store: Env, tmp_path: Path) -> Env:
+    """Settings of an instance without a store."""
+    return {**store, "LOOKALIKE_VAR": str(tmp_path / "var")}
+
+
+def test_serve_answers_and_stops_cleanly(store: Env) -> None:
+    server = Server("serve", store)
+    try:
+        assert server.get("/v1/index")["count"] == 24
+    finally:
+        code, stderr = server.stop()
+    assert code == 0
+    assert "Traceback" not in stderr
+    events = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    assert "draining" in [event["message"] for event in events]
+    (request,) = [event for event in events if event["message"] == "request"]
+    assert (request["route"], request["status"]) == ("/v1/index", 200)
+
+
+def test_up_builds_what_is_missing_once(fresh: Env) -> None:
+    server = Server("up", fresh)
+    built = server.get("/v1/index")
+    _, first = server.stop()
+    assert built["count"] == 24
+    assert "24 embedded now" in first
+    server = Server("up", fresh)
+    assert server.get("/v1/index") == built
+    _, second = server.stop()
+    assert "embedded now" not in second
+
+
+def test_up_with_another_model_embeds_again(fresh: Env, trained: Path, scenes: Path) -> None:
+    Server("up", fresh).stop()
+    other = trained.parent / "other"
+    done = run("train", "--data", scenes, "--epochs", 1, "--seed", 7, "--out", other)
+    assert done.returncode == 0, done.stderr
+    env = {**fresh, "LOOKALIKE_BUNDLE": str(other / "bundle")}
+    refused = run("serve", "--port", 0, env=env)
+    assert refused.returncode == 2
+    ours = Bundle.load(trained / "bundle").digest
+    theirs = Bundle.load(other / "bundle").digest
+    assert ours in refused.stderr
+    assert theirs in refused.stderr
+    server = Server("up", env)
+    assert server.get("/v1/index")["model"] == theirs
+    _, stderr = server.stop()
+    assert "24 embedded now" in stderr
+
+
+def test_a_damaged_catalogue_is_refused_at_the_start(own: Env) -> None:
+    path = Path(own["LOOKALIKE_VAR"]) / "catalogue.sqlite"
+    data = path.read_bytes()
+    at = data.rindex(b"boat/3.png")
+    path.write_bytes(data[:at] + b"B" + data[at + 1 :])
+    serve = run("serve", "--port", 0, env=own)
+    assert serve.returncode == 1
+    assert serve.stderr.count("\n") == 1
+    assert "catalogue.sqlite" in serve.stderr
+
+
+def test_port_in_use(store: Env) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", taken.getsockname()[1], env=store)
+    assert done.returncode == 2
+    assert "LOOKALIKE_PORT" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,89 @@
+"""Tables of classes and tags in each format."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from search_api.offline import tables
+from search_api.service.results import Prediction, Tagged
+
+CAT = Prediction("cat", 0.96875, {"cat": 0.96875, "dog": 0.03125})
+RESULTS = [
+    Tagged(Path("a;1.jpg"), CAT, (("tabby", 0.7), ("striped, grey", 0.3))),
+    Tagged(Path("b\udc80.png"), error="the file is empty"),
+]
+
+
+def write(path: Path, results: Sequence[Tagged]) -> None:
+    with tables.table(path) as add:
+        add(results[:1])
+        add(results[1:])
+
+
+def test_shares_and_confidence_are_rounded() -> None:
+    result = Tagged(Path("a.jpg"), Prediction("cat", 2 / 3, {"cat": 2 / 3}), (("tabby", 1 / 3),))
+    values = tables.row(result)
+    assert (values["confidence"], values["tag_shares"]) == (0.666667, [0.3333])
+
+
+def test_csv(tmp_path: Path) -> None:
+    write(tmp_path / "tags.csv", RESULTS)
+    with (tmp_path / "tags.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["path", "class", "confidence", "tags", "tag_shares", "error"],
+        ["a;1.jpg", "cat", "0.96875", "tabby;striped, grey", "0.7;0.3", ""],
+        ["b\\udc80.png", "", "", "", "", "the file is empty"],
+    ]
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    write(tmp_path / "tags.jsonl", RESULTS)
+    first, second = map(json.loads, (tmp_path / "tags.jsonl").read_text("utf-8").splitlines())
+    assert first == {
+        "path": "a;1.jpg",
+        "class": "cat",
+        "confidence": 0.96875,
+        "tags": ["tabby", "striped, grey"],
+        "tag_shares": [0.7, 0.3],
+        "error": None,
+        "probabilities": {"cat": 0.96875, "dog": 0.03125},
+    }
+    assert (second["class"], second["tags"], second["error"]) == (None, [], "the file is empty")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write(tmp_path / "tags.parquet", RESULTS)
+    found = parquet.read_table(tmp_path / "tags.parquet").to_pylist()
+    assert found == [tables.row(result) for result in RESULTS]
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(tables.TableError, match=r"pip install 'lookalike\[parquet\]'"):
+        tables.check(tmp_path / "tags.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("tags.xlsx", r"ends in '\.xlsx'; expected \.csv"), ("none/tags.csv", "none does not exist")],
+)
+def test_other_names_are_refused(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(tables.TableError, match=words):
+        tables.check(tmp_path / name)
+    tables.check(tmp_path / "TAGS.CSV")
+
+
+def test_a_table_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("old")
+    with pytest.raises(KeyError), tables.table(tmp_path / "tags.csv") as add:
+        add(RESULTS)
+        raise KeyError
+    assert (tmp_path / "tags.csv").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["tags.csv"]

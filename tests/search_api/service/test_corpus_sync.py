@@ -1,0 +1,231 @@
+"""Following a corpus: new, removed, moved and unreadable pictures, labels, and tags."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus
+from index.contract import BlobError, CancelledError, JobControl
+from index.filters import parse_filter
+from search_api.service import corpus_sync
+from search_api.service.corpus_sync import batches, embed_missing, pixels_hash, sync_corpus
+from search_api.service.engine import SearchEngine
+from search_api.service.ingest import Upload
+from tests.search_api.conftest import MeanColour, plain, png, rebuild, source_of, unit
+from tests.search_api.helpers import NEW, OTHER, Wider
+
+PICTURES = np.stack([np.full((4, 4, 3), 40 * n, np.uint8) for n in range(4)])
+FIRE = parse_filter({"must": [{"key": "tags", "match": {"value": "fire engine"}}]})
+
+
+def corpus(tagged: bool) -> ArrayCorpus:
+    def load():
+        return {"train": (PICTURES, np.array([0, 1, 1, 0]))}
+
+    def tags(splits):
+        return {"train": ["", "fire engine", "van", "tabby"]}
+
+    return ArrayCorpus("four", ("cat", "truck"), load, tags=tags if tagged else None)
+
+
+def payloads(engine: SearchEngine) -> dict[str, dict]:
+    return {entry.source: dict(entry.payload) for entry in engine.catalogue.page(-1, 10)}
+
+
+TAGGED = {
+    "train/00000": {},
+    "train/00001": {"tags": ["fire engine"]},
+    "train/00002": {"tags": ["van"]},
+    "train/00003": {"tags": ["tabby"]},
+}
+
+
+def test_a_new_store_has_the_tags(tmp_path: Path) -> None:
+    engine = SearchEngine(MeanColour(), corpus(True), tmp_path)
+    rebuild(engine)
+    assert payloads(engine) == TAGGED
+    (found,) = engine.catalogue.ids(FIRE)
+    assert engine.catalogue.get([found])[0].source == "train/00001"
+    engine.close()
+
+
+def test_an_older_store_gets_the_tags_once_without_embedding(tmp_path: Path) -> None:
+    engine = SearchEngine(MeanColour(), corpus(False), tmp_path)
+    rebuild(engine)
+    ids = {entry.source: entry.id for entry in engine.catalogue.page(-1, 10)}
+    engine.ingest.update(ids["train/00002"], payload={"tags": ["mine"]})
+    engine.ingest.update(ids["train/00003"], label="lynx", payload={"price": 9.5})
+    engine.close()
+
+    encoder = MeanColour()
+    engine = SearchEngine(encoder, corpus(True), tmp_path)
+    rebuild(engine)
+    assert encoder.encoded == 0
+    expected = {
+        **TAGGED,
+        "train/00002": {"tags": ["mine"]},
+        "train/00003": {"price": 9.5, "tags": ["tabby"]},
+    }
+    assert payloads(engine) == expected
+    assert engine.catalogue.get([ids["train/00003"]])[0].label == "lynx"
+    # Tags removed by hand are not added again.
+    engine.ingest.update(ids["train/00001"], payload={}, replace_payload=True)
+    rebuild(engine)
+    assert payloads(engine) == {**expected, "train/00001": {}}
+    engine.close()
+
+
+def test_a_moved_picture_changes_its_label_without_embedding(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    class Relabelled(FolderCorpus):
+        def _item(self, path: Path):
+            item = super()._item(path)
+            return type(item)(item.source, "val", "crimson") if item.label == "red" else item
+
+    embedded = encoder.encoded
+    engine.corpus = Relabelled(folder)
+    rebuild(engine)
+    assert encoder.encoded == embedded
+    assert engine.catalogue.label_counts() == {"blue": 8, "crimson": 8, "green": 8}
+    assert engine.catalogue.split_counts() == {"test": 4, "train": 12, "val": 8}
+
+
+def test_new_and_removed_pictures(engine: SearchEngine, encoder: MeanColour, folder: Path) -> None:
+    (folder / "train" / "red" / "new.png").write_bytes(png(NEW))
+    (folder / source_of("blue", 0)).unlink()
+    (folder / source_of("blue", 1)).unlink()
+    progress: list[tuple[str, int, int]] = []
+    counts = sync_corpus(
+        encoder,
+        FolderCorpus(folder),
+        engine.catalogue,
+        JobControl(lambda *values: progress.append(values)),
+    )
+    assert (counts.total, counts.embedded, counts.kept, counts.removed) == (23, 1, 22, 2)
+    assert progress == [("embedding", 0, 1), ("embedding", 1, 1)]
+    (entry,) = [e for e in engine.catalogue.page(-1, 100) if e.source == "train/red/new.png"]
+    assert (entry.label, entry.split, entry.origin) == ("red", "train", "corpus")
+    ids, xb = engine.catalogue.embeddings(encoder.digest)
+    np.testing.assert_allclose(xb[ids.tolist().index(entry.id)], unit(NEW), atol=1e-6)
+
+
+def test_changes_by_hand_are_kept(engine: SearchEngine, folder: Path) -> None:
+    ids = engine.catalogue.all_sources()
+    engine.ingest.delete(ids[source_of("red", 0)])
+    engine.ingest.update(ids[source_of("red", 1)], label="mine")
+    engine.ingest.add([Upload(png(NEW), "extra")])
+    counts = sync_corpus(engine.encoder, FolderCorpus(folder), engine.catalogue, JobControl())
+    assert (counts.total, counts.embedded, counts.removed) == (23, 0, 0)
+    left = {entry.source: entry.label for entry in engine.catalogue.page(-1, 100)}
+    assert source_of("red", 0) not in left
+    assert left[source_of("red", 1)] == "mine"
+    assert left["key:extra"] is None
+
+
+def test_a_corpus_picture_with_the_name_of_an_added_one_is_skipped(
+    engine: SearchEngine, folder: Path
+) -> None:
+    (id_,) = engine.ingest.add([Upload(png(NEW), "red/a.png", label="mine")])
+    assert isinstance(id_, int)
+    seen: dict[str, str] = {}
+    (folder / "key:red").mkdir()
+    (folder / "key:red" / "a.png").write_bytes(png((1, 2, 3)))
+    corpus = FolderCorpus(folder)
+    counts = sync_corpus(engine.encoder, corpus, engine.catalogue, JobControl(skip=seen.update))
+    assert seen == counts.skipped == {"key:red/a.png": "an added picture has this name"}
+    assert counts.embedded == 0
+    assert engine.catalogue.get([id_])[0].label == "mine"
+
+
+def test_what_did_not_change_is_not_written(engine: SearchEngine, encoder: MeanColour) -> None:
+    """Every server on the store would have to replay the change."""
+    before = engine.served.current().sequence
+    counts = sync_corpus(encoder, engine.corpus, engine.catalogue, JobControl(), reembed=True)
+    assert counts.embedded == 24
+    assert engine.served.current().sequence == before
+
+
+def test_cancelling_keeps_finished_batches(
+    engine: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_sync, "BATCH", 10)
+    encoder = MeanColour()
+    engine.catalogue.delete(engine.catalogue.ids())
+    with pytest.raises(CancelledError, match="stopped after 20 of 24 pictures"):
+        sync_corpus(
+            encoder,
+            FolderCorpus(folder),
+            engine.catalogue,
+            JobControl(cancelled=lambda: encoder.encoded >= 20),
+        )
+    assert engine.catalogue.count() == 20
+
+
+def test_missing_embeddings_are_staged_until_the_model_is_in_use(engine: SearchEngine) -> None:
+    other = Wider()
+    unreadable = engine.catalogue.all_sources()[source_of("red", 5)]
+    reasons: dict[str, str] = {}
+
+    def read(entry, at_least: int):
+        assert at_least == other.input_size
+        if entry.id == unreadable:
+            raise CorpusError("it is gone")
+        return engine.picture(entry, at_least)
+
+    counts = embed_missing(other, engine.catalogue, read, JobControl(skip=reasons.update))
+    assert (counts.total, counts.embedded, counts.kept) == (24, 23, 0)
+    assert reasons == counts.skipped == {source_of("red", 5): "it is gone"}
+    assert engine.catalogue.staging.counts() == {OTHER: 23}
+    assert OTHER not in engine.catalogue.model_digests()
+    engine.catalogue.staging.promote(OTHER)
+    counts = embed_missing(other, engine.catalogue, engine.picture, JobControl())
+    assert (counts.embedded, counts.kept) == (1, 23)
+    assert engine.catalogue.model_digests() == {OTHER: 24}
+
+
+def test_missing_bytes_of_an_added_picture_are_skipped(engine: SearchEngine) -> None:
+    def read(entry, at_least: int):
+        raise BlobError("missing")
+
+    assert set(embed_missing(Wider(), engine.catalogue, read, JobControl()).skipped) == set(
+        engine.catalogue.all_sources()
+    )
+
+
+def test_the_hash_is_of_shape_and_values() -> None:
+    picture = plain((1, 2, 3), (2, 1))
+    expected = hashlib.sha256(b"(1, 2, 3)" + bytes([1, 2, 3, 1, 2, 3])).hexdigest()
+    assert pixels_hash(picture) == f"pixels:{expected}"
+    assert pixels_hash(picture) != pixels_hash(plain((1, 2, 3), (1, 2)))
+    assert pixels_hash(picture[:, ::-1]) == pixels_hash(picture)
+
+
+def test_batches_keep_the_order_and_read_little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_sync, "BATCH", 4)
+    monkeypatch.setattr(corpus_sync, "_CHUNK", 3)
+    drawn: list[int] = []
+
+    def read(number: int):
+        return f"reason {number}" if number % 5 == 0 else plain((number, 0, 0), (1, 1))
+
+    def numbers():
+        for number in range(18):
+            drawn.append(number)
+            yield number
+
+    found = batches(numbers(), read)
+    first = next(found)
+    assert [number for number, _ in first] == [0, 1, 2, 3]
+    assert len(drawn) == 8  # this batch and the next
+    rest = [pair for batch in found for pair in batch]
+    assert [number for number, _ in first + rest] == list(range(18))
+    for number, picture in first + rest:
+        if number % 5 == 0:
+            assert picture == f"reason {number}"
+        else:
+            assert not isinstance(picture, str) and picture[0, 0, 0] == number

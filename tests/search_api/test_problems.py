@@ -1,0 +1,134 @@
+"""What each exception means: HTTP status, kind of problem and exit code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+from embed.pictures import PictureError
+from index import contract
+from index.milvus.connection import MilvusUnavailableError
+from search_api import service
+from search_api.api.errors import as_problem
+from search_api.jobs import runner
+from search_api.jobs.model import Job
+from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
+from search_api.service import batching, cursors, engine, model_migration, page
+
+UNAVAILABLE = Meaning(503, "store-unavailable", 1)
+NOTHING_TO_SERVE = Meaning(503, "store-unavailable", 2)
+EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
+    contract.IndexInputError: Meaning(422, "invalid-input", 2),
+    contract.FilterError: Meaning(422, "invalid-input", 2),
+    contract.UnknownIdError: Meaning(404, "unknown-id", 2),
+    contract.EngineCannotError: Meaning(501, "not-with-this-index", 2),
+    contract.StoreBusyError: Meaning(409, "store-busy", 1),
+    contract.ModelChangedError: Meaning(409, "model-changed", 2),
+    contract.StateGoneError: UNAVAILABLE,
+    contract.CatalogueError: UNAVAILABLE,
+    contract.BlobError: UNAVAILABLE,
+    contract.GenerationError: UNAVAILABLE,
+    contract.GenerationCorruptError: UNAVAILABLE,
+    contract.GenerationAheadError: UNAVAILABLE,
+    contract.GenerationFormatError: UNAVAILABLE,
+    contract.NoGenerationError: NOTHING_TO_SERVE,
+    contract.ModelMismatchError: NOTHING_TO_SERVE,
+    contract.SnapshotError: UNAVAILABLE,
+    contract.SnapshotCorruptError: UNAVAILABLE,
+    contract.SnapshotFormatError: UNAVAILABLE,
+    contract.UnknownSnapshotError: Meaning(404, "unknown-snapshot", 2),
+    contract.SnapshotExistsError: Meaning(409, "snapshot-exists", 2),
+    contract.SnapshotModelError: Meaning(409, "snapshot-of-another-model", 2),
+    # These do not leave the code that handles them: a build, a job, the start of a service.
+    contract.IndexFileError: None,
+    contract.UnknownKindError: None,
+    contract.CancelledError: None,
+    engine.CorpusMismatchError: None,
+    runner.JobRunningError: Meaning(409, "job-running", 1),
+    runner.JobFinishedError: Meaning(409, "job-finished", 1),
+    batching.QueueFullError: Meaning(429, "queue-full", 1),
+    cursors.CursorError: Meaning(422, "cursor", 2),
+    cursors.CursorModelError: Meaning(409, "model-changed", 2),
+    model_migration.UnknownModelError: Meaning(404, "unknown-model", 2),
+    page.PageError: Meaning(422, "limit", 2),
+}
+"""Where several classes apply to an exception, the nearest one counts."""
+
+
+def errors_of(module: ModuleType) -> set[type[Exception]]:
+    """The exception classes that a module defines."""
+    return {
+        value
+        for _, value in inspect.getmembers(module, inspect.isclass)
+        if issubclass(value, Exception) and value.__module__ == module.__name__
+    }
+
+
+def made(error: type[Exception]) -> Exception:
+    """An exception of this class."""
+    if error is contract.UnknownIdError:
+        return contract.UnknownIdError([7], "the catalogue")
+    if error is runner.JobRunningError:
+        return runner.JobRunningError(Job("j", "rebuild", "running"))
+    if error is batching.QueueFullError:
+        return batching.QueueFullError(3, 2, 1)
+    if error is page.PageError:
+        return page.PageError("limit", "limit is 0")
+    return error("what went wrong")
+
+
+def test_every_exception_of_the_contract_and_the_service_is_listed() -> None:
+    names = (
+        module.name for module in pkgutil.iter_modules(service.__path__, "search_api.service.")
+    )
+    modules = [contract, runner, *map(importlib.import_module, names)]
+    assert set().union(*map(errors_of, modules)) == set(EXPECTED_MEANINGS)
+
+
+@pytest.mark.parametrize("error", EXPECTED_MEANINGS, ids=lambda error: error.__name__)
+def test_meaning(error: type[Exception]) -> None:
+    expected, raised = EXPECTED_MEANINGS[error], made(error)
+    assert meaning(raised) == expected
+    problem = as_problem(raised)
+    if expected is None:
+        assert (problem.status, problem.kind) == (500, "internal")
+    else:
+        assert (problem.status, problem.kind) == expected[:2]
+        assert isinstance(raised, EXPECTED)
+        # The command line takes every ValueError as wrong use, and every RuntimeError as failure.
+        assert not isinstance(raised, ValueError) or expected.exit_code == 2
+        assert not isinstance(raised, RuntimeError) or expected.exit_code == 1
+
+
+@pytest.mark.parametrize("reason", PICTURE_STATUS)
+def test_a_picture(reason: str) -> None:
+    error = PictureError(reason, "what is wrong with it")
+    assert meaning(error) == Meaning(PICTURE_STATUS[reason], reason, 2)
+
+
+def test_a_subclass_means_what_its_nearest_base_does() -> None:
+    class Closer(contract.ModelMismatchError):
+        pass
+
+    assert meaning(Closer("another model")) == NOTHING_TO_SERVE
+    assert meaning(MilvusUnavailableError("does not respond")) == UNAVAILABLE
+
+
+def test_an_unknown_exception_means_nothing_to_callers() -> None:
+    assert meaning(ZeroDivisionError()) is None
+    assert meaning(ValueError()) is None
+    assert not isinstance(ZeroDivisionError(), EXPECTED)
+
+
+def test_problems_carry_what_callers_need() -> None:
+    assert as_problem(made(contract.UnknownIdError)).more == {"ids": [7]}
+    assert as_problem(made(runner.JobRunningError)).more == {"job": "j"}
+    assert as_problem(contract.StoreBusyError("busy", "j")).more == {"job": "j"}
+    assert as_problem(made(batching.QueueFullError)).headers == {"Retry-After": "1"}
+    for error in MEANINGS:
+        problem = as_problem(made(error))
+        assert ("Retry-After" in problem.headers) == (problem.status in (429, 503))

@@ -1,0 +1,1 @@
+"""Scripts for developing Lookalike. Nothing here is part of the installed packages."""
