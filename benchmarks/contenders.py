@@ -1,7 +1,7 @@
-"""What `million` and `growth` measure in processes of their own; no program for people.
+"""What `million` and `growth` measure in separate processes; not to be run by hand.
 
-Vectors come as float16 from `benchmarks.vectors`, are scaled to length 1 as float32, and are read
-in pieces. What was measured is kept in FOLDER/results and not measured again.
+Vectors are float16 from `benchmarks.vectors`, read in pieces and scaled to length 1 as float32.
+Results are kept in FOLDER/results and not measured again.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ K = 10
 MODULE = "benchmarks.contenders"
 BATCH = 100
 _EFFORTS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-_SHARES = (2, 5, 10, 20, 40)
+_MULTIPLES = (2, 5, 10, 20, 40)
 _EF = (10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512)
 
 
 def queries_and_truth(
     folder: Path, xb: np.ndarray, name: str, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The queries, float32, and the rows of their nearest, int (nq, K); kept in the folder."""
-    from index.scan import best_of, exact_rows
+    """The queries, float32, and the rows of their nearest, int (nq, K), cached in the folder."""
+    from index.ann.scan import best_of, exact_rows
 
     _, xq = database_and_queries(folder)
     path = folder / "results" / f"truth-{name}-{count}.npy"
@@ -53,14 +53,14 @@ def queries_and_truth(
 
 
 def pieces(xb: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and float32 vectors piece by piece, from float16."""
+    """Ids and float32 vectors, piece by piece, from float16."""
     for start in range(0, count, 20_000):
         stop = min(start + 20_000, count)
         yield np.arange(start, stop), unit(xb[start:stop])
 
 
 def kept(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured under this name before, or is now."""
+    """The result of this name, measured now if it does not exist."""
     path = folder / "results" / f"{name}.json"
     if not path.exists():
         path.write_text(json.dumps(measure()) + "\n")
@@ -69,8 +69,8 @@ def kept(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict
 
 
 def build(task: dict[str, Any]) -> dict[str, Any]:
-    """Build one of Lookalike's kinds from pieces, leave its files, say time and memory."""
-    from index import kinds
+    """Build one of Lookalike's kinds from pieces, leaving its files; return time and memory."""
+    from index.ann import kinds
 
     work = Path(task["work"])
     shutil.rmtree(work, ignore_errors=True)
@@ -102,16 +102,16 @@ def build(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(task: dict[str, Any]) -> dict[str, Any]:
-    """Load what `build` left and search.
+    """Load what `build` wrote and search it.
 
-    With ``settings`` by each of them, with ``targets`` by the fastest that reaches each.
+    With ``settings``, measure each of them; with ``targets``, the fastest that reaches each.
     """
-    from index import kinds
+    from index.ann import kinds
 
     work = Path(task["work"])
     about = json.loads((work / "about.json").read_text())
     xq, truth = np.load(task["queries"]), np.load(task["truth"])
-    nothing({})  # what the libraries take for themselves once is not the vectors' part
+    nothing({})  # the libraries' own memory is not attributed to the vectors
     base = memory()["anonymous"]
     started = time.perf_counter()
     index = kinds.load(work, about["kind"], about["parameters"], about["recall"])
@@ -123,40 +123,40 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
     setting: dict[str, Any] = index.parameters  # type: ignore[attr-defined]
     rows = []
     if "settings" in task:
-        for effort, share in task["settings"]:
-            setting |= {"effort": effort, "rescored": share}
-            rows.append(times({"values": [effort, share]}))
+        for effort, multiple in task["settings"]:
+            setting |= {"effort": effort, "rescored": multiple}
+            rows.append(times({"values": [effort, multiple]}))
         return {"rows": rows, "held": memory()["anonymous"] - base, **memory()}
     if not task.get("targets"):
         row = times({"loaded": loaded})
         return {**row, "held": memory()["anonymous"] - base, **memory()}
     faiss.omp_set_num_threads(1)
-    shares = _SHARES if about["kind"] not in ("ivf", "hnsw") else (2, 5)
-    options = [[effort, share] for effort in _EFFORTS for share in shares]
+    multiples = _MULTIPLES if about["kind"] not in ("ivf", "hnsw") else (2, 5)
+    options = [[effort, multiple] for effort in _EFFORTS for multiple in multiples]
     tried = []
     enough: list[tuple[float, int, int, float]] = []
-    for effort, share in options:
-        # More of both than what reaches every target already only costs more.
-        if any(effort >= one[1] and share >= one[2] for one in enough):
+    for effort, multiple in options:
+        # More of both than a setting that reaches every target only costs more.
+        if any(effort >= one[1] and multiple >= one[2] for one in enough):
             continue
-        setting |= {"effort": effort, "rescored": share}
+        setting |= {"effort": effort, "rescored": multiple}
         begun = time.perf_counter()
         found = np.concatenate([index.search(xq[i : i + 100], K).ids for i in range(0, 1000, 100)])
-        tried.append((time.perf_counter() - begun, effort, share, recall(found, truth)))
+        tried.append((time.perf_counter() - begun, effort, multiple, recall(found, truth)))
         if tried[-1][3] >= max(task["targets"]):
             enough.append(tried[-1])
     for target in task["targets"]:
         good = [one for one in tried if one[3] >= target]
         if good:
-            _, effort, share, _ = min(good)
-            setting |= {"effort": effort, "rescored": share}
-            words = f"effort {effort}, {share} k scored"
-            rows.append(times({"target": target, "setting": words, "values": [effort, share]}))
+            _, effort, multiple, _ = min(good)
+            setting |= {"effort": effort, "rescored": multiple}
+            words = f"effort {effort}, {multiple} k scored"
+            rows.append(times({"target": target, "setting": words, "values": [effort, multiple]}))
     return {"rows": rows, "held": memory()["anonymous"] - base, **memory()}
 
 
 def hnswlib_index(task: dict[str, Any]) -> dict[str, Any]:
-    """Build hnswlib's graph and search it with the least ef for each target."""
+    """Build hnswlib's graph and search it with the smallest ef for each target."""
     import hnswlib
 
     xb = np.load(task["vectors"], mmap_mode="r")
@@ -177,26 +177,26 @@ def hnswlib_index(task: dict[str, Any]) -> dict[str, Any]:
             if recall(index.knn_query(xq, K)[0], truth) >= target:
                 break
         row = {"target": target, "setting": f"ef {ef}"}
-        answer = lambda q: index.knn_query(q, K)[0]  # noqa: E731 - one line tells more here
-        rows.append({**row, **speed(answer, xq, truth, task["threads"], index.set_num_threads)})
+        search_ids = lambda q: index.knn_query(q, K)[0]  # noqa: E731 - shorter than a function
+        rows.append({**row, **speed(search_ids, xq, truth, task["threads"], index.set_num_threads)})
     held = memory()["anonymous"] - base
     return {"seconds": seconds, "built_peak": built, "rows": rows, "held": held, **memory()}
 
 
 def speed(
-    answer: Callable[[np.ndarray], np.ndarray],
+    search_ids: Callable[[np.ndarray], np.ndarray],
     xq: np.ndarray,
     truth: np.ndarray,
     threads: list[int],
     set_threads: Callable[[int], object] = faiss.omp_set_num_threads,
 ) -> dict[str, Any]:
-    """Recall, the times of single queries and the rate in batches, by threads."""
+    """Recall, the times of single queries, and the rate in batches by number of threads."""
     set_threads(1)
-    found = np.concatenate([answer(xq[i : i + BATCH]) for i in range(0, len(xq), BATCH)])
+    found = np.concatenate([search_ids(xq[i : i + BATCH]) for i in range(0, len(xq), BATCH)])
     single = []
     for i in range(len(xq)):
         started = time.perf_counter()
-        answer(xq[i : i + 1])
+        search_ids(xq[i : i + 1])
         single.append(1000 * (time.perf_counter() - started))
     rates = {}
     for number in threads:
@@ -205,7 +205,7 @@ def speed(
         for _ in range(5):
             started = time.perf_counter()
             for i in range(0, len(xq), BATCH):
-                answer(xq[i : i + BATCH])
+                search_ids(xq[i : i + BATCH])
             rounds.append(len(xq) / (time.perf_counter() - started))
         rates[str(number)] = statistics.median(rounds)
     return {
@@ -218,7 +218,7 @@ def speed(
 
 def nothing(task: dict[str, Any]) -> dict[str, Any]:
     """Import what a search needs, and search a small index once."""
-    from index import kinds
+    from index.ann import kinds
 
     xb = unit(np.random.default_rng(0).standard_normal((5000, 64)))
     kinds.build(np.arange(5000), xb, 64, "rabitq", 0.5).search(xb[:1000], K)
@@ -226,7 +226,7 @@ def nothing(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def starved(task: dict[str, Any], work: Path, limit: int) -> dict[str, Any]:
-    """`search` with so many bytes of memory, files included; says why where it cannot be."""
+    """`search` with ``limit`` bytes of memory, including files; or the problem with that."""
     forget_pages(work)
     try:
         return run(MODULE, task, limit)

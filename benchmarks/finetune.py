@@ -1,4 +1,4 @@
-"""Pictures of one's own: a trained model fine-tuned against training from scratch.
+"""Fine-tuning a trained model on other pictures, compared with training from scratch.
 
     git clone https://github.com/ardamavi/Sign-Language-Digits-Dataset hands
     git clone https://github.com/Charmve/Surface-Defect-Detection surfaces
@@ -12,21 +12,21 @@
     python -m benchmarks.finetune things --source things --seeds 0 1 2 --per-class 50
 
 - ``hands``: 2,062 photographs of hands that show a digit, 100 x 100, ten classes of equal size, one
-  sub-folder a class (Mavi 2020, arXiv:2011.08927). Split by picture: a person's other pictures may
-  be among those learned from.
-- ``tiles``: 1,344 pictures of magnetic tiles, five kinds of defect and none, 952 of the largest
-  class and 32 of the smallest (Huang et al. 2018, "Surface defect saliency of magnetic tile").
-- ``blood``: 4,888 blood cells cut out of the pictures of BCCD along its boxes, three classes,
-  85 % of them red cells; a CSV table with the split that BCCD has for its pictures.
+  sub-folder for each (Mavi 2020, arXiv:2011.08927). Split by picture, so other pictures of the same
+  person may be in the training set.
+- ``tiles``: 1,344 pictures of magnetic tiles, with five kinds of defect or none; 952 in the largest
+  class, 32 in the smallest (Huang et al. 2018, "Surface defect saliency of magnetic tile").
+- ``blood``: 4,888 blood cells cropped from BCCD's pictures along its boxes; three classes, 85 % red
+  cells; a CSV table with BCCD's own split.
 - ``flowers``: 4,317 photographs of five kinds of flower, 128 x 128, from photo sites ("Flowers
   Recognition" by A. Mamaev on Kaggle).
-- ``things``: 6,906 photographs of eight kinds of thing; airplanes, cars, cats and dogs are classes
-  of CIFAR-10 too (Roy et al. 2018, arXiv:1807.10108, "natural images").
+- ``things``: 6,906 photographs of eight kinds of objects; airplanes, cars, cats and dogs are also
+  classes of CIFAR-10 (Roy et al. 2018, arXiv:1807.10108, "natural images").
 
-Each seed draws another split (not for ``blood``), another order and, from scratch, other weights.
-Every variant is trained by the recipe ``finetune`` but for what its name says. The accuracy is that
-of the test split, single view, mean and sample deviation over the seeds; balanced is the mean over
-the classes. Minutes are of training, evaluation left out.
+Each seed draws another split (except for ``blood``), order and, from scratch, weights. Variants
+use the recipe ``finetune`` with the change in their name. Accuracy is on the test split, single
+view, mean and sample deviation over the seeds; balanced accuracy is the mean over the classes.
+Minutes are for training without evaluation.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _subfolders(source: Path, out: Path) -> Path:
 
 
 def tiles(source: Path, out: Path) -> Path:
-    # The PNG files beside the pictures are masks of the defects.
+    # The PNG files next to the pictures are masks of the defects.
     for picture in sorted((source / "Magnetic-Tile-Defect").glob("MT_*/Imgs/*.jpg")):
         label = picture.parts[-3].removeprefix("MT_").lower()
         _copy(picture, out / label / picture.name)
@@ -116,7 +116,7 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def few(data: Dataset, per_class: int) -> Dataset:
-    """At most so many training pictures of each class."""
+    """The data with at most ``per_class`` training pictures of each class."""
     labels = data.train.labels
     seen = torch.nn.functional.one_hot(labels).cumsum(0)[torch.arange(len(labels)), labels]
     return dataclasses.replace(data, train=data.train[seen <= per_class])
@@ -129,13 +129,10 @@ def measure(recipe: Recipe, data: Dataset) -> tuple[float, float, float]:
         started = time.monotonic()
         bundle = train(recipe, data, Path(folder))
         minutes = (time.monotonic() - started) / 60
-    right = (
-        predict(bundle.network(), bundle.preprocess, data.test.pictures)
-        .argmax(1)
-        .eq(data.test.labels)
-    )
-    by_class = [right[data.test.labels == i].float().mean() for i in data.test.labels.unique()]
-    return float(right.float().mean()), float(torch.stack(by_class).mean()), minutes
+    logits = predict(bundle.network(), bundle.preprocess, data.test.pictures)
+    correct = logits.argmax(1).eq(data.test.labels)
+    by_class = [correct[data.test.labels == i].float().mean() for i in data.test.labels.unique()]
+    return float(correct.float().mean()), float(torch.stack(by_class).mean()), minutes
 
 
 def main() -> None:
@@ -143,14 +140,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("--source", type=Path, required=True, help="the repository's checkout")
+    parser.add_argument("--source", type=Path, required=True, help="checkout of the repository")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--recipe", default="finetune")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--old-rate", type=float)
-    parser.add_argument("--per-class", type=int, help="at most so many to learn from")
-    parser.add_argument("--only", nargs="*", help="names of variants, all if not given")
+    parser.add_argument(
+        "--per-class", type=int, help="largest number of training pictures of each class"
+    )
+    parser.add_argument("--only", nargs="*", help="names of variants; default: all")
     args = parser.parse_args()
     environment.prepare()
     recipe = dataclasses.replace(read_recipe(args.recipe), size=args.size)
@@ -172,9 +171,9 @@ def main() -> None:
                     for name, count in zip(data.classes, data.train.labels.bincount(), strict=True)
                 )
                 print(
-                    f"{args.set} at {args.size} pixels: {len(data.train):,} to learn from"
-                    f" ({counts}), {len(data.validation):,} to choose by,"
-                    f" {len(data.test or ()):,} to test on, {len(data.skipped)} unreadable;"
+                    f"{args.set} at {args.size} pixels: {len(data.train):,} for training"
+                    f" ({counts}), {len(data.validation):,} for validation,"
+                    f" {len(data.test or ()):,} for testing, {len(data.skipped)} unreadable;"
                     f" {torch.get_num_threads()} threads, torch {torch.__version__}"
                 )
             for name, variant in chosen.items():

@@ -1,18 +1,17 @@
-"""The growth of build time, memory and latency, from 10 thousand to 10 million vectors.
+"""How build time, memory and latency grow from 10 thousand to 10 million vectors.
 
     python -m benchmarks.vectors synthetic --folder FOLDER
     python -m benchmarks.growth table --folder FOLDER
     python -m benchmarks.growth plot --folder FOLDER --out docs/growth.svg
     python -m benchmarks.growth catalogue --folder FOLDER
 
-The index is built from a memory-mapped array, through `index` alone: putting ten million rows into
-SQLite first would take longer than all else, and ``catalogue`` measures how long. It is built in a
-process of its own and searched in another, as it was set by held-out vectors when it was built or,
-where that finds less than 0.9 for the queries, by the fastest setting that finds as much; what was
-measured lies in FOLDER/results and is not measured again. From a million vectors on it is searched
-once more, cold, with 40 bytes of memory a vector for everything beyond the interpreter and its
-libraries: codes, ids, and whatever pages of the mapped vectors the system keeps (control groups;
-root only).
+The index is built from a memory-mapped array, without a catalogue: inserting ten million rows into
+SQLite first would take longer than all else; ``catalogue`` measures how long. The index is built in
+one process and searched in another, with the settings tuned on held-out vectors or, if their recall
+on the queries is below 0.9, with the fastest setting that reaches it. Results are kept in
+FOLDER/results and not measured again. From a million vectors on, the search is repeated cold with
+40 bytes of memory a vector for everything except the interpreter and its libraries: codes, ids, and
+the pages of the mapped vectors that the system keeps (control groups; root only).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _STEPS = "10000,30000,100000,300000,1000000,3000000,10000000"
 
 
 def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
-    """The table of the growth; returns its rows."""
+    """Print the table and return its rows."""
     xb = open_vectors(folder, SYNTHETIC)
     rows = []
     print(
@@ -46,7 +45,7 @@ def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
     )
     for count in counts:
         if count > len(xb):
-            print(f"| {count:,} | there are {len(xb):,}: make more with benchmarks.vectors |")
+            print(f"| {count:,} | only {len(xb):,} exist: make more with benchmarks.vectors |")
             continue
         row = kept(
             folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, xb, count, kind)
@@ -71,7 +70,7 @@ def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
 
 
 def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]:
-    """Build and search ``count`` vectors; the files are removed again."""
+    """Build an index of ``count`` vectors and search it; its files are removed afterwards."""
     xq, _ = queries_and_truth(folder, xb, SYNTHETIC, count)
     np.save(folder / "results" / "queries.npy", xq)
     work = folder / f"work-{count}"
@@ -95,7 +94,7 @@ def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]
         found = run(MODULE, {**searching, "targets": [_RECALL]})["rows"]
         answer |= found[0] if found else {}
         searching |= {"settings": [found[0]["values"]]} if found else {}
-    # What the interpreter and the libraries take is not the vectors' part.
+    # The memory of the interpreter and the libraries is not attributed to the vectors.
     base = run(MODULE, {"do": "nothing"})["peak"]
     limit = base + _BYTES_A_VECTOR * count
     limited = starved(searching, work, limit) if count >= 1_000_000 else {"problem": "not tried"}
@@ -107,7 +106,7 @@ def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]
 
 
 def plot(rows: list[dict[str, Any]], out: Path) -> None:
-    """Draw the growth as SVG; needs matplotlib."""
+    """Plot the table as SVG; needs matplotlib."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -117,10 +116,10 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
     counts = [row["count"] for row in rows]
     figure, axes = pyplot.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
     axes[0].plot(counts, [row["seconds"] for row in rows], "o-", label="build")
-    axes[0].plot(counts, [row["reading"] for row in rows], "o--", label="of it reading, writing")
+    axes[0].plot(counts, [row["reading"] for row in rows], "o--", label="reading and writing")
     axes[0].set(title="Time to build", ylabel="seconds")
     held = [row["held"] / row["count"] for row in rows]
-    axes[1].plot(counts, [max(value, 0.1) for value in held], "o-", label="held in RAM")
+    axes[1].plot(counts, [max(value, 0.1) for value in held], "o-", label="searching, RAM")
     codes = [row["sizes"]["index.faiss"] / row["count"] for row in rows]
     axes[1].plot(counts, codes, "o--", label="codes, mapped")
     axes[1].plot(counts, [row["anonymous"] / row["count"] for row in rows], "o:", label="building")
@@ -134,19 +133,20 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
         axis.grid(True, linewidth=0.3)
         axis.legend(frameon=False)
     figure.savefig(out, metadata={"Date": None})
-    print(f"drawn: {out}")
+    print(f"wrote {out}")
 
 
 def catalogue(folder: Path, counts: list[int]) -> None:
-    """How fast SQLite takes rows, gives them back in pieces and checks them."""
-    from index.catalogue import Catalogue, Record
+    """How fast the catalogue inserts rows, reads them in pieces and checks them."""
+    from index.local.catalogue import SqliteCatalogue
+    from index.records import Record
 
     real, _ = database_and_queries(folder)
     path = folder / "catalogue" / "catalogue.sqlite"
     shutil.rmtree(path.parent, ignore_errors=True)
-    print("| rows in it | rows/s added, 500 a write | rows/s read in pieces | bytes a row |")
+    print("| rows | rows/s added, 500 a write | rows/s read in pieces | bytes a row |")
     print("|---|---|---|---|")
-    with Catalogue(path) as store:
+    with SqliteCatalogue(path) as store:
         done = 0
         for count in counts:
             first, started = done, time.perf_counter()
@@ -170,10 +170,12 @@ def catalogue(folder: Path, counts: list[int]) -> None:
 
 
 def main() -> None:
-    """Measure and print, or draw."""
+    """Measure and print, or plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["table", "plot", "catalogue"])
-    parser.add_argument("--folder", type=Path, required=True, help="vectors, work and results")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="vectors, temporary files and results"
+    )
     parser.add_argument("--kind", default="rabitq")
     parser.add_argument("--counts", help=f"default: {_STEPS}")
     parser.add_argument("--out", type=Path, default=Path("docs/growth.svg"))

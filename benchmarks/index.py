@@ -3,11 +3,10 @@
     python -m benchmarks.index cifar --data ../shared
     python -m benchmarks.index vectors --vectors vectors.npy --queries queries.npy --hnswlib
 
-``cifar`` embeds CIFAR-10 with the bundle that ships (or reads ``--vectors``) and holds 1,000
-vectors out as queries. Recall@10 against brute force stands beside every time. Nobody changes
-FAISS's settings: ``IndexFlatIP`` is as it comes, and the last column says how many times faster a
-row is than that. Times are medians. More vectors than these are measured by `benchmarks.million`
-and `benchmarks.growth`.
+``cifar`` embeds CIFAR-10 with the bundle that ships (or reads ``--vectors``) and holds out 1,000
+vectors as queries. Every time comes with recall@10 against brute force. FAISS's ``IndexFlatIP`` has
+its default settings; the last column is the speed-up over it. Times are medians.
+`benchmarks.million` and `benchmarks.growth` measure more vectors.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ import faiss
 import numpy as np
 import threadpoolctl
 
-from index import kinds
-from index.local import ExactIndex
-from index.neighbours import Searchable
+from index.ann import kinds
+from index.ann.exact import ExactIndex
+from index.contract import Searchable
 
 K = 10
 
 
 def cifar(data: Path) -> np.ndarray:
-    """CIFAR-10's 60,000 embeddings by the bundle that ships."""
+    """The embeddings of CIFAR-10's 60,000 pictures by the bundle that ships, float32 (n, d)."""
     from embed.bundle import PRETRAINED, Bundle
     from embed.corpus import cifar10
     from embed.encoder import Encoder
@@ -44,13 +43,13 @@ def cifar(data: Path) -> np.ndarray:
 
 
 def memory() -> int:
-    """Bytes of RAM that this process holds now."""
+    """The resident memory of this process, bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def median_ms(call: Callable[[], object], seconds: float) -> float:
-    """The median time of a call, milliseconds, after one that is not counted."""
+    """The median time of a call in milliseconds, after one warm-up call."""
     call()
     times: list[float] = []
     ends = time.perf_counter() + seconds
@@ -62,12 +61,12 @@ def median_ms(call: Callable[[], object], seconds: float) -> float:
 
 
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the true nearest that were found, both int (nq, K)."""
+    """The share of the true nearest that were found; both int (nq, K)."""
     return float(np.mean([np.isin(t, f).mean() for f, t in zip(found, truth, strict=True)]))
 
 
 class Table:
-    """Prints rows of equal columns."""
+    """Prints a table row by row."""
 
     def __init__(self, seconds: float, xq: np.ndarray, truth: np.ndarray) -> None:
         self.seconds, self.xq, self.truth = seconds, xq, truth
@@ -81,7 +80,7 @@ class Table:
     def row(
         self, name: str, search: Callable[[np.ndarray], np.ndarray], build: float, held: float
     ) -> None:
-        """Measure and print one index; ``search`` gives ids (nq, K)."""
+        """Measure and print one index; ``search`` returns ids (nq, K)."""
         found = np.concatenate([search(self.xq[i : i + 32]) for i in range(0, len(self.xq), 32)])
         queries = iter(range(10**9))
         n = len(self.xq)
@@ -105,7 +104,7 @@ class Table:
 
 
 def measured(table: Table, name: str, build: Callable[[], Searchable]) -> Searchable:
-    """Build one of Lookalike's indexes, measure its row, and return it."""
+    """Build one of Lookalike's indexes, print its row, and return it."""
     before, started = memory(), time.perf_counter()
     index = build()
     seconds, held = time.perf_counter() - started, memory() - before
@@ -116,7 +115,7 @@ def measured(table: Table, name: str, build: Callable[[], Searchable]) -> Search
 def compare(
     xb: np.ndarray, xq: np.ndarray, names: list[str], targets: list[float], arguments
 ) -> None:
-    """The tables of ``cifar`` and ``vectors``."""
+    """Print the tables of ``cifar`` and ``vectors``."""
     ids = np.arange(len(xb))
     exact = ExactIndex(xb.shape[1])
     exact.add(ids, xb)
@@ -129,7 +128,7 @@ def compare(
         flat = faiss.IndexFlatIP(xb.shape[1])
         flat.add(xb)
         table.row(
-            "IndexFlatIP as it comes",
+            "IndexFlatIP, default settings",
             lambda q, flat=flat: flat.search(q, K)[1],
             0,
             xb.nbytes,
@@ -150,7 +149,7 @@ def compare(
 
 
 def hnswlib_rows(table: Table, xb: np.ndarray, threads: int, targets: list[float]) -> None:
-    """hnswlib (`pip install hnswlib`) with the least ef that reaches each target."""
+    """hnswlib (`pip install hnswlib`) at the smallest ef that reaches each target."""
     import hnswlib
 
     before, started = memory(), time.perf_counter()
@@ -173,11 +172,13 @@ def main() -> None:
     parser.add_argument("part", choices=["cifar", "vectors"])
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--vectors", type=Path, help="float32 (n, d) as .npy, L2-normalised rows")
-    parser.add_argument("--queries", type=Path, help="likewise; default: 1,000 of the vectors")
+    parser.add_argument(
+        "--queries", type=Path, help="in the same format; default: 1,000 of the vectors"
+    )
     parser.add_argument("--kinds", default="ivf,hnsw")
     parser.add_argument("--targets", default="0.999")
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each time")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each measurement")
     parser.add_argument("--hnswlib", action="store_true")
     arguments = parser.parse_args()
     arguments.threads = [int(n) for n in arguments.threads.split(",")]

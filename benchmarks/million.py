@@ -1,16 +1,16 @@
-"""A million real vectors: Lookalike's kinds against hnswlib at equal recall, memory too.
+"""A million real vectors: speed and memory of Lookalike's kinds and hnswlib at equal recall.
 
     python -m benchmarks.vectors real --folder FOLDER --data ../shared
     python -m benchmarks.million --folder FOLDER
 
-1,000 held-out queries, recall@10 against brute force. Every index is built in a process of its own
-and Lookalike's are searched in another one. What was measured lies in FOLDER/results and is not
-measured again, so it goes on where it was interrupted. For both hnswlib (`pip install hnswlib`) and
-Lookalike each target has the fastest setting that reaches it on the queries themselves.
+1,000 held-out queries, recall@10 against brute force. Every index is built in a process of its own,
+and Lookalike's are searched in another one. Results are kept in FOLDER/results and not measured
+again, so that an interrupted run resumes. For each target, both hnswlib (`pip install hnswlib`) and
+Lookalike use the fastest setting that reaches it on these queries.
 
-Peak memory is the process's, with those pages of mapped files that it touched and the system had
-room for; "anonymous" is what it cannot do without. The last column searches again with half of
-hnswlib's peak, files included, from a cold start (control groups; root only).
+Peak memory is that of the process, including the pages of mapped files that it touched and the
+system kept; "anonymous" memory is what it cannot do without. The last column repeats the search
+from a cold start with half of hnswlib's peak, including files (control groups; root only).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks.contenders import BATCH, MODULE, K, kept, queries_and_truth, sta
 from benchmarks.processes import run
 from benchmarks.vectors import database_and_queries
 
-# Below this there is hardly room for the interpreter and its libraries.
+# Less than this hardly fits the interpreter and its libraries.
 _INTERPRETER = 300_000_000
 
 
 def million(folder: Path, names: list[str], targets: list[float], threads: list[int]) -> None:
-    """The table of a million vectors."""
+    """Print the table of a million vectors."""
     xb, _ = database_and_queries(folder)
     count = len(xb)
     xq, _ = queries_and_truth(folder, xb, "real", count)
@@ -53,7 +53,7 @@ def million(folder: Path, names: list[str], targets: list[float], threads: list[
     for name in names:
         if name.startswith("hnswlib"):
             try:
-                import hnswlib  # noqa: F401 - only asks whether it is here
+                import hnswlib  # noqa: F401 - only checks that it is installed
             except ImportError:
                 print(f"| {name} | not installed: `pip install hnswlib` |")
                 continue
@@ -95,7 +95,9 @@ def million(folder: Path, names: list[str], targets: list[float], threads: list[
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="vectors, work and results")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="vectors, temporary files and results"
+    )
     parser.add_argument("--names", default="hnswlib-16,hnswlib-32,rabitq,ivf,hnsw")
     parser.add_argument("--targets", default="0.95,0.99")
     parser.add_argument("--threads", default="1,2")

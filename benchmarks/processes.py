@@ -1,4 +1,4 @@
-"""Measuring in a process of its own: memory, and what is left of speed when it is limited."""
+"""Measuring in a separate process: its memory, and its speed when memory is limited."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _CGROUP_2 = Path("/sys/fs/cgroup")
 
 
 class Starved(Exception):
-    """The kernel ended the process, as it needs more memory than it was given."""
+    """The kernel killed the process because it exceeded its memory limit."""
 
 
 def memory() -> dict[str, int]:
-    """Bytes: ``peak`` of all so far, and now ``anonymous`` (must be held), ``mapped`` files."""
+    """Bytes: the ``peak`` of all so far; now ``anonymous`` and ``mapped`` from files."""
     words = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     names = {"peak": "VmHWM", "anonymous": "RssAnon", "mapped": "RssFile"}
     return {name: 1024 * int(words[word].split()[0]) for name, word in names.items()}
 
 
 class AnonymousPeak:
-    """The most anonymous memory within a ``with`` block, looked at 20 times a second."""
+    """The peak of anonymous memory in a ``with`` block, sampled 20 times a second."""
 
     def __enter__(self) -> AnonymousPeak:
         self.bytes = 0
@@ -50,10 +50,10 @@ class AnonymousPeak:
 
 
 def run(module: str, task: dict[str, Any], limit: int | None = None) -> dict[str, Any]:
-    """Run ``python -m module TASK``; return what it says in JSON on its last line.
+    """Run ``python -m module TASK``; return the JSON on the last line of its output.
 
-    With ``limit`` the process gets so many bytes of memory, the files it reads included. Raises
-    Starved where that is too little, and OSError where limits cannot be set here.
+    ``limit`` is the most bytes of memory, including files that it reads. Raises Starved if that is
+    too little, and OSError if limits cannot be set here.
     """
     command = [sys.executable, "-m", module, json.dumps(task)]
     with _limited(limit) as group:
@@ -66,16 +66,16 @@ def run(module: str, task: dict[str, Any], limit: int | None = None) -> dict[str
             command, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=enter
         )
     if done.returncode == -9 and limit is not None:
-        raise Starved(f"{limit:,} bytes are too little")
+        raise Starved(f"{limit:,} bytes are not enough")
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+        raise SystemExit(f"{' '.join(command)} exited with {done.returncode}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
 @contextmanager
 def _limited(limit: int | None) -> Iterator[Path | None]:
-    """A control group with so much memory; its swap is switched off where that can be."""
+    """A control group with this memory limit; None without one."""
     if limit is None:
         yield None
         return
@@ -96,7 +96,7 @@ def _limited(limit: int | None) -> Iterator[Path | None]:
 
 
 def forget_pages(folder: Path) -> None:
-    """Drop what the system keeps of these files, so that the next reader pays for it."""
+    """Drop these files from the page cache, so that the next reader starts cold."""
     for path in folder.iterdir():
         handle = os.open(path, os.O_RDONLY)
         try:

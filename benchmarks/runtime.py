@@ -1,13 +1,14 @@
-"""What runs the network fastest on this CPU: PyTorch, inductor, ONNX Runtime, OpenVINO.
+"""Which runtime is fastest on this CPU: PyTorch, inductor, ONNX Runtime or OpenVINO.
 
     pip install onnx onnxscript onnxruntime
     python -m benchmarks.runtime --data ../shared
 
-For each runtime and precision, in one process and in turn: median milliseconds for 1 and for 64
-pictures, the ratio to eager PyTorch in float32, the least cosine between its embeddings and those
-of eager float32, and the accuracy, on the same pictures of the test split. int8 is ONNX Runtime's
-static quantisation (per channel, QDQ), calibrated on training pictures; OpenVINO runs the same
-quantised graph. inductor needs a C++ compiler. What cannot be run is left out and named.
+For each runtime and precision, alternating in one process: median milliseconds for 1 and for 64
+pictures, the speed-up over eager PyTorch in float32, and, on the same pictures of the test split,
+the smallest cosine between its embeddings and those of eager float32, and the accuracy. int8 is
+ONNX Runtime's static quantisation (per channel, QDQ), calibrated on training pictures; OpenVINO
+runs the same quantised graph. inductor needs a C++ compiler. What cannot be run is skipped and
+named.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ import torch
 
 from embed.bundle import PRETRAINED, Bundle
 from embed.corpus import cifar10
-from embed.openvino_runtime import OpenVinoRuntime
-from embed.torch_runtime import TorchRuntime
+from embed.runtime.openvino import OpenVinoRuntime
+from embed.runtime.pytorch import TorchRuntime
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class WithPreprocessing(torch.nn.Module):
-    """The network with its normalisation in front, uint8 ``(n, h, w, 3)`` in."""
+    """The network preceded by its normalisation; the input is uint8 ``(n, h, w, 3)``."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ def quantise(source: Path, target: Path, pictures: np.ndarray) -> None:
             return None if batch is None else {"batch": batch}
 
     prepared = source.with_name("prepared.onnx")
-    # Its inference of symbolic shapes does not know all that this network is made of.
+    # Its symbolic shape inference does not support all operations of this network.
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
@@ -117,11 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds CIFAR-10")
+    parser.add_argument("--data", type=Path, required=True, help="folder that contains CIFAR-10")
     parser.add_argument("--bundle", type=Path, default=PRETRAINED)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=2000, help="for cosine and accuracy")
+    parser.add_argument("--pictures", type=int, default=2000, help="number for cosine and accuracy")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     bundle = Bundle.load(args.bundle)
@@ -150,12 +151,12 @@ def main() -> None:
         for label, make in candidates.items():
             try:
                 run = make()
-                for n in (1, 64):  # compiles, and fills caches
+                for n in (1, 64):  # compile, and warm the caches
                     for _ in range(3):
                         run(pictures[:n])
                 runs[label] = run
-            except Exception as error:  # noqa: BLE001 - a runtime that is not there is named
-                print(f"left out: {label}: {' '.join(str(error).split())[:120]}")
+            except Exception as error:  # noqa: BLE001 - a missing runtime is reported
+                print(f"skipped: {label}: {' '.join(str(error).split())[:120]}")
         times: dict[tuple[str, int], list[float]] = {}
         for _ in range(args.rounds):
             for label, run in runs.items():

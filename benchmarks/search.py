@@ -1,12 +1,11 @@
-"""Time of `/v1/search` by stage, over HTTP, against a running server.
+"""The time of `/v1/search` by stage, over HTTP, against a running server.
 
     lookalike up &
     python -m benchmarks.search --data ../shared --requests 300
 
-Prints the medians and the 99th percentiles, in milliseconds, of what the server reports for each
-stage and of the whole request as the client sees it, with the share of answers whose first
-neighbour is the picture itself: the queries are pictures of the indexed corpus, so that should
-be 1.
+Prints the median and the 99th percentile, in milliseconds, of the times that the server reports for
+each stage and of the whole request as the client sees it. Also prints the share of searches that
+find the picture itself first: the queries are pictures of the indexed corpus, so it should be 1.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--data", type=Path, required=True, help="the corpus that is indexed")
+    parser.add_argument("--data", type=Path, required=True, help="the indexed corpus")
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--warm-up", type=int, default=20)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Requests a second and latency under load, beside a plain service and the model alone.
+"""Requests a second and latency under load, next to a plain service and the model alone.
 
     lookalike index build            # once
     python -m benchmarks.serving --data ../shared --var var
@@ -9,8 +9,11 @@ without pause; server and load generator share the cores. Rounds alternate betwe
 medians over the rounds are printed with ratios, peak memory, and the share of answers whose first
 neighbour is the picture itself. ``cpu_ms`` is the server's CPU time for one request, which holds on
 a busy machine too. With ``--rebuild 8`` eight clients load it without and with rebuilds that run in
-it meanwhile. The model alone is the encoder in a loop over batches of 64, with
-no HTTP, no decoding and no search.
+it meanwhile. The model alone is the encoder in a loop over batches of 64, with no HTTP, no decoding
+and no search.
+
+``--against CHECKOUT`` loads another checkout of this project in place of the plain service, from a
+copy of the same store: for a change, the code before and after it in one paired run.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -39,7 +43,7 @@ from embed.bundle import PRETRAINED, Bundle
 from embed.corpus import open_corpus
 from embed.encoder import Encoder
 from embed.pictures import encode_png
-from index.catalogue import Catalogue
+from index.local.catalogue import SqliteCatalogue
 
 PORT = 18_471
 BOUNDARY = uuid.uuid4().hex
@@ -67,8 +71,11 @@ def multipart(data: bytes) -> bytes:
 
 
 @contextmanager
-def server(command: list[str]):
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def server(command: list[str], checkout: Path | None = None):
+    # `python -m` looks in the current folder first, before what is installed.
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=checkout
+    )
     started = time.monotonic()
     try:
         while True:
@@ -196,10 +203,13 @@ def main() -> None:
         "--rebuild", type=int, default=0, metavar="CLIENTS", help="load it during rebuilds, too"
     )
     parser.add_argument("--serve", default="", help="more options for lookalike serve")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="another checkout, instead of the tutorial"
+    )
     args = parser.parse_args()
     corpus = open_corpus(args.data)
     bundle = Bundle.load(args.bundle)
-    catalogue = Catalogue(args.var / "catalogue.sqlite")
+    catalogue = SqliteCatalogue(args.var / "catalogue.sqlite")
     ids, xb = catalogue.embeddings(bundle.digest)
     rows = np.random.default_rng(0).choice(len(ids), 256, replace=False)
     entries = catalogue.get(ids[rows])
@@ -214,20 +224,25 @@ def main() -> None:
         labels = [entry.label or "" for entry in catalogue.get(ids)]
         np.savez(folder / "stored.npz", xb=xb, labels=np.array(labels))
         here = Path(__file__).parent
-        ours = [str(Path(sys.executable).parent / "lookalike"), "serve", "--port", str(PORT)]
-        ours += ["--data", str(args.data), "--var", str(args.var), "--bundle", str(args.bundle)]
-        ours += args.serve.split()
-        peer = [sys.executable, str(here / "peers" / "tutorial.py"), str(args.bundle)]
-        peer += [str(folder / "stored.npz"), str(PORT)]
+        options = ["serve", "--port", str(PORT), "--data", str(args.data.resolve())]
+        options += ["--bundle", str(args.bundle.resolve()), *args.serve.split(), "--var"]
+        ours = [sys.executable, "-m", "search_api.cli", *options, str(args.var.resolve())]
+        paths = {"ours": f"/v1/images/{ids[0]}", "tutorial": "/v1/images/0"}
+        other, peer = "tutorial", [sys.executable, str(here / "peers" / "tutorial.py")]
+        peer += [str(args.bundle), str(folder / "stored.npz"), str(PORT)]
+        if args.against is not None:
+            copy = shutil.copytree(args.var, folder / "var")
+            other, peer = "before", [*ours[:-1], str(copy)]
+            paths["before"] = paths["ours"]
         found: dict[tuple[str, str], list[dict]] = {}
         alone, rebuilt = [], []
-        paths = {"ours": f"/v1/images/{ids[0]}", "tutorial": "/v1/images/0"}
         for _ in range(args.rounds):
             alone.append(
                 model_alone(bundle, args.bundle, np.stack(pictures[:64]), args.seconds / 2)
             )
-            for label, command in (("tutorial", peer), ("ours", ours)):
-                with server(command) as (pid, start):
+            for label, command in ((other, peer), ("ours", ours)):
+                checkout = args.against if label == "before" else None
+                with server(command, checkout) as (pid, start):
                     wrk("/v1/search", 8, 2, script)  # warm up
                     for clients in args.clients:
                         spent = cpu_seconds(pid)
@@ -255,12 +270,12 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {args.rounds} rounds of {args.seconds} s, medians")
     print(f"model alone, batches of 64: {statistics.median(alone):.0f} pictures/s")
     for what in dict.fromkeys(key[1] for key in medians):
-        for label in ("tutorial", "ours"):
+        for label in (other, "ours"):
             values = medians[label, what]
             text = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
             print(f"{what:22} {label:9} {text}")
         if "per_s" in values:
-            ratio = values["per_s"] / medians["tutorial", what]["per_s"]
+            ratio = values["per_s"] / medians[other, what]["per_s"]
             print(f"{'':22} ratio {ratio:.2f}; p99/p50 {values['p99'] / values['p50']:.2f}", end="")
             share = values["per_s"] / statistics.median(alone)
             print(f"; of the model alone {share:.2f}" if what.startswith("search") else "")

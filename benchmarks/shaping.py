@@ -1,14 +1,14 @@
-"""What the embedding gains by its shape, measured on the validation split, to choose the settings.
+"""Effect of shaping on the embedding, measured on the validation split, to choose the settings.
 
     python -m benchmarks.shaping embed/pretrained --weights 0.8 0.9 1.0
     python -m benchmarks.shaping embed/pretrained --likeness 64 128 256 512 --rows 3
     python -m benchmarks.shaping runs/slides/bundle --data ~/slides --likeness 64 256
 
-Class mAP and precision at 10, fine precision at 1 and 10 (where the corpus has finer words) and
-recall of altered copies, of the plain features and of shaped ones for each number of dimensions and
-weight: those of the bundle, or with ``--likeness`` or ``--rows`` of a shape made here. Queries are
-the validation pictures, which the network did not learn from; the gallery is the training pictures
-(and the validation pictures, for altered copies). The test set is not looked at.
+Prints class mAP and precision at 10, fine precision at 1 and 10 (if there are finer labels) and
+recall of altered copies, for the plain features and for shaped ones of each number of dimensions
+and weight. The shape is the bundle's, or a new one with ``--likeness`` or ``--rows``. Queries are
+the validation pictures, which the network was not trained with; the gallery is the training
+pictures (and the validation pictures, for altered copies). The test set is not used.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from embed.precision import autocast
 from embed.resnet import WhitenedResNet
 from train import environment
 from train.data import Dataset, load_dataset
-from train.measures import retrieval
-from train.recipe import BEST, Recipe
-from train.search_quality import pictures_of
-from train.shaping import Shaping, shape
-from train.similarity import altered_copies, copy_search, group_search
+from train.evaluation.metrics import retrieval
+from train.evaluation.search_quality import pictures_of
+from train.evaluation.similarity import altered_copies, copy_search, group_search
+from train.extras.shaping import shape
+from train.recipe import BEST, Shaping, recipe_of
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, help="of a whitened-resnet, plain or shaped")
+    parser.add_argument("bundle", type=Path, help="bundle of a whitened-resnet, plain or shaped")
     parser.add_argument("--data", type=Path, default=Path("../shared"))
-    parser.add_argument("--likeness", type=int, nargs="+", help="dimensions of a shape made here")
+    parser.add_argument("--likeness", type=int, nargs="+", help="dimensions of a new shape")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.8, 0.9, 1.0])
-    parser.add_argument("--rows", type=int, help="that its maps are divided into")
+    parser.add_argument("--rows", type=int, help="rows that a new shape divides the maps into")
     options = parser.parse_args()
     environment.prepare()
     bundle = Bundle.load(options.bundle)
-    recipe = Recipe.from_dict(bundle.training["recipe"])
+    recipe = recipe_of(bundle)
     data = load_dataset(
         open_corpus(options.data), recipe.size, recipe.validation, recipe.seed, test=recipe.test
     )
@@ -63,38 +63,38 @@ def main() -> None:
     parts = {name: _parts(network, bundle, x) for name, x in sets.items()}
     print(f"{len(sets['val']):,} queries, {len(sets['train']):,} training pictures")
     print("| dimensions | likeness | weight | class mAP | P@10 | fine P@1 | P@10 |", end="")
-    print(" copies, mean | each ... | all at once |")
+    print(" copies, mean | by alteration | all at once |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     _print("plain", 0.0, {name: last for name, (last, _, _) in parts.items()}, data)
-    _print("class only", 0.0, {name: told for name, (_, told, _) in parts.items()}, data)
+    _print("class only", 0.0, {name: by_class for name, (_, by_class, _) in parts.items()}, data)
     for likeness in sorted(counts):
         for weight in options.weights:
-            made = {
+            features = {
                 name: torch.cat(
                     # The class part has the length 1 / shaping.weight.
-                    [shaping.weight * told, weight * F.normalize(alike[:, :likeness])],
+                    [shaping.weight * by_class, weight * F.normalize(by_likeness[:, :likeness])],
                     1,
                 )
-                for name, (_, told, alike) in parts.items()
+                for name, (_, by_class, by_likeness) in parts.items()
             }
-            _print(str(likeness), weight, made, data)
+            _print(str(likeness), weight, features, data)
 
 
 @torch.no_grad()
 def _parts(
     network: WhitenedResNet, bundle: Bundle, pictures: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Last features, class part and likeness before its length is made one."""
+    """Last features, class part, and likeness part before normalisation."""
     assert network.compress is not None and network.likeness is not None
     found = []
     stacked = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     for batch in stacked.split(500):  # type: ignore[no-untyped-call]
         with autocast(batch.device):
             last, pooled = network.pooled(bundle.preprocess.normalise(batch))
-            told, alike = network.compress(last), network.likeness(pooled)
-        found.append((last.float(), told.float(), alike.float()))
-    last, told, alike = (torch.cat(part) for part in zip(*found, strict=True))
-    return last, told, alike
+            by_class, by_likeness = network.compress(last), network.likeness(pooled)
+        found.append((last.float(), by_class.float(), by_likeness.float()))
+    last, by_class, by_likeness = (torch.cat(part) for part in zip(*found, strict=True))
+    return last, by_class, by_likeness
 
 
 def _print(

@@ -5,8 +5,8 @@
 Writes pictures of CIFAR-10's test split as PNG files into a temporary folder, then measures in
 turn, three times: the encoder alone on the decoded pictures in memory; reading, decoding and
 classifying the files into a table; the same with tags voted by a store (`--var`, if given), which
-is opened anew each time; and with sidecar files. Prints medians of pictures per second, and each as
-a share of the first. Then how many pictures get the very tags that voters of the exact search give.
+is opened again each time; and with sidecar files. Prints medians of pictures per second, each as
+a share of the first, too. Then how many pictures get the same tags as from the exact search.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import click
-
 from embed.bundle import PRETRAINED
 from embed.corpus import open_corpus
 from embed.encoder import Encoder
 from embed.pictures import RGB, decode, encode_png
-from search_api import tables, xmp
-from search_api.commands.open import open_model
-from search_api.commands.tagging import _voters
-from search_api.ingest import BATCH
-from search_api.tagging import tag_files
+from search_api.cli.classify import _voters
+from search_api.offline import sidecars, tables
+from search_api.service.corpus_sync import BATCH
+from search_api.service.tagging import tag_files
+from search_api.settings import StoreLocation
+from search_api.stores.model_store import open_model
 
 
 def main() -> None:
@@ -54,25 +53,23 @@ def main() -> None:
             for start in range(0, len(pictures), BATCH):
                 encoder.encode(pictures[start : start + BATCH])
 
-        def run(vote: object = None, sidecars: bool = False, name: str = "tags.csv") -> None:
+        def run(vote: object = None, xmp: bool = False, name: str = "tags.csv") -> None:
             with tables.table(root / name) as add:
                 for batch in tag_files(encoder, files, vote):
-                    if sidecars:
+                    if xmp:
                         for result in batch:
-                            xmp.write(result, encoder.digest)
+                            sidecars.write(result, encoder.digest)
                     add(batch)
 
-        def voted(sidecars: bool = False) -> None:
-            # It asks the command that runs where the store is.
-            command = click.Context(click.Command("tagging"))
-            with command, _voters(options.var, encoder, len(files)) as vote:
-                run(vote, sidecars)
+        def voted(xmp: bool = False) -> None:
+            with _voters(StoreLocation(options.var), encoder, len(files)) as vote:
+                run(vote, xmp)
 
         ways = {"encoder alone": alone, "classify --out tags.csv": run}
         if options.var:
             ways |= {"with voted tags": voted, "and sidecar files": lambda: voted(True)}
         else:
-            ways["with sidecar files"] = lambda: run(None, sidecars=True)
+            ways["with sidecar files"] = lambda: run(None, xmp=True)
         rates: dict[str, list[float]] = {name: [] for name in ways}
         alone()
         for _ in range(options.repeats):
@@ -96,8 +93,8 @@ def main() -> None:
 def agreement(var: Path, encoder: Encoder, pictures: list[RGB]) -> float:
     """The share of pictures whose tags are the same by inverted lists as by the exact search."""
     embeddings = encoder.encode(pictures).embeddings
-    command = click.Context(click.Command("tagging"))
-    with command, _voters(var, encoder, 1) as exact, _voters(var, encoder, len(pictures)) as lists:
+    location, many = StoreLocation(var), len(pictures)
+    with _voters(location, encoder, 1) as exact, _voters(location, encoder, many) as lists:
         assert exact is not None and lists is not None
         pairs = zip(exact(embeddings), lists(embeddings), strict=True)
         return statistics.mean(one == other for one, other in pairs)

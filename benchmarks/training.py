@@ -1,15 +1,14 @@
-"""Time and FLOPs to accuracy of a recipe, beside airbench94_muon on the same machine.
+"""Time and FLOPs to accuracy of a recipe, next to airbench94_muon on the same machine.
 
     git clone https://github.com/KellerJordan/cifar10-airbench
-    python -m benchmarks.training --anchor cifar10-airbench/airbench94_muon.py --seeds 0 1 2
+    python -m benchmarks.training --baseline cifar10-airbench/airbench94_muon.py --seeds 0 1 2
 
-The runs follow one another, ours and the anchor's, which has a process of its own, in turn, so that
-a machine that slows down slows both. Ours counts from the first step to the last, validation and
-checkpoints included; the anchor's clock leaves its evaluations out. Accuracies are of the test
-set, one view; the anchor's with its test-time augmentation stands beside it. The anchor runs as it
-is (`--anchor-runs`) and with our settings of the process (`train/environment.py`,
-`--prepared-runs`).
-Finished runs are kept in `--out` and are not repeated.
+Runs of the recipe and of the baseline, each in its own process, alternate, so that a machine that
+slows down slows both. Our time is from the first step to the last, including validation and
+checkpoints; the baseline's excludes its evaluations. Accuracies are on the test set, single view;
+the baseline's accuracy with test-time augmentation is printed as well. The baseline runs unchanged
+(`--baseline-runs`) and with our process settings (`train/environment.py`, `--prepared-runs`).
+Finished runs are kept in `--out` and not repeated.
 """
 
 from __future__ import annotations
@@ -39,42 +38,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--recipe", default="quick")
-    parser.add_argument("--anchor", type=Path, help="airbench94_muon.py; left out: ours alone")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--anchor-runs", type=int, default=1, help="of the anchor as it is")
     parser.add_argument(
-        "--prepared-runs", type=int, default=1, help="of the anchor with our process settings"
+        "--baseline", "--anchor", type=Path, help="airbench94_muon.py; default: run only the recipe"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--baseline-runs",
+        "--anchor-runs",
+        type=int,
+        default=1,
+        help="runs of the unchanged baseline",
+    )
+    parser.add_argument(
+        "--prepared-runs",
+        type=int,
+        default=1,
+        help="runs of the baseline with our process settings",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe(options.recipe)
     results: dict[str, list[dict[str, Any]]] = {recipe.name: []}
-    anchors = {
-        "airbench94_muon": (options.anchor_runs, False),
+    baselines = {
+        "airbench94_muon": (options.baseline_runs, False),
         "airbench94_muon, same process settings": (options.prepared_runs, True),
     }
-    results |= {name: [] for name in anchors}
+    results |= {name: [] for name in baselines}
     for number, seed in enumerate(options.seeds):
         results[recipe.name].append(_kept(options.out, recipe.name, seed, ours, options, seed))
-        for name, (runs, prepared) in anchors.items():
-            if options.anchor and number < runs:
+        for name, (runs, prepared) in baselines.items():
+            if options.baseline and number < runs:
                 results[name].append(
-                    _kept(options.out, name, seed, anchor, options, seed, prepared)
+                    _kept(options.out, name, seed, baseline, options, seed, prepared)
                 )
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{'':40} {'n':>2} {'test accuracy':>22} {'minutes':>8} {'PFLOP':>6}")
     for name, runs in results.items():
         if runs:
             _print(name, runs)
-    for name in anchors:
+    for name in baselines:
         if results[name]:
             ratio = _median(results[recipe.name], "seconds") / _median(results[name], "seconds")
             print(f"{recipe.name} takes {ratio:.2f} of the time of {name}")
 
 
 def ours(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run of the recipe; one that was interrupted goes on."""
+    """One run of the recipe; an interrupted one is resumed."""
     environment.prepare()
     folder = options.out / f"{options.recipe}-{seed}"
     recipe = dataclasses.replace(read_recipe(options.recipe), seed=seed)
@@ -96,14 +106,14 @@ def _say(epoch: Epoch) -> None:
     print(epoch, file=sys.stderr, flush=True)
 
 
-def anchor(options: argparse.Namespace, seed: int, prepared: bool) -> dict[str, Any]:
-    """One run of the author's file."""
+def baseline(options: argparse.Namespace, seed: int, prepared: bool) -> dict[str, Any]:
+    """One run of the author's program."""
     finished = subprocess.run(
         [
             sys.executable,
             "-m",
             "benchmarks.peers.airbench",
-            options.anchor,
+            options.baseline,
             options.data,
             str(seed),
         ],
@@ -117,10 +127,9 @@ def anchor(options: argparse.Namespace, seed: int, prepared: bool) -> dict[str, 
 
 
 def recipe_pflop(recipe: Recipe, pictures: int) -> float:
-    """FLOPs of a run on a training set of so many pictures, forward and backward as three forwards.
+    """FLOPs of a run on so many training pictures; forward and backward count as three forwards.
 
-    The proxy's own passes and a teacher's are counted; epochs that ``selection`` shortens are
-    counted as whole.
+    Includes the passes of the proxy and of a teacher.
     """
     trained = round(pictures * (1 - recipe.validation))
     low = round(recipe.low_share * recipe.epochs)
@@ -129,7 +138,7 @@ def recipe_pflop(recipe: Recipe, pictures: int) -> float:
         if not epochs:
             continue
         network = Architecture(recipe.architecture, widths=recipe.widths, depth=recipe.depth)
-        passes = 3 + (2 if recipe.distil else 0)  # a teacher looks twice
+        passes = 3 + (2 if recipe.distil else 0)  # a teacher predicts two views
         total += passes * count_flops(network, size) * recipe.proxy.keep * trained * epochs
         if recipe.proxy.keep < 1:
             proxy = count_flops(Architecture(widths=recipe.proxy.widths), size)

@@ -1,21 +1,21 @@
-"""Vectors for the benchmarks of large indexes, kept in a folder and made only once.
+"""Vectors for the benchmarks of large indexes, made once and kept in a folder.
 
     python -m benchmarks.vectors real --folder FOLDER --data ../shared
     python -m benchmarks.vectors synthetic --folder FOLDER --count 10000000
 
 ``real``: embeddings, by the bundle that ships, of different pictures made from CIFAR-10's 60,000:
-each picture itself, changes of it by `train.augment` (mirrored, shifted, turned, brighter or
-darker) and crops of it (a square of 18 to 31 pixels, scaled up). They stand in a random order, so
-that any number of the first is a sample of all.
+each picture itself, variants by `train.augment` (mirrored, shifted, rotated, brighter or darker)
+and crops (a square of 18 to 31 pixels, scaled up). Their order is random, so that the first n are a
+sample of all.
 
 ``synthetic``: more vectors than the machine can embed in reasonable time, made from the real ones.
-The real ones come first. Then: a real vector and another one of its cell (of some 16,000 made by
-k-means in two levels) are mixed by a random weight t below one half, and Gaussian noise with 2 t
-(1 - t) times the mean covariance within a cell is added, which keeps the spread within a cell as
-it is measured; the sum is scaled to length 1. **These vectors belong to no picture.** They have
-the clusters and the local dimension of the real ones.
+The real ones come first. For each further one, a real vector and another one of its cell (of some
+16,000 made by two-level k-means) are mixed with a random weight t below one half, and Gaussian
+noise with 2 t (1 - t) times the mean covariance within a cell is added, which preserves the
+measured spread within a cell; the sum is scaled to length 1. **These vectors belong to no
+picture.** They have the clusters and the local dimension of the real ones.
 
-Both write float16 ``.npy`` chunk by chunk, and go on where they were interrupted.
+Both write float16 ``.npy`` chunk by chunk, and resume where they were interrupted.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ import numpy as np
 
 REAL, SYNTHETIC = "real", "synthetic"
 QUERIES = 1000
-"""The last of the real vectors; they are never indexed."""
+"""The number of real vectors at the end that are queries and never indexed."""
 _CHUNK = {REAL: 2000, SYNTHETIC: 50_000}
 _CELLS = 128
 _SIDES = (18, 31)
 
 
 def open_vectors(folder: Path, name: str = REAL) -> np.ndarray:
-    """The finished vectors float16 (n, d), mapped from the disk."""
+    """The finished vectors float16 (n, d), memory-mapped."""
     state = _state(folder, name)
     if state is None or state["done"] < state["count"]:
         raise SystemExit(
@@ -49,7 +49,7 @@ def open_vectors(folder: Path, name: str = REAL) -> np.ndarray:
 
 
 def database_and_queries(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The real vectors without the queries, float16 mapped, and the queries, float32."""
+    """The real vectors without the queries, float16 memory-mapped, and the queries, float32."""
     real = open_vectors(folder)
     return real[:-QUERIES], unit(real[-QUERIES:])
 
@@ -89,7 +89,8 @@ def make_real(folder: Path, data: Path, count: int) -> None:
 def _augmenter(pictures: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
     import torch
 
-    from train.augment import Augment, Augmenter
+    from train.augment import Augmenter
+    from train.recipe import Augment
 
     settings = Augment("random", translate=4, rotate=15, brightness=0.15, contrast=0.3)
     tensor = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
@@ -104,7 +105,7 @@ def _augmenter(pictures: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
 
 
 def _crops(pictures: np.ndarray, seed: int) -> np.ndarray:
-    """A random square of each picture uint8 (n, s, s, 3), scaled to its size, half mirrored."""
+    """A random square of each picture uint8 (n, s, s, 3), scaled to full size, half mirrored."""
     from PIL import Image
 
     choose = np.random.default_rng(seed)
@@ -126,7 +127,7 @@ def _count_distinct(folder: Path) -> None:
 
 
 def make_synthetic(folder: Path, count: int) -> None:
-    """The real vectors, and as many made from them as are missing to ``count``."""
+    """The real vectors, and synthetic ones up to ``count`` in all."""
     database, _ = database_and_queries(folder)
     real = np.array(database[:count])
     members, starts, cell, spread = _cells(folder, real)
@@ -152,10 +153,10 @@ def make_synthetic(folder: Path, count: int) -> None:
 
 
 def _cells(folder: Path, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows by cell, where each cell starts, each row's cell, and a root of the covariance.
+    """Rows sorted by cell, where each cell starts, each row's cell, and a root of the covariance.
 
-    The root (r, d) gives noise with the mean covariance within a cell when standard normal rows
-    are multiplied with it; directions of next to no variance are left out.
+    Standard normal rows times the root (r, d) are noise with the mean covariance within a cell;
+    directions of negligible variance are left out.
     """
     import faiss
 
@@ -205,13 +206,13 @@ def _fill(
     about: dict[str, object],
     chunk: Callable[[int, int], np.ndarray],
 ) -> None:
-    """Write ``count`` rows chunk by chunk; what is on the disk already is not made again."""
+    """Write ``count`` rows chunk by chunk, resuming after what is already on disk."""
     folder.mkdir(parents=True, exist_ok=True)
     state = _state(folder, name)
     wanted = {**about, "count": count, "dimension": dimension}
     path = folder / f"{name}.npy"
     if state is not None and any(state.get(key) != value for key, value in wanted.items()):
-        raise SystemExit(f"{path} was made as {state}, asked for is {wanted}; use another folder")
+        raise SystemExit(f"{path} was made as {state}, not as {wanted}; use another folder")
     done = 0 if state is None else state["done"]
     mode = "r+" if done and path.exists() else "w+"
     rows = np.lib.format.open_memmap(path, mode, np.float16, (count, dimension))
@@ -239,9 +240,9 @@ def main() -> None:
     """Make one of the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=[REAL, SYNTHETIC])
-    parser.add_argument("--folder", type=Path, required=True, help="where the vectors lie")
+    parser.add_argument("--folder", type=Path, required=True, help="where the vectors are")
     parser.add_argument("--data", type=Path, default=Path("../shared"))
-    parser.add_argument("--count", type=int, help="default: a million real, ten million in all")
+    parser.add_argument("--count", type=int, help="default: 1 million real, or 10 million in all")
     arguments = parser.parse_args()
     if arguments.part == REAL:
         make_real(arguments.folder, arguments.data, arguments.count or 1_000_000)

@@ -1,7 +1,7 @@
-"""airbench94_muon on a CPU: the author's own file with the words that name a GPU replaced.
+"""Runs airbench94_muon on a CPU: the author's file with GPU-specific code replaced.
 
-The file is not part of this project: fetch github.com/KellerJordan/cifar10-airbench and give the
-path of ``airbench94_muon.py``. Run as a program it trains once and prints one line of JSON::
+The file is not part of this project: clone github.com/KellerJordan/cifar10-airbench and give the
+path of ``airbench94_muon.py``. As a program, it trains once and prints one line of JSON::
 
     python -m benchmarks.peers.airbench AIRBENCH94_MUON DATA SEED
 """
@@ -37,11 +37,11 @@ REPLACED = (
     ("torch.cuda.Event(enable_timing=True)", "Timer()"),
     ("torch.cuda.synchronize()", "pass"),
 )
-"""What stands in the author's file, and what stands there for a CPU; each must occur."""
+"""Text in the author's file and its replacement for a CPU; each must occur."""
 
 
 class Timer:
-    """``torch.cuda.Event`` with a CPU's clock."""
+    """A CPU's stand-in for ``torch.cuda.Event``."""
 
     def record(self) -> None:
         self.at = time.perf_counter()
@@ -51,12 +51,13 @@ class Timer:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """The names that the author's file defines, on a CPU."""
+    """The names defined by the author's file, adapted to a CPU."""
     source = file.read_text()
     for old, new in REPLACED:
         if old not in source:
             raise SystemExit(
-                f"{file} has no {old!r}; expected airbench94_muon.py as of revision f1c599c4af24"
+                f"{file} does not contain {old!r}; expected airbench94_muon.py of revision"
+                " f1c599c4af24"
             )
         source = source.replace(old, new)
     if not has_bfloat16("cpu"):
@@ -67,7 +68,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 class Autocast(nn.Module):
-    """The network in bfloat16 where the CPU has it; its other attributes are the network's own."""
+    """Runs a network in bfloat16 if the CPU has it; other attributes are the network's."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class Autocast(nn.Module):
 
 
 def flops(network: nn.Module) -> int:
-    """FLOPs (2 x MAC) of one forward pass of one picture."""
+    """FLOPs (2 x MAC) of one forward pass for one picture."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, 3, 32, 32))
     return int(counter.get_total_flops())
@@ -127,7 +128,7 @@ def main() -> None:
             {
                 "accuracy": float(epochs[-1][3]),
                 "augmented": augmented,
-                # Training alone: the author's clock stands still while the epochs are evaluated.
+                # Training only: the author's clock stops during evaluation.
                 "seconds": float(epochs[-1][5]),
                 "pflop": 3 * forward * 50_000 * len(epochs) / 1e15,
                 "forward_gflop": forward / 1e9,

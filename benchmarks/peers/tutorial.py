@@ -1,8 +1,8 @@
-"""The peer of `serving.py`: visual search as a tutorial would write it.
+"""The baseline of `serving.py`: visual search as a tutorial would write it.
 
-One FastAPI handler: Pillow, eager PyTorch in float32, FAISS's IndexFlatIP as it comes, the payload
-from a dict. It uses the same weights and the same embeddings as the service that it stands beside.
-It runs in a process of its own:
+One FastAPI handler with Pillow, eager PyTorch in float32, FAISS's IndexFlatIP with default settings
+and payloads in a dict. It uses the same weights and embeddings as the service that it is compared
+with. It runs in its own process:
 
     python benchmarks/peers/tutorial.py BUNDLE EMBEDDINGS.npz PORT
 """
