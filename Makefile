@@ -1,8 +1,8 @@
-# `make run` and `make test` need Python 3.11 or newer with venv, and make; all else is installed.
+# `make run` and `make test` need Python 3.11 or newer with venv, and make; the rest is installed.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-milvus torture torture-index check format openapi clean
+.PHONY: run test quick test-milvus torture torture-index check format openapi client clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
@@ -10,10 +10,14 @@ run: .venv/.run
 test: .venv/.dev
 	$(BIN)/python -m pytest
 
+# What needs no server, browser or training: for running often.
+quick: .venv/.dev
+	$(BIN)/python -m pytest -q -m "not slow and not torture and not milvus_server"
+
 # The attacks of tests/torture with their full counts, on this machine only: about an hour, in parts
-# of some ten minutes at most (index-milvus installs the real Milvus first). What has passed at this commit is not run again, so that
-# `make torture` goes on where it was cut off; `make torture-requests` runs one part. Each leaves its
-# lines of the table in .torture/.
+# of ten minutes at most (index-milvus installs the real Milvus first). What has passed at this
+# commit is not run again, so that `make torture` continues where it was interrupted;
+# `make torture-requests` runs one part. Each part leaves its lines of the table in .torture/.
 TORTURE := requests pictures clients ends steady-1 steady-2
 TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches index-milvus
 PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -52,7 +56,7 @@ $(TORTURE:%=$(PASSED)/%) $(TORTURE_INDEX:%=$(PASSED)/%): $(PASSED)/%: | .venv/.d
 	@touch $@.new
 	@mv $@.new $@
 
-# The store in Milvus alone: milvus-lite, and the real server, which is installed for it.
+# Only the store in Milvus: milvus-lite, and the real server, which is installed for it.
 test-milvus: .venv/.dev
 	$(BIN)/python -m pytest tests/index/milvus tests/search_api/test_milvus.py tests/torture/index/test_milvus_kill.py
 
@@ -60,6 +64,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: .venv/.dev
 	$(BIN)/ruff format .
@@ -67,10 +72,14 @@ format: .venv/.dev
 
 # After a change of a route or a schema.
 openapi: .venv/.dev
-	$(BIN)/python -m search_api.openapi > docs/openapi.json
+	$(BIN)/python -m search_api.api > docs/openapi.json
+
+# After a change to search_api/client/asynchronous.py.
+client: .venv/.dev
+	$(BIN)/python -m tools.generate_client
 
 clean:
-	rm -rf .venv .milvus-server build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .milvus-server build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

@@ -19,6 +19,15 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # One thread: tests then give the same figures everywhere, and do not compete for cores.
 torch.set_num_threads(1)
 
+SLOW_FIXTURES = frozenset({"live_server", "trained"})
+"""Fixtures that start a server or train a model, so that whatever uses them is slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def tiny_bundle() -> Bundle:

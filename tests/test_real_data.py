@@ -1,4 +1,4 @@
-"""The model that ships, on real CIFAR-10 pictures, through the code that serves."""
+"""The shipped model on real CIFAR-10 pictures, with the code that serves."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from embed.corpus import CIFAR10_CLASSES, CIFAR10_FOLDER, ArrayCorpus, cifar10
 from embed.encoder import Encoder
 from embed.pictures import encode_png
 from embed.resnet import count_flops
-from search_api.engine import SearchEngine
-from search_api.results import Page
+from search_api.service.engine import SearchEngine
+from search_api.service.page import Page
+from tests.search_api.conftest import rebuild
+
+pytestmark = pytest.mark.slow
 
 
 def root() -> Path | None:
-    beside = Path(__file__).parents[2] / "shared"
+    shared = Path(__file__).parents[2] / "shared"
     roots = [Path(os.environ["LOOKALIKE_DATA"])] if "LOOKALIKE_DATA" in os.environ else []
-    return next((root for root in [*roots, beside] if (root / CIFAR10_FOLDER).is_dir()), None)
+    return next((root for root in [*roots, shared] if (root / CIFAR10_FOLDER).is_dir()), None)
 
 
 needs_cifar10 = pytest.mark.skipif(
@@ -60,7 +63,7 @@ def part() -> Part:
     return Part(cifar10(found), train=3000, test=1000)
 
 
-def test_what_ships(bundle: Bundle) -> None:
+def test_the_shipped_model(bundle: Bundle) -> None:
     assert bundle.classes == CIFAR10_CLASSES
     assert bundle.metrics["split"] == "test"
     assert bundle.metrics["accuracy"] >= 0.93
@@ -74,7 +77,7 @@ def test_what_ships(bundle: Bundle) -> None:
 def test_accuracy_on_a_part_of_the_test_set(encoder: Encoder, part: Part) -> None:
     pictures, labels = part.splits["test"]
     predicted = encoder.encode(pictures).probabilities.argmax(1)
-    # Of 1,000 pictures; the whole test set's figure is in the model card.
+    # On 1,000 pictures; the model card has the accuracy on the whole test set.
     assert float((predicted == labels).mean()) >= 0.91
 
 
@@ -90,9 +93,9 @@ def test_bfloat16_stays_near_float32(bundle: Bundle, part: Part) -> None:
 
 
 @needs_cifar10
-def test_search_finds_the_same_and_the_like(encoder: Encoder, part: Part, tmp_path: Path) -> None:
+def test_search_finds_similar_pictures(encoder: Encoder, part: Part, tmp_path: Path) -> None:
     engine = SearchEngine(encoder, part, tmp_path / "var")
-    manifest, counts = engine.rebuild()
+    manifest, counts = rebuild(engine)
     assert (manifest.count, counts.embedded) == (4000, 4000)
     pictures, labels = part.splits["test"]
     same_label, votes = [], []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.retrieval import Truth, measure, pixels, reduced, truth_of
+from benchmarks.retrieval import Truth, fit_pca, measure, pixels, reduced, truth_of
 from embed.corpus import ArrayCorpus
 
 
@@ -85,3 +85,20 @@ def test_pixels_have_length_one() -> None:
     x = pixels(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
     assert x.shape == (3, 3072)
     assert np.linalg.norm(x, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+
+
+def test_principal_components_keep_what_varies() -> None:
+    random = np.random.default_rng(0)
+    x = np.zeros((200, 6), np.float32)
+    x[:, 2] = 5 * random.normal(size=200)
+    x[:, 4] = 3 * random.normal(size=200)
+    x += 0.01 * random.normal(size=x.shape).astype(np.float32) + 7
+    y = fit_pca(x, 2)(x)
+    assert y.shape == (200, 2)
+    assert np.linalg.norm(y, axis=1) == pytest.approx(np.ones(200), abs=1e-5)
+    plane = x[:, [2, 4]] - x[:, [2, 4]].mean(0)
+    plane /= np.linalg.norm(plane, axis=1, keepdims=True)
+    # The same angles between pictures, up to a turn or a reflection.
+    assert np.abs(y @ y.T - plane @ plane.T).max() < 0.2
+    with pytest.raises(ValueError, match="dimension is 7; expected 1 to 6"):
+        fit_pca(x, 7)

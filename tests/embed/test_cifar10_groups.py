@@ -22,6 +22,7 @@ def test_73_groups_in_ten_classes() -> None:
     assert "fire engine" in names["truck"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GROUPS.exists(), reason="CIFAR-10 and its groups are not in ../shared")
 def test_every_picture_has_the_group_of_its_file_name() -> None:
     words = {

@@ -262,6 +262,7 @@ def real_cifar10() -> Path | None:
     return next((root for root in [*roots, shared] if (root / CIFAR10_FOLDER).is_dir()), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(real_cifar10() is None, reason="CIFAR-10 is not here; set LOOKALIKE_DATA")
 def test_the_real_cifar10() -> None:
     root = real_cifar10()

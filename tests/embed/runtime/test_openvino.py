@@ -14,6 +14,8 @@ from embed.runtime import openvino
 from embed.runtime.openvino import OpenVinoRuntime
 from embed.runtime.pytorch import TorchRuntime
 
+pytestmark = pytest.mark.slow
+
 
 def exports(cache: Path) -> list[Path]:
     return sorted((cache / ".export").iterdir())

@@ -10,6 +10,8 @@ from embed.runtime.openvino import OpenVinoRuntime
 from embed.runtime.pytorch import TorchRuntime
 from embed.scenes import SCENES, render
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("runtime", [OpenVinoRuntime, TorchRuntime])
 def test_bfloat16_keeps_the_embedding(runtime: type[OpenVinoRuntime | TorchRuntime]) -> None:

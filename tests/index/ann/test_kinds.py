@@ -14,6 +14,8 @@ from index.local.generations import load_current, publish
 from tests.index.ann.test_approximate import IDS, XB, XQ, D, N
 from tests.index.vectors import assert_same, brute_force
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

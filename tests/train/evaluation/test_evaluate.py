@@ -17,6 +17,8 @@ from train.evaluation.evaluate import Evaluation, evaluate, summary
 from train.evaluation.inspection import Mistake
 from train.evaluation.metrics import ClassScore, Macro, Retrieval
 
+pytestmark = pytest.mark.slow
+
 
 def on_circle(*degrees: float) -> NDArray[np.float32]:
     angles = np.deg2rad(degrees)

@@ -33,6 +33,8 @@ from train.evaluation.report import (
 from train.evaluation.sprite import COLUMNS
 from train.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {
     "recipe": Recipe(name="mine", seed=4).to_dict(),
     "pictures": {"train": 24, "validation": 12},
