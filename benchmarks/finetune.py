@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--old-rate", type=float)
     parser.add_argument(
-        "--per-class", type=int, help="largest number of training pictures of each class"
+        "--per-class", type=int, help="maximum number of training pictures of each class"
     )
     parser.add_argument("--only", nargs="*", help="names of variants; default: all")
     args = parser.parse_args()

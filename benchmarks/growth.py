@@ -10,8 +10,8 @@ SQLite first would take longer than all else; ``catalogue`` measures how long. T
 one process and searched in another, with the settings tuned on held-out vectors or, if their recall
 on the queries is below 0.9, with the fastest setting that reaches it. Results are kept in
 FOLDER/results and not measured again. From a million vectors on, the search is repeated cold with
-40 bytes of memory a vector for everything except the interpreter and its libraries: codes, ids, and
-the pages of the mapped vectors that the system keeps (control groups; root only).
+40 bytes of memory per vector for everything except the interpreter and its libraries: codes, ids,
+and the pages of the mapped vectors that the system keeps (control groups; root only).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.contenders import MODULE, K, kept, queries_and_truth, starved
 from benchmarks.processes import run
 from benchmarks.vectors import SYNTHETIC, database_and_queries, open_vectors, unit
 
-_BYTES_A_VECTOR = 40
+_BYTES_PER_VECTOR = 40
 _RECALL = 0.9
 _STEPS = "10000,30000,100000,300000,1000000,3000000,10000000"
 
@@ -38,9 +38,9 @@ def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
     xb = open_vectors(folder, SYNTHETIC)
     rows = []
     print(
-        "| vectors | build s | RAM building, bytes a vector | files, bytes a vector: codes,"
-        f" vectors and ids | RAM held, bytes a vector | recall@{K} | 1 query ms: median, p99"
-        f" | with {_BYTES_A_VECTOR} bytes a vector in all: recall, median, p99 |\n"
+        "| vectors | build s | RAM building, bytes per vector | files, bytes per vector: codes,"
+        f" vectors and ids | RAM held, bytes per vector | recall@{K} | 1 query ms: median, p99"
+        f" | with {_BYTES_PER_VECTOR} bytes per vector in all: recall, median, p99 |\n"
         f"|{'---|' * 8}"
     )
     for count in counts:
@@ -96,7 +96,7 @@ def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]
         searching |= {"settings": [found[0]["values"]]} if found else {}
     # The memory of the interpreter and the libraries is not attributed to the vectors.
     base = run(MODULE, {"do": "nothing"})["peak"]
-    limit = base + _BYTES_A_VECTOR * count
+    limit = base + _BYTES_PER_VECTOR * count
     limited = starved(searching, work, limit) if count >= 1_000_000 else {"problem": "not tried"}
     shutil.rmtree(work)
     if "settings" in searching:
@@ -123,8 +123,8 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
     codes = [row["sizes"]["index.faiss"] / row["count"] for row in rows]
     axes[1].plot(counts, codes, "o--", label="codes, mapped")
     axes[1].plot(counts, [row["anonymous"] / row["count"] for row in rows], "o:", label="building")
-    axes[1].axhline(_BYTES_A_VECTOR, color="grey", linewidth=0.8)
-    axes[1].set(title="Memory", ylabel="bytes a vector")
+    axes[1].axhline(_BYTES_PER_VECTOR, color="grey", linewidth=0.8)
+    axes[1].set(title="Memory", ylabel="bytes per vector")
     axes[2].plot(counts, [row["median"] for row in rows], "o-", label="median")
     axes[2].plot(counts, [row["p99"] for row in rows], "o--", label="99th percentile")
     axes[2].set(title="One query, one thread", ylabel="milliseconds")
@@ -144,7 +144,7 @@ def catalogue(folder: Path, counts: list[int]) -> None:
     real, _ = database_and_queries(folder)
     path = folder / "catalogue" / "catalogue.sqlite"
     shutil.rmtree(path.parent, ignore_errors=True)
-    print("| rows | rows/s added, 500 a write | rows/s read in pieces | bytes a row |")
+    print("| rows | rows/s added, 500 per write | rows/s read in pieces | bytes per row |")
     print("|---|---|---|---|")
     with SqliteCatalogue(path) as store:
         done = 0
@@ -165,7 +165,7 @@ def catalogue(folder: Path, counts: list[int]) -> None:
         started = time.perf_counter()
         if store.check() is not None:
             raise SystemExit("the catalogue is damaged")
-        print(f"every checksum: {done / (time.perf_counter() - started):,.0f} rows a second")
+        print(f"every checksum: {done / (time.perf_counter() - started):,.0f} rows per second")
     shutil.rmtree(path.parent)
 
 

@@ -45,7 +45,7 @@ def million(folder: Path, names: list[str], targets: list[float], threads: list[
     print(f"{count:,} x {xb.shape[1]}, {len(xq):,} queries, recall@{K}, batches of {BATCH}")
     heads = [f"queries/s, {n} thread(s)" for n in threads]
     print(
-        f"| index | recall@{K} | build s | peak MB building | peak MB searching | of it anonymous"
+        f"| index | recall@{K} | build s | peak MB building | peak MB searching | anonymous part"
         f" | 1 query ms | {' | '.join(heads)} | with half of hnswlib's memory |\n"
         f"|{'---|' * (8 + len(heads))}"
     )

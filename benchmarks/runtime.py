@@ -169,7 +169,7 @@ def main() -> None:
                         times.setdefault((label, n), []).append(passed)
         truth = None
         print(f"{args.threads} threads, torch {torch.__version__}, {args.pictures} test pictures")
-        print(f"{'':22}{'1, ms':>8}{'ratio':>7}{'64, ms':>9}{'ratio':>7}  least cosine  accuracy")
+        print(f"{'':22}{'1, ms':>8}{'ratio':>7}{'64, ms':>9}{'ratio':>7}  minimum cosine  accuracy")
         for label, run in runs.items():
             parts = [
                 run(np.ascontiguousarray(pictures[i : i + 64])) for i in range(0, len(pictures), 64)

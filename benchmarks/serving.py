@@ -1,4 +1,4 @@
-"""Requests a second and latency under load, next to a plain service and the model alone.
+"""Requests per second and latency under load, next to a plain service and the model alone.
 
     lookalike index build            # once
     python -m benchmarks.serving --data ../shared --var var

@@ -225,7 +225,7 @@ def _fill(
             rows.flush()
             (folder / f"{name}.json").write_text(json.dumps({**wanted, "done": done}) + "\n")
             rate = (done - first) / (time.perf_counter() - started)
-            print(f"{name}: {done:,} of {count:,}, {rate:,.0f} a second", flush=True)
+            print(f"{name}: {done:,} of {count:,}, {rate:,.0f} per second", flush=True)
 
 
 def _state(folder: Path, name: str) -> dict[str, int] | None:

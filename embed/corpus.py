@@ -35,7 +35,7 @@ class Item:
         source: the picture's permanent name within its corpus, as ``Corpus.read`` takes it.
         split: ``train``, ``val`` or ``test``; None if the corpus has no splits.
         label: class name; None if the corpus has no labels.
-        tags: finer words for what it shows, if the corpus has any.
+        tags: finer labels for what it shows, if the corpus has any.
     """
 
     source: str

@@ -288,7 +288,7 @@ class StoreIndex(Searchable, Protocol):
         ...
 
     def all_ids(self) -> IdsLike:
-        """Every id, as an ``allowed`` that makes a search as exact as the engine can."""
+        """Every id, as an ``allowed`` that makes a search as exact as the engine allows."""
         ...
 
 
@@ -660,7 +660,7 @@ class Snapshots(Protocol):
         ...
 
     def restore(self, name: str) -> tuple[Snapshot, int, int]:
-        """Restore, in one write; return the snapshot, and how many entries changed and went."""
+        """Restore, in one write; return the snapshot, and how many were changed and deleted."""
         ...
 
     def remove(self, name: str) -> None:

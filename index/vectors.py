@@ -25,7 +25,7 @@ SPARE = 16
 GROWTH = 4
 TIE = 1e-6
 FIRST_FETCH = 64
-"""The least number of candidates for a query whose depth is not known beforehand."""
+"""Minimum number of candidates for a query whose depth is not known beforehand."""
 _SHOWN = 10
 _ROWS_AT_ONCE = 8192
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import numpy as np
@@ -13,6 +14,11 @@ from embed.bundle import Bundle
 from embed.pictures import RGB
 from embed.preprocess import Preprocess
 from embed.resnet import build
+
+# Its import closes all handlers of logging. absl's then closes its stream unless that is the current
+# stderr, which it is not once a test has redirected that: so import it before OpenVINO brings absl.
+with contextlib.suppress(ImportError):
+    import pymilvus  # noqa: F401
 
 # A GPU rounds differently; set the variable to test on one.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -112,7 +112,7 @@ def load_checkpoint(run: Run, network: torch.nn.Module, others: list[Any]) -> No
 
 
 def write_log(run: Run) -> None:
-    """Write the history so far as CSV, one line an epoch."""
+    """Write the history so far as CSV, one line per epoch."""
     with (run.folder / LOG).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(run.history[0])))
         writer.writeheader()

@@ -161,7 +161,7 @@ def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
 
 
 def in_batches(pictures: Tensor) -> Iterator[Tensor]:
-    """Split ``pictures`` evenly into batches of at most 500 of 32 pixels, fewer of larger ones."""
+    """Split ``pictures`` evenly into batches: at most 500 of 32 pixels, fewer of larger ones."""
     largest = max(500 * 32 * 32 // pictures.shape[-1] ** 2, 16)
     yield from pictures.tensor_split(max(math.ceil(len(pictures) / largest), 1))
 

@@ -98,7 +98,7 @@ def _old_rate(recipe: Recipe) -> float:
 
 def _muon(named: Sequence[tuple[str, Tensor]], recipe: Recipe, batch_size: int) -> list[Optimizer]:
     # airbench94's rates are for a loss summed over the batch; ours is a mean, so its rates are
-    # multiplied by the batch size. The recipe's weight decay is relative to airbench94's, 2e-6 an
+    # multiplied by the batch size. The recipe's weight decay is relative to airbench94's, 2e-6 per
     # example and step.
     decay = 2e-6 * batch_size * recipe.weight_decay / 5e-4
     old = _old_rate(recipe)

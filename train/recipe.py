@@ -102,7 +102,7 @@ class Shaping:
             the last features as they are.
         weight: length of the likeness part relative to the class part's mean length. More finds
             altered copies better, less keeps the classes better apart.
-        pictures: largest number of training pictures to fit the likeness part to.
+        pictures: maximum number of training pictures to fit the likeness part to.
         rows: number of horizontal bands in which the maps are pooled; 1 pools whole maps.
     """
 

@@ -178,7 +178,7 @@ def _architecture(recipe: Recipe, size: int, classes: int) -> Architecture:
 
 
 def _sample(pictures: Tensor) -> Tensor:
-    """Enough pictures for the statistics of their patches: 5,000 of 32 pixels, fewer of larger.
+    """Enough pictures for the statistics of their patches: 5,000 of 32 pixels, fewer if larger.
 
     Spread over the whole set, because a folder's pictures come class by class.
     """

@@ -1,8 +1,8 @@
 """Approximate indexes: FAISS finds candidates, whose scores are then computed exactly.
 
 The vectors themselves are kept next to the FAISS index, memory-mapped once the index is stored, so
-the operating system caches the parts in use. They score the candidates, and serve by brute force
-searches with ``allowed`` ids and searches for too many neighbours for FAISS.
+the operating system caches the parts in use. The candidates are scored with them. Searches with
+``allowed`` ids, and for more neighbours than FAISS can find, compare them all by brute force.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from index.vectors import SPARE, as_allowed, as_ids, as_vectors, check_k, rows_o
 
 INDEX_FILE = "index.faiss"
 ORDER_FILE = "places.npy"
-# A full scan is about as fast as scoring more candidates than this, and exact.
+# Beyond this many candidates a full scan is about as fast as scoring them, and exact.
 _MAX_CANDIDATES = 4096
 
 
@@ -204,7 +204,7 @@ def _valid_order(index: Any, order: NDArray[np.integer] | None) -> bool:
 
 
 def _disable_prefetch_threads(index: Any) -> None:
-    """Stop FAISS from starting 32 threads a search to prefetch what the system reads anyway."""
+    """Stop FAISS from starting 32 threads per search to prefetch what the system reads anyway."""
     found = inner(index)
     if isinstance(found, faiss.IndexIVF):
         library: Any = faiss

@@ -5,8 +5,8 @@
 ``hnsw``   a graph over 8-bit codes, scored likewise; slower to build, faster to search beyond some
            100,000 vectors.
 ``rabitq`` inverted lists of 1-bit codes (Gao and Long 2024, arXiv:2405.12497) of the rotated
-           vectors, reduced to 128 dimensions if they have more. 32 bytes a vector, memory-mapped
-           like the vectors: for more vectors than fit in memory.
+           vectors, reduced to 128 dimensions if they have more. 32 bytes per vector,
+           memory-mapped like the vectors: for more vectors than fit in memory.
 ``auto``   one of these, by count and memory.
 
 Anything else is a FAISS factory string of an IVF or HNSW index, for experts.

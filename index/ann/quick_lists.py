@@ -23,7 +23,7 @@ class QuickLists:
     """
 
     def __init__(self, index: Searchable) -> None:
-        """Copy all that ``index`` holds now; later changes to it are not seen."""
+        """Copy everything that ``index`` holds now; later changes to it have no effect."""
         self._ids = index.ids()
         self._xb = xb = index.vectors(self._ids)
         count = max(1, int(len(xb) ** 0.5))

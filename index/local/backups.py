@@ -7,7 +7,7 @@ from index.contract import CatalogueError
 from index.files import fsync_file, fsync_folder
 from index.local.database import Database
 from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC
-from index.local.staging import next_sequence, seal
+from index.local.staging import next_sequence, update_checksums
 
 # What a restore brings back; sequence numbers are new ones.
 _COLUMNS = (
@@ -76,12 +76,12 @@ def restore(database: Database, path: Path) -> tuple[int, int]:
         connection.execute("DROP TABLE differing")
         connection.execute("DROP TABLE embedded")
         connection.execute(f"UPDATE deletions SET crc = {DELETION_CRC}")  # noqa: S608 - fixed words
-        # `seal` misses rows that kept embedded_at along with their embedding.
+        # `update_checksums` misses rows that kept embedded_at along with their embedding.
         connection.execute(
             f"UPDATE main.images SET embedding_crc = {EMBEDDING_CRC} WHERE sequence = ?",  # noqa: S608 - fixed words
             (sequence,),
         )
-        seal(connection, sequence)
+        update_checksums(connection, sequence)
     return int(changed), int(deleted)
 
 

@@ -56,7 +56,7 @@ class EntryCache:
         return [entry for i in ids if (entry := found[i]) is not None]
 
     def _refresh(self) -> int:
-        """Drop what has changed; return the sequence number as of which the rest is valid."""
+        """Drop what has changed; return the sequence number at which the rest is valid."""
         sequence = self._catalogue.sequence()
         if sequence == self._sequence:
             return sequence
@@ -80,7 +80,7 @@ class SelectionCache:
     """
 
     def __init__(self, catalogue: SqliteCatalogue, size: int) -> None:
-        """Keep at most ``size`` filters and groupings each, of 8 and 16 bytes a picture."""
+        """Keep at most ``size`` filters and groupings each, of 8 and 16 bytes per picture."""
         self._catalogue = catalogue
         self._size = size
         self._lock = threading.Lock()
@@ -108,8 +108,8 @@ class SelectionCache:
         if found is None:
             found = read()
             with self._lock:
-                # It is as of the sequence number or later; later is fine as long as no thread has
-                # seen that later write.
+                # It was read at this sequence number or a later one; later is fine as long as no
+                # thread has seen that later write.
                 if self._sequence == sequence:
                     while len(cache) >= max(self._size, 1):
                         del cache[next(iter(cache))]

@@ -33,7 +33,7 @@ from index.local import backups
 from index.local.database import Database
 from index.local.filter_sql import where_sql
 from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, META_CRC, crc
-from index.local.staging import SqliteStaging, next_sequence, seal, unpack
+from index.local.staging import SqliteStaging, next_sequence, unpack, update_checksums
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, Record
@@ -129,7 +129,7 @@ class SqliteCatalogue:
                 "WHERE tombstone AND source IN (SELECT value FROM json_each(?))",
                 (json.dumps([record.source for record in records]),),
             )
-            seal(connection, sequence)
+            update_checksums(connection, sequence)
         return ids
 
     def embed(
@@ -152,7 +152,7 @@ class SqliteCatalogue:
                 ).rowcount
             # What another model has staged for the old picture is obsolete.
             connection.execute(f"DELETE FROM staged WHERE {_ID_IN}", (_listed(ids),))  # noqa: S608 - fixed words
-            seal(connection, sequence)
+            update_checksums(connection, sequence)
         return changed
 
     def _check_model(self, connection: sqlite3.Connection, model_digest: str, xb: Vectors) -> None:
@@ -235,7 +235,7 @@ class SqliteCatalogue:
                         f"UPDATE images SET {assignments} WHERE id = ?",  # noqa: S608 - fixed names
                         (*values.values(), entry.id),
                     )
-            seal(connection, sequence)
+            update_checksums(connection, sequence)
         return len(found)
 
     def backup(self, path: Path) -> None:

@@ -13,7 +13,7 @@ from index.local.schema import (
     COMMITS,
     COUNT_COMMIT,
     FORMAT_VERSION,
-    SEAL_META,
+    UPDATE_META_CHECKSUM,
     crc,
     create,
     upgrade,
@@ -148,7 +148,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            number = _sealed(connection)
+            number = _count_commit(connection)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -213,8 +213,8 @@ class Database:
             connection.close()
 
 
-def _sealed(connection: sqlite3.Connection) -> int:
+def _count_commit(connection: sqlite3.Connection) -> int:
     """Count the transaction and write the checksum of ``meta``; return the commit's number."""
     (number,) = connection.execute(COUNT_COMMIT).fetchone()
-    connection.execute(SEAL_META)
+    connection.execute(UPDATE_META_CHECKSUM)
     return int(number)

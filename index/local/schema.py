@@ -31,7 +31,7 @@ COUNT_COMMIT = (
     "SET value = CAST(value AS INTEGER) + 1 RETURNING CAST(value AS INTEGER)"
 )
 COMMITS = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'commits'"
-SEAL_META = f"INSERT OR REPLACE INTO meta VALUES ('checksum', {META_CRC})"  # noqa: S608 - fixed words
+UPDATE_META_CHECKSUM = f"INSERT OR REPLACE INTO meta VALUES ('checksum', {META_CRC})"  # noqa: S608 - fixed words
 
 _META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
 # The embedding comes after the fields that filters read, so that reading those does not traverse

@@ -84,7 +84,7 @@ class SqliteStaging:
                 "AND staged.model_digest = ?1",
                 (model_digest, sequence),
             )
-            seal(connection, sequence)
+            update_checksums(connection, sequence)
             connection.execute("DELETE FROM staged")
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('model', ?)", (model_digest,))
         return int(staged)
@@ -100,7 +100,7 @@ def next_sequence(connection: sqlite3.Connection) -> int:
     return int(row[0][0])
 
 
-def seal(connection: sqlite3.Connection, sequence: int) -> None:
+def update_checksums(connection: sqlite3.Connection, sequence: int) -> None:
     """Update the checksums of all rows that the write ``sequence`` has changed."""
     connection.execute(
         f"UPDATE images SET embedding_crc = {EMBEDDING_CRC} WHERE embedded_at = ?",  # noqa: S608 - fixed words

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 WINDOW = 16_384
-"""The most rows that Milvus returns at once."""
+"""Maximum number of rows that Milvus returns at once."""
 
 _READ_SECONDS = 20.0
 _WRITE_SECONDS = 30.0

@@ -13,7 +13,7 @@ from index.milvus.expressions import both
 from index.milvus.rows import ID_LIMIT
 
 VECTORS_AT_ONCE = 2_048
-"""The most rows to read with their vectors, within Milvus's largest message."""
+"""Maximum number of rows to read with their vectors, within Milvus's largest message."""
 
 _GROWTH = 4
 
@@ -29,7 +29,7 @@ def scan(
 ) -> Iterator[list[Row]]:
     """The matching rows with ``column`` above ``after``, ascending, in parts of at most ``size``.
 
-    Each part is as of the time when it is read. ``size`` is at most WINDOW.
+    Each part is current when it is read. ``size`` is at most WINDOW.
     """
     fields = [*dict.fromkeys((*fields, column))]
     width = ID_LIMIT - after

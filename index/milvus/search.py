@@ -143,7 +143,7 @@ class MilvusIndex:
                 if more and not enough and fetch < WINDOW:
                     again.append(query)
                 elif more and len(ids) < k:
-                    # Too few of the most that Milvus returns at once match the filter itself.
+                    # Even among the most hits that Milvus returns, too few match the filter itself.
                     scores, ids = self._best_among(xq[query], k, matching.ids())
                 _put(answer, query, scores, ids)
             left = np.array(again, np.int64)

@@ -9,7 +9,7 @@ from index.contract import IndexInputError, Scores, Vectors
 def mmr(scores: Scores, xb: Vectors, diversity: float, k: int) -> NDArray[np.int64]:
     """Choose and order at most ``k`` of n candidates by maximal marginal relevance.
 
-    The first is the one of the largest score. Each further one is the candidate with the largest
+    The first is the one with the largest score. Each further one is the candidate with the largest
 
         (1 - diversity) * score - diversity * (largest cosine similarity to one chosen before)
 
@@ -20,7 +20,7 @@ def mmr(scores: Scores, xb: Vectors, diversity: float, k: int) -> NDArray[np.int
         scores: relevance float32 (n,), descending.
         xb: the candidates' vectors float32 (n, d), L2-normalised.
         diversity: 0..1; 1 - lambda of the source.
-        k: the most candidates to choose.
+        k: maximum number of candidates to choose.
 
     Returns:
         Positions int64 (min(n, k),) in the order of choice.

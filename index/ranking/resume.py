@@ -43,7 +43,7 @@ def following(
 
     Args:
         search: queries the index; exact for ``allowed`` ids.
-        k: the most neighbours to return.
+        k: maximum number of neighbours to return.
         allowed: the ids to rank, ascending.
         position: where to resume.
         seen: about how many neighbours come before it; a wrong number only costs time.

@@ -37,13 +37,13 @@ _IMAGES = "/v1/images/"
 _LONGEST_ID = 18
 
 
-class _Named(NamedTuple):
+class _NamedRoute(NamedTuple):
     """Stands in for a route: its template is what the request log reads."""
 
     path: str
 
 
-_SEARCH, _IMAGE_ROUTE = _Named("/v1/search"), _Named("/v1/images/{image_id}")
+_SEARCH, _IMAGE_ROUTE = _NamedRoute("/v1/search"), _NamedRoute("/v1/images/{image_id}")
 
 
 class FastPath:

@@ -56,8 +56,8 @@ def filter_from_text(text: str | None, limits: Limits) -> Filter | None:
         raise Problem(
             422,
             "filter",
-            f"filter has {len(text):,} characters; expected at most {longest:,}. A JSON body, as of"
-            " POST /v1/recommend, may contain a longer one",
+            f"filter has {len(text):,} characters; expected at most {longest:,}. The JSON body of"
+            " POST /v1/recommend may contain a longer one",
         )
     if text is None or not text.strip():
         return None

@@ -27,7 +27,9 @@ from search_api.stores.model_store import open_model
 
 
 @click.command()
-@click.option("--shard", "text", required=True, help="Which shard of how many, such as 3/8.")
+@click.option(
+    "--shard", "text", required=True, help="Number of the shard and number of shards, such as 3/8."
+)
 @click.option("--out", type=FOLDER, required=True, help="Folder for all shards.")
 @together(data_option, bundle_option, json_option)
 def embed(text: str, out: Path, data: Path | None, bundle: Path | None, as_json: bool) -> None:

@@ -38,7 +38,7 @@ class AsyncClient:
             url: the server's address, such as ``http://127.0.0.1:8000``.
             api_key: sent with every request, or None.
             timeout: longest wait for the server, seconds.
-            retry: when to send a request again that the server could not take.
+            retry: when to resend a request that the server rejected for now.
             transport: replaces the network, for tests.
         """
         self.url = url.rstrip("/")
@@ -187,7 +187,7 @@ class AsyncClient:
         return await self._send(calls.create_snapshot(name))
 
     async def list_snapshots(self) -> schemas.Snapshots:
-        """All snapshots, in order of name."""
+        """All snapshots, sorted by name."""
         return await self._send(calls.list_snapshots())
 
     async def restore_snapshot(self, name: str) -> schemas.Restored:
@@ -203,7 +203,7 @@ class AsyncClient:
         return await self._send(calls.list_models())
 
     async def embed_with_model(self, digest: str) -> schemas.Job:
-        """Start embedding everything with another model; the present one stays in use."""
+        """Start embedding everything with another model; the current one stays in use."""
         return await self._send(calls.embed_with_model(digest))
 
     async def model_difference(

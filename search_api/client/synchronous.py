@@ -39,7 +39,7 @@ class Client:
             url: the server's address, such as ``http://127.0.0.1:8000``.
             api_key: sent with every request, or None.
             timeout: longest wait for the server, seconds.
-            retry: when to send a request again that the server could not take.
+            retry: when to resend a request that the server rejected for now.
             transport: replaces the network, for tests.
         """
         self.url = url.rstrip("/")
@@ -188,7 +188,7 @@ class Client:
         return self._send(calls.create_snapshot(name))
 
     def list_snapshots(self) -> schemas.Snapshots:
-        """All snapshots, in order of name."""
+        """All snapshots, sorted by name."""
         return self._send(calls.list_snapshots())
 
     def restore_snapshot(self, name: str) -> schemas.Restored:
@@ -204,7 +204,7 @@ class Client:
         return self._send(calls.list_models())
 
     def embed_with_model(self, digest: str) -> schemas.Job:
-        """Start embedding everything with another model; the present one stays in use."""
+        """Start embedding everything with another model; the current one stays in use."""
         return self._send(calls.embed_with_model(digest))
 
     def model_difference(

@@ -1,4 +1,4 @@
-"""The state of a job. Light to import, because the schemas of the client use it too."""
+"""The state of a job. Quick to import, because the schemas of the client use it too."""
 
 from __future__ import annotations
 

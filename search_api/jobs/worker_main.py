@@ -31,12 +31,12 @@ def _listen(stopping: threading.Event) -> None:
 
 
 def main() -> None:
-    """Read the order, do the task, write progress and the result."""
-    order = json.loads(sys.stdin.readline())
+    """Read the task, do it, write progress and the result."""
+    request = json.loads(sys.stdin.readline())
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # keep output of libraries out of the messages
     os.nice(_NICE)
-    logs.configure(order["log_format"])
+    logs.configure(request["log_format"])
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     threading.Thread(target=_listen, args=(stopping,), daemon=True).start()
@@ -60,13 +60,13 @@ def main() -> None:
     from search_api.settings import StoreLocation
 
     data, bundle = (
-        None if order[name] is None else Path(order[name]) for name in ("data", "bundle")
+        None if request[name] is None else Path(request[name]) for name in ("data", "bundle")
     )
-    location = StoreLocation.from_dict(order["location"])
-    control = JobControl(progress, stopping.is_set, skip, order["job"])
+    location = StoreLocation.from_dict(request["location"])
+    control = JobControl(progress, stopping.is_set, skip, request["job"])
     try:
-        with open_engine(data, location, bundle, PictureLimits(**order["picture"])) as engine:
-            send({"result": perform(engine, Task(**order["task"]), control)})
+        with open_engine(data, location, bundle, PictureLimits(**request["picture"])) as engine:
+            send({"result": perform(engine, Task(**request["task"]), control)})
     except CancelledError as error:
         send({"cancelled": str(error)})
     except StoreBusyError as error:
@@ -74,7 +74,7 @@ def main() -> None:
     except BrokenPipeError:
         pass  # the server is gone
     except Exception as error:
-        log.exception("job %s failed", order["job"])
+        log.exception("job %s failed", request["job"])
         send({"failed": str(error)})
     logging.shutdown()
     os._exit(0)

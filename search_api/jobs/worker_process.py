@@ -1,7 +1,7 @@
 """Does tasks in a worker process.
 
 It has low priority and does not share Python's lock with the searches that the server answers
-meanwhile. The server writes the order as a line of JSON to the worker's standard input, and reads
+meanwhile. The server writes the task as a line of JSON to the worker's standard input, and reads
 lines of JSON from its standard output: progress, skipped pictures and finally the result. A line
 ``stop`` tells the worker to stop in an orderly way. If its input ends, the server is gone, and the
 worker exits shortly after. The worker holds the store's lock itself and may be killed at any time:
@@ -78,7 +78,7 @@ class WorkerProcess:
         return result
 
     def _run(self, task: Task, control: JobControl) -> dict[str, int]:
-        order = {
+        request = {
             "task": asdict(task),
             "job": control.job,
             "data": None if self.data is None else str(self.data),
@@ -97,7 +97,7 @@ class WorkerProcess:
         logs.event(log, "job process", job=control.job, pid=process.pid)
         last: dict[str, Any] = {}
         try:
-            _send(process.stdin, json.dumps(order))
+            _send(process.stdin, json.dumps(request))
             for message in _messages(process.stdout, process.stdin, control.cancelled):
                 if "progress" in message:
                     control.progress(*message["progress"])
@@ -128,7 +128,7 @@ class WorkerProcess:
 
 
 def _messages(
-    source: IO[bytes], orders: IO[bytes], stop: Callable[[], bool]
+    source: IO[bytes], stdin: IO[bytes], stop: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
     """The worker's messages until its output ends; tells it to stop once ``stop`` returns True."""
     handle, rest, stopped = source.fileno(), b"", False
@@ -138,7 +138,7 @@ def _messages(
     while True:
         if not stopped and stop():
             stopped = True
-            _send(orders, "stop")
+            _send(stdin, "stop")
         if not waiting.poll(1000 * _POLL_SECONDS):
             continue
         data = os.read(handle, 2**16)
@@ -149,7 +149,7 @@ def _messages(
             yield json.loads(line)
 
 
-def _send(orders: IO[bytes], line: str) -> None:
+def _send(stdin: IO[bytes], line: str) -> None:
     with suppress(BrokenPipeError):  # it has exited; its output is still read
-        orders.write(line.encode() + b"\n")
-        orders.flush()
+        stdin.write(line.encode() + b"\n")
+        stdin.flush()

@@ -20,8 +20,8 @@ NAMESPACE = "urn:lookalike:xmp/1.0/"
 
 # Characters that XML 1.0 cannot represent.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_SEAL = re.compile(rb"<lookalike:seal>([0-9a-f]{64})</lookalike:seal>")
-_NO_SEAL = b"<lookalike:seal></lookalike:seal>"
+_CHECKSUM = re.compile(rb"<lookalike:seal>([0-9a-f]{64})</lookalike:seal>")
+_NO_CHECKSUM = b"<lookalike:seal></lookalike:seal>"
 _MOST_BYTES = 1 << 20
 
 
@@ -100,14 +100,14 @@ def document(result: Tagged, model: str) -> bytes:
    <lookalike:class>{_text(prediction.label)}</lookalike:class>
    <lookalike:confidence>{prediction.confidence:.6f}</lookalike:confidence>{voted if tags else ""}
    <lookalike:model>{_text(model)}</lookalike:model>
-   {_NO_SEAL.decode()}
+   {_NO_CHECKSUM.decode()}
   </rdf:Description>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="w"?>
 """
     content = text.encode()
-    return content.replace(_NO_SEAL, _seal(content))
+    return content.replace(_NO_CHECKSUM, _checksum(content))
 
 
 def _is_ours(path: Path) -> bool:
@@ -120,11 +120,11 @@ def _is_ours(path: Path) -> bool:
             return True  # a power failure may leave an empty file; nothing in it can be lost
     except OSError:
         return False
-    found = _SEAL.search(content)
-    return found is not None and found[0] == _seal(content.replace(found[0], _NO_SEAL))
+    found = _CHECKSUM.search(content)
+    return found is not None and found[0] == _checksum(content.replace(found[0], _NO_CHECKSUM))
 
 
-def _seal(content: bytes) -> bytes:
+def _checksum(content: bytes) -> bytes:
     """The SHA-256 of the content, which reveals changes by other programs."""
     digest = hashlib.sha256(content).hexdigest().encode()
     return b"<lookalike:seal>" + digest + b"</lookalike:seal>"

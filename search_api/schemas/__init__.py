@@ -1,4 +1,4 @@
-"""The shapes of requests and responses. Light, so that the client can import them.
+"""The shapes of requests and responses. Quick to import, for the client.
 
 How they are made from the service's own types is in `search_api.api.responses`.
 """

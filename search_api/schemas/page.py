@@ -28,7 +28,8 @@ class PageParams(BaseModel):
         " variety.",
     )
     candidates: int | None = Field(
-        default=None, description="How many of the best `diversity` chooses from; 200 by default."
+        default=None,
+        description="Number of best points that `diversity` chooses from; 200 by default.",
     )
     group_by: str | None = Field(
         default=None,

@@ -32,7 +32,7 @@ class SnapshotMade(SnapshotInfo):
 
 
 class Snapshots(Stamp):
-    """All snapshots, in order of name."""
+    """All snapshots, sorted by name."""
 
     snapshots: list[SnapshotInfo]
 

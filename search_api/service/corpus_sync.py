@@ -29,7 +29,7 @@ _BATCHES_AHEAD = 2
 _CHUNK = 25
 """Pictures that a thread reads per task; a task for each would cost as much as the reading."""
 
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -190,18 +190,18 @@ def pixels_hash(picture: RGB) -> str:
 
 
 def batches(
-    things: Iterable[Thing], read: Callable[[Thing], RGB | str]
-) -> Iterator[list[tuple[Thing, RGB | str]]]:
-    """Batches of things, each with its picture or the reason why that cannot be read.
+    items: Iterable[T], read: Callable[[T], RGB | str]
+) -> Iterator[list[tuple[T, RGB | str]]]:
+    """Batches of items, each with its picture or the reason why it cannot be read.
 
     A few threads read and decode while the previous batch is embedded, at most
     ``_BATCHES_AHEAD`` batches ahead, so that memory use does not grow with the corpus.
     """
-    remaining = iter(things)
-    ahead: deque[tuple[list[Thing], list[Future[list[RGB | str]]]]] = deque()
+    remaining = iter(items)
+    ahead: deque[tuple[list[T], list[Future[list[RGB | str]]]]] = deque()
 
-    def read_some(some: Sequence[Thing]) -> list[RGB | str]:
-        return [read(thing) for thing in some]
+    def read_some(some: Sequence[T]) -> list[RGB | str]:
+        return [read(item) for item in some]
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
         while True:

@@ -24,7 +24,7 @@ from search_api.threads import limit_faiss_threads
 MIN_SHARE = 0.3
 """Share of the nearest neighbours that must have a tag."""
 MANY_QUERIES, MANY_STORED = 2000, 20_000
-"""With at least so many files and stored pictures, inverted lists pay off against exact search."""
+"""With at least this many files and stored pictures, building inverted lists pays off."""
 
 Vote = Callable[[NDArray[np.float32]], list[Tags]]
 """Returns the tags of pictures with embeddings float32 ``(n, d)``."""
@@ -42,7 +42,7 @@ def tag_files(
 
     Args:
         encoder: the model.
-        files: paths; those that are no usable picture give an error.
+        files: paths; those that are not usable pictures give an error.
         vote: returns the tags for embeddings; None for no tags.
     """
 

@@ -27,7 +27,7 @@ def saved(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def seal(folder: Path, **changes: Any) -> None:
+def rewrite_manifest(folder: Path, **changes: Any) -> None:
     """Change the manifest and update its checksum, as a forger would."""
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["checksum"]
@@ -135,7 +135,7 @@ def test_missing_weights(saved: Path) -> None:
 
 
 def test_newer_format(saved: Path) -> None:
-    seal(saved, format_version=FORMAT_VERSION + 1)
+    rewrite_manifest(saved, format_version=FORMAT_VERSION + 1)
     assert f"has bundle format 2, this program reads {FORMAT_VERSION}" in refused(saved)
 
 
@@ -153,7 +153,7 @@ def test_a_pickle_for_weights_is_refused_and_runs_nothing(saved: Path, tmp_path:
     mark = tmp_path / "executed"
     pickled = pickle.dumps(Bomb(str(mark)))
     (saved / WEIGHTS).write_bytes(pickled)
-    seal(saved, files={WEIGHTS: hashlib.sha256(pickled).hexdigest()})
+    rewrite_manifest(saved, files={WEIGHTS: hashlib.sha256(pickled).hexdigest()})
     assert f"the bundle in {saved} is inconsistent" in refused(saved)
     assert not mark.exists()
     pickle.loads(pickled)
@@ -161,7 +161,7 @@ def test_a_pickle_for_weights_is_refused_and_runs_nothing(saved: Path, tmp_path:
 
 
 def test_forged_content_does_not_match_the_digest(saved: Path) -> None:
-    seal(saved, classes=["red", "green", "cyan"])
+    rewrite_manifest(saved, classes=["red", "green", "cyan"])
     assert "but its content has sha256:" in refused(saved)
 
 
@@ -171,7 +171,7 @@ def test_forged_content_does_not_match_the_digest(saved: Path) -> None:
      {"architecture": {"name": "vgg", "classes": 3, "widths": [24, 24, 32]}}],
 )  # fmt: skip
 def test_inconsistent_content(saved: Path, changes: dict[str, Any]) -> None:
-    seal(saved, **changes)
+    rewrite_manifest(saved, **changes)
     assert "is inconsistent" in refused(saved)
 
 

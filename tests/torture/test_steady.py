@@ -57,7 +57,7 @@ def judge(found: dict[str, list[float]], counts: Counts, note: Note) -> None:
         f"{len(taken) / counts.per_second:g} s at {counts.per_second:g} a second",
         f"{len(taken):,} searches, p50 {1000 * percentile(taken, 0.5):.1f} ms, p99"
         f" {1000 * percentile(taken, 0.99):.1f} ms; memory {memory[-1] / MB:.0f} MB,"
-        f" {growth / MB:+.1f} MB since a fifth of the way",
+        f" {growth / MB:+.1f} MB after the first fifth",
     )
     assert len(memory) < 10 or growth < 30 * MB
 

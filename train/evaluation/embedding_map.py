@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from train.evaluation.similarity import Vectors
 
 SHOWN = 1000
-"""Largest number of pictures on the map."""
+"""Maximum number of pictures on the map."""
 TSNE_MINIMUM = 30
-"""Smallest number of pictures for t-SNE; fewer have no neighbourhoods to preserve."""
+"""Minimum number of pictures for t-SNE; fewer have no neighbourhoods to preserve."""
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,17 @@ from train.evaluation.sprite import Sprite, Tile
 from train.page import render
 
 MAX_MISTAKES = 60
-"""Largest number of misclassified pictures shown."""
+"""Maximum number of misclassified pictures shown."""
 MAX_LABEL_ERRORS = 30
-"""Largest number of likely label errors shown."""
+"""Maximum number of likely label errors shown."""
 MAX_DUPLICATES = 30
-"""Largest number of near-duplicates shown."""
+"""Maximum number of near-duplicates shown."""
 NEIGHBOURS = 5
 """Number of neighbours shown with a picture."""
 MAX_MATRIX = 40
-"""Largest number of classes for which the confusion matrix is drawn."""
+"""Maximum number of classes for which the confusion matrix is drawn."""
 MAX_CONFUSIONS = 10
-"""Largest number of confusions listed."""
+"""Maximum number of confusions listed."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from train.evaluation.similarity import (
 )
 
 COPIES = 2000
-"""Largest number of pictures to make altered copies of."""
+"""Maximum number of pictures to make altered copies of."""
 HELD_OUT = 10
 """One picture in this many of the evaluated split is a query among the rest of the split."""
 

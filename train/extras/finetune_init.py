@@ -20,7 +20,7 @@ from train.data import Split, in_batches
 
 _REPLACED = ("head", "compress", "likeness")
 BATCH_NORM_PICTURES = 2000
-"""Largest number of pictures that batch-normalisation statistics are computed from."""
+"""Maximum number of pictures that batch-normalisation statistics are computed from."""
 HEAD_DECAY = 1e-4
 """Weight decay of a new classifier on features of variance ``1 / dimension``. Among powers of ten
 from 1e-5 to 0.1, the best or second best on the validation splits of three sets of photographs
@@ -42,7 +42,7 @@ def architecture_for(bundle: Bundle, size: int, classes: int, dropout: float) ->
     """The bundle's network for ``classes`` new classes and pictures of ``size`` pixels.
 
     Its stages get maps of about the size that they were trained with. A shaped embedding is
-    dropped; it is made again after training.
+    dropped; it is recomputed after training.
     """
     old = bundle.architecture
     if old.name != "whitened-resnet":

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from embed.precision import autocast
 
 BATCH_NORM_MOMENTUM = 0.05
-"""Weight of the newest batch in the running statistics of batch normalisation, which so cover some
-20 batches; a quick run, whose weights change faster, uses only the last two or three."""
+"""Weight of the newest batch in the running statistics of batch normalisation, which thus cover
+some 20 batches; a quick run, whose weights change faster, uses only the last two or three."""
 
 
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:

@@ -15,7 +15,7 @@ from train.recipe import Recipe
 from train.tuning.tune import best_recipe
 
 MINIMUM_TRIALS = 8
-"""Smallest number of completed trials for estimating importances."""
+"""Minimum number of completed trials for estimating importances."""
 _WIDTH, _HEIGHT = 640, 240
 
 

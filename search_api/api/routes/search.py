@@ -125,7 +125,7 @@ async def classify(
 def recommend(context: Ctx, request: schemas.RecommendRequest) -> Response:
     """Finds pictures close to the positive and far from the negative examples, given by their ids.
 
-    `average_vector` searches by the mean of the positive examples plus its difference to the mean
+    `average_vector` searches by the mean of the positive examples plus its difference from the mean
     of the negative ones. `best_score` ranks each picture by its highest similarity to a positive
     example; pictures closer to a negative example come last. Examples are not in the result.
 

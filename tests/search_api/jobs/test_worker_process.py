@@ -47,7 +47,7 @@ class Seen:
 
 def worker_of(engine: SearchEngine, script: str) -> WorkerProcess:
     """A WorkerProcess whose program does what a test wants."""
-    code = "import json, os, signal, sys, time\norder = json.loads(sys.stdin.readline())\n"
+    code = "import json, os, signal, sys, time\nrequest = json.loads(sys.stdin.readline())\n"
     code += "send = lambda **x: print(json.dumps(x), flush=True)\n" + textwrap.dedent(script)
     return WorkerProcess(engine, StoreLocation(engine.var), program=(sys.executable, "-c", code))
 
@@ -60,7 +60,7 @@ def test_progress_skipped_and_result(engine: SearchEngine) -> None:
         send(progress=["embedding", 1, 2])
         send(skip={"a.png": "damaged"})
         send(progress=["indexing", 2, 2])
-        send(result={"total": order["task"]["reembed"] + 1})
+        send(result={"total": request["task"]["reembed"] + 1})
         """,
     )
     assert worker(Task("rebuild", reembed=True), seen.control) == {"total": 2}
@@ -68,15 +68,15 @@ def test_progress_skipped_and_result(engine: SearchEngine) -> None:
     assert seen.skipped == {"a.png": "damaged"}
 
 
-def test_the_order(engine: SearchEngine, tmp_path: Path) -> None:
+def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
     worker = worker_of(
-        engine, "send(result={}); open(order['data'] + '/order', 'w').write(str(order))"
+        engine, "send(result={}); open(request['data'] + '/request', 'w').write(str(request))"
     )
     worker = replace(worker, data=tmp_path, picture=PictureLimits(10, 20), log_format="json")
     milvus = MilvusSettings("http://m", "t", "p", False)
     worker = replace(worker, location=StoreLocation(tmp_path / "var", milvus))
     worker(Task("compact"), Seen().control)
-    assert eval((tmp_path / "order").read_text()) == {
+    assert eval((tmp_path / "request").read_text()) == {
         "task": {"kind": "compact", "model": engine.encoder.digest, "reembed": False},
         "job": "7",
         "data": str(tmp_path),
@@ -249,7 +249,7 @@ def gone(pid: int) -> bool:
 
 def test_a_server_that_dies_at_once(folder: Path, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
-    order = {
+    request = {
         "task": {"kind": "rebuild", "model": "", "reembed": False},
         "job": "7",
         "data": str(folder),
@@ -265,7 +265,7 @@ def test_a_server_that_dies_at_once(folder: Path, tiny: Path, tmp_path: Path) ->
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(json.dumps(order).encode() + b"\n")
+    process.stdin.write(json.dumps(request).encode() + b"\n")
     process.stdin.close()  # as when the server is killed
     *_, last = process.stdout.read().splitlines() or [b"{}"]
     assert process.wait(120) in (0, 1)

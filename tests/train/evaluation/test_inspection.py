@@ -52,7 +52,7 @@ def test_label_errors_need_the_model_and_the_neighbours() -> None:
     assert found[0].probabilities == pytest.approx({"dog": 0.98, "cat": 0.02})
     assert len(found[0].neighbours) == 10
     assert {n.label for n in found[0].neighbours} == {"dog"}
-    # Of dogs the model is sure by 0.875 on average.
+    # The mean confidence in dogs is 0.875.
     assert [m.row for m in label_errors(found, probabilities, labels, CLASSES)] == [0]
 
 

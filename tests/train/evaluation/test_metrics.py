@@ -30,7 +30,7 @@ def test_confusion_matrix_rows_are_true() -> None:
 
 def test_class_scores_by_hand() -> None:
     a, b, c = class_scores(CONFUSION, ("a", "b", "c"))
-    # a: 3 right, 5 called so, 4 there are. b: 4 right, 5 called so, 6 there are.
+    # a: 3 correct of 5 predicted and 4 true. b: 4 correct of 5 predicted and 6 true.
     assert a == ClassScore("a", 3 / 5, 3 / 4, 2 / 3, 4)
     assert b == ClassScore("b", 4 / 5, 4 / 6, 8 / 11, 6)
     # Neither predicted nor there: zero by definition.
