@@ -221,7 +221,8 @@ def nothing(task: dict[str, Any]) -> dict[str, Any]:
     from index.ann import kinds
 
     xb = unit(np.random.default_rng(0).standard_normal((5000, 64)))
-    kinds.build(np.arange(5000), xb, 64, "rabitq", 0.5).search(xb[:1000], K)
+    collected = kinds.Collected("rabitq", np.arange(5000), xb)
+    kinds.build_collected(collected, 0.5).search(xb[:1000], K)
     return memory()
 
 

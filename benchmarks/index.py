@@ -139,8 +139,8 @@ def compare(
                 index = measured(
                     table,
                     f"Lookalike {name}, target {target}",
-                    lambda name=name, target=target: kinds.build(
-                        ids, xb, xb.shape[1], name, target
+                    lambda name=name, target=target: kinds.build_collected(
+                        kinds.Collected(name, ids, xb), target
                     ),
                 )
                 print(f"<!-- {kinds.description(index)} -->")

@@ -1,4 +1,4 @@
-"""Time spent in each stage of a request."""
+"""Time spent in each step of a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 
 class Timings:
-    """Adds up wall time by stage: ``with timings("decode"): ...``."""
+    """Adds up wall time by step: ``with timings("decode"): ...``."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -17,7 +17,7 @@ class Timings:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Add the duration of the block to the stage ``name``."""
+        """Add the duration of the block to the step ``name``."""
         started = time.perf_counter()
         try:
             yield
@@ -25,30 +25,30 @@ class Timings:
             self.add(name, time.perf_counter() - started)
 
     def add(self, name: str, seconds: float) -> None:
-        """Add ``seconds`` to the stage ``name``."""
+        """Add ``seconds`` to the step ``name``."""
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def begin(self, name: str) -> None:
-        """Start a stage that another thread will `end`."""
+        """Start a step that another thread will `end`."""
         self._begun[name] = time.perf_counter()
 
     def end(self, name: str) -> None:
-        """End a stage; does nothing unless it was begun and has not ended yet."""
+        """End a step; does nothing unless it was begun and has not ended yet."""
         started = self._begun.pop(name, None)
         if started is not None:
             self.add(name, time.perf_counter() - started)
 
     def milliseconds(self) -> dict[str, float]:
-        """Milliseconds per stage, in order of first use, and ``total`` since creation."""
+        """Milliseconds per step, in order of first use, and ``total`` since creation."""
         rounded = {name: round(1000 * seconds, 3) for name, seconds in self._seconds.items()}
         return {**rounded, "total": round(1000 * (time.perf_counter() - self._started), 3)}
 
 
 def time_all(group: Sequence[Timings]) -> Callable[[str], AbstractContextManager[None]]:
-    """Times a stage that several requests share: each is charged its full duration."""
+    """Times a step that several requests share: each is charged its full duration."""
 
     @contextmanager
-    def stage(name: str) -> Iterator[None]:
+    def step(name: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
             yield
@@ -57,4 +57,4 @@ def time_all(group: Sequence[Timings]) -> Callable[[str], AbstractContextManager
             for timings in group:
                 timings.add(name, seconds)
 
-    return stage
+    return step

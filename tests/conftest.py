@@ -15,8 +15,8 @@ from embed.pictures import RGB
 from embed.preprocess import Preprocess
 from embed.resnet import build
 
-# Its import closes all handlers of logging. absl's then closes its stream unless that is the current
-# stderr, which it is not once a test has redirected that: so import it before OpenVINO brings absl.
+# Its import closes all handlers of logging. absl's then closes its stream, pytest's stderr, if a
+# test has redirected stderr. So import it here, before OpenVINO brings absl.
 with contextlib.suppress(ImportError):
     import pymilvus  # noqa: F401
 

@@ -55,7 +55,7 @@ class Dataset:
     skipped: dict[str, str]
 
 
-Progress = Callable[[Iterable[Item]], Iterable[Item]]
+ItemProgress = Callable[[Iterable[Item]], Iterable[Item]]
 
 
 def load_dataset(
@@ -63,7 +63,7 @@ def load_dataset(
     size: int = 32,
     validation: float = 0.05,
     seed: int = 0,
-    progress: Progress = lambda items: items,
+    progress: ItemProgress = lambda items: items,
     test: float = 0.0,
 ) -> Dataset:
     """Read all labelled pictures of a corpus, scaled and cropped to ``(size, size)``.

@@ -121,22 +121,22 @@ def set_up(recipe: Recipe, data: Dataset, resume: bool) -> Setup:
         selector = BatchSelector(recipe.proxy, proxy, proxy_optimisers, recipe.label_smoothing)
     pictures = data.train.pictures.to(device)
     return Setup(
-        recipe,
-        data,
-        described,
-        device,
-        init,
-        architecture,
-        preprocess,
-        network,
-        weights,
-        teacher,
-        batch_size,
-        optimisers,
-        schedules,
-        selector,
-        Augmenter(pictures, recipe.augment.at(size), recipe.seed),
-        data.train.labels.to(device),
+        recipe=recipe,
+        data=data,
+        environment=described,
+        device=device,
+        init=init,
+        architecture=architecture,
+        preprocess=preprocess,
+        network=network,
+        class_weights=weights,
+        teacher=teacher,
+        batch_size=batch_size,
+        optimisers=optimisers,
+        schedules=schedules,
+        selector=selector,
+        augmenter=Augmenter(pictures, recipe.augment.at(size), recipe.seed),
+        labels=data.train.labels.to(device),
     )
 
 

@@ -63,7 +63,7 @@ class ApproximateIndex:
         parameters: Mapping[str, Any],
         recall: Mapping[str, float] | None,
     ) -> None:
-        """Assemble an index; see `index.ann.kinds.build`.
+        """Assemble an index; see `index.ann.kinds.build_collected`.
 
         Args:
             kind: its name, for example ``ivf``.

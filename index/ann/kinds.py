@@ -23,9 +23,8 @@ import numpy as np
 from index.ann.approximate import ApproximateIndex
 from index.ann.build import create, factory_of, train
 from index.ann.exact import ExactIndex
-from index.ann.vector_files import Pieces, mapped_files, pieces_of, write_pieces
-from index.contract import Ids, IndexInputError, Searchable, UnknownKindError, Vectors
-from index.vectors import as_new_ids, as_vectors
+from index.ann.vector_files import Pieces, mapped_files, write_pieces
+from index.contract import Ids, Searchable, UnknownKindError, Vectors
 
 EXACT_FILE = "index.faiss"
 KINDS = ("auto", "exact", "ivf", "hnsw", "rabitq")
@@ -111,30 +110,6 @@ def build_collected(collected: Collected, target: float = TARGET_RECALL) -> Sear
     if len(ids):
         exact.add(ids, np.asarray(xb))
     return exact
-
-
-def build(
-    ids: Ids, xb: Vectors, dimension: int, kind: str = "auto", target: float = TARGET_RECALL
-) -> Searchable:
-    """Build an index over ``xb`` float32 (n, dimension) under ascending ``ids`` int64 (n,).
-
-    An approximate one is tuned to the least effort that finds, on average, the share ``target`` of
-    the true 10 nearest of held-out queries; ``auto`` falls back to an exact one if none does.
-
-    Raises IndexInputError for vectors and ids as `ExactIndex.add` does, and for a kind or factory
-    string that is invalid or cannot be built from so few vectors.
-    """
-    if len(ids) != len(xb):
-        raise IndexInputError(f"got {len(ids)} ids for {len(xb)} vectors; expected one id each")
-    last = -1
-    for some, vectors in pieces_of(ids, xb):
-        as_vectors(vectors, dimension, "xb")
-        some = as_new_ids(some, len(some))
-        if some[0] <= last or (np.diff(some) <= 0).any():
-            raise IndexInputError("ids do not ascend; sort ids and vectors")
-        last = int(some[-1])
-    xb = xb.reshape(len(ids), dimension)
-    return build_collected(Collected(kind, np.asarray(ids, np.int64), xb), target)
 
 
 def check(kind: str, dimension: int) -> None:

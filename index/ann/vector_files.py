@@ -43,13 +43,6 @@ def workspace(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pieces_of(ids: Ids, xb: Vectors) -> Pieces:
-    """Yield ids int64 (n,) and vectors (n, d), which may be memory-mapped, piece by piece."""
-    for start in range(0, len(ids), PIECE):
-        stop = start + PIECE
-        yield ids[start:stop], xb[start:stop]
-
-
 def write_pieces(pieces: Pieces, count: int, dimension: int, folder: Path) -> None:
     """Write ``count`` ids and vectors as two ``.npy`` files.
 

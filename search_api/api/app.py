@@ -92,15 +92,15 @@ def create_app(
         min_batch=MIN_BATCH,
     )
     context = Context(
-        engine,
-        batcher,
-        limits,
-        runner,
-        tasks,
-        AutoCompaction(tasks, limits, draining),
-        metrics,
-        ResponseEncoder(limits.max_cursor_chars, limits.max_cached_entries),
-        draining,
+        engine=engine,
+        batcher=batcher,
+        limits=limits,
+        jobs=runner,
+        tasks=tasks,
+        compaction=AutoCompaction(tasks, limits, draining),
+        metrics=metrics,
+        encoder=ResponseEncoder(limits.max_cursor_chars, limits.max_cached_entries),
+        draining=draining,
     )
 
     @asynccontextmanager

@@ -84,15 +84,15 @@ def main() -> NoReturn:
         _fail(f"lookalike: {error.format_message()}", 2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (ValueError, OSError, RuntimeError) as error:
-        _fail(f"lookalike: {error}", 2 if isinstance(error, ValueError) else 1)
     except Exception as error:
         from search_api.problems import meaning
 
         known = meaning(error)
-        if known is None:
+        if known is not None:
+            _fail(f"lookalike: {error}", known.exit_code)
+        if not isinstance(error, (ValueError, OSError, RuntimeError)):
             raise
-        _fail(f"lookalike: {error}", known.exit_code)
+        _fail(f"lookalike: {error}", 2 if isinstance(error, ValueError) else 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

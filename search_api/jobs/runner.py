@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from index.contract import CancelledError, JobControl
 from search_api.jobs.model import Job, Skipped
-from search_api.jobs.store import JobStore, printable
+from search_api.jobs.store import JobStore
 from search_api.logs import event
+from search_api.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from search_api.jobs.model import Job, Skipped
+from search_api.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -237,11 +238,6 @@ class JobStore:
             except sqlite3.Error as error:
                 log.warning("cannot read the state of jobs: %s", error)
                 return []
-
-
-def printable(text: str) -> str:
-    """The text with escapes for what UTF-8 cannot encode, as in some file names."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from search_api.jobs.store import printable
 from search_api.service.results import Tagged
+from search_api.text import printable
 
 NAMESPACE = "urn:lookalike:xmp/1.0/"
 

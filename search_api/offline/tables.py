@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from index.files import fsync_file, fsync_folder
-from search_api.jobs.store import printable
 from search_api.service.results import Tagged
+from search_api.text import printable
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "class", "confidence", "tags", "tag_shares", "error")
@@ -19,23 +19,23 @@ COLUMNS = ("path", "class", "confidence", "tags", "tag_shares", "error")
 Add = Callable[[Sequence[Tagged]], None]
 
 
-class TableError(ValueError):
+class TagTableError(ValueError):
     """A table cannot be written under the given name."""
 
 
 def check(path: Path) -> None:
-    """Check that a table can be written to ``path``. Raises TableError."""
+    """Check that a table can be written to ``path``. Raises TagTableError."""
     if path.suffix.lower() not in FORMATS:
-        raise TableError(
+        raise TagTableError(
             f"{path} ends in {path.suffix!r}; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         )
     if not path.parent.is_dir():
-        raise TableError(f"the folder {path.parent} does not exist; create it first")
+        raise TagTableError(f"the folder {path.parent} does not exist; create it first")
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise TableError(
+            raise TagTableError(
                 f"{path} needs pyarrow, which is not installed; run"
                 " pip install 'lookalike[parquet]', or write .csv or .jsonl"
             ) from None
@@ -50,7 +50,7 @@ def table(path: Path) -> Iterator[Add]:
     picture's sidecar file could not be written.
 
     Raises:
-        TableError: see `check`.
+        TagTableError: see `check`.
     """
     check(path)
     begin = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]

@@ -83,15 +83,15 @@ def make_page(params: PageParams, limits: Limits, where: Filter | None = None) -
             f" {limits.max_cursor_chars:,}; send `next_cursor` unchanged",
         )
     return Page(
-        p.limit,
-        p.offset,
-        p.score_threshold,
-        where,
-        p.diversity,
-        _candidates(p, limits),
-        None if p.group_by is None else check_key(p.group_by, "group_by"),
-        _group_size(p, limits),
-        None if p.cursor is None else parse_cursor(p.cursor),
+        limit=p.limit,
+        offset=p.offset,
+        score_threshold=p.score_threshold,
+        filter=where,
+        diversity=p.diversity,
+        candidates=_candidates(p, limits),
+        group_by=None if p.group_by is None else check_key(p.group_by, "group_by"),
+        group_size=_group_size(p, limits),
+        cursor=None if p.cursor is None else parse_cursor(p.cursor),
     )
 
 

@@ -71,7 +71,7 @@ class SearchResult:
         generation: number of the index that was searched.
         sequence: number of the last write that the result reflects.
         model: digest of the model that made the embeddings.
-        time: milliseconds by stage, and ``total``.
+        time: milliseconds by step, and ``total``.
         prediction: the classifier's; None unless the query was an uploaded picture.
         groups: the nearest groups, best first, or None without ``group_by``.
         cursor: where the next page starts; None after the last page and with ``diversity``.

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from index.ann import kinds, vector_files
 from index.ann.exact import ExactIndex
-from index.contract import Ids, Neighbours, Vectors
+from index.ann.vector_files import Pieces
+from index.contract import Ids, Neighbours, Searchable, Vectors
 
 
 def unit(rows: object) -> Vectors:
@@ -38,6 +40,20 @@ def filled(ids: object, xb: np.ndarray) -> ExactIndex:
     index = ExactIndex(xb.shape[1])
     index.add(np.asarray(ids, np.int64), xb)
     return index
+
+
+def built(
+    ids: Ids, xb: Vectors, d: int, kind: str = "auto", target: float = kinds.TARGET_RECALL
+) -> Searchable:
+    """An index over arrays."""
+    return kinds.build_collected(kinds.Collected(kind, ids, xb.reshape(len(ids), d)), target)
+
+
+def pieces_of(ids: Ids, xb: Vectors) -> Pieces:
+    """Ids and vectors piece by piece."""
+    for start in range(0, len(ids), vector_files.PIECE):
+        stop = start + vector_files.PIECE
+        yield ids[start:stop], xb[start:stop]
 
 
 def assert_same(answer: Neighbours, expected: Neighbours) -> None:

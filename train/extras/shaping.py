@@ -33,7 +33,7 @@ from embed.resnet import WhitenedResNet, build
 from train.evaluation.similarity import altered_copies
 from train.recipe import Shaping
 
-Progress = Callable[[Iterator[Tensor], int], Iterator[Tensor]]
+BatchProgress = Callable[[Iterator[Tensor], int], Iterator[Tensor]]
 
 
 def check_shaping(shaping: Shaping, architecture: Architecture) -> None:
@@ -56,7 +56,7 @@ def shape(
     pictures: Tensor,
     shaping: Shaping,
     seed: int = 0,
-    progress: Progress = lambda batches, total: batches,
+    progress: BatchProgress = lambda batches, total: batches,
 ) -> Bundle:
     """The same model with a shaped embedding; its logits change by rounding only.
 
@@ -185,7 +185,7 @@ def _pooled(
     network: WhitenedResNet,
     preprocess: Preprocess,
     copies: list[NDArray[np.uint8]],
-    progress: Progress,
+    progress: BatchProgress,
 ) -> tuple[Tensor, Tensor]:
     """Last features and pooled maps of each copy, float32 ``(copies, n, ...)``."""
     device = next(network.parameters()).device

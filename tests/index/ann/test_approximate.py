@@ -10,7 +10,6 @@ import pytest
 
 from index.ann import kinds
 from index.ann.approximate import ApproximateIndex, candidates
-from index.ann.vector_files import pieces_of
 from index.contract import (
     Ids,
     IndexFileError,
@@ -21,7 +20,15 @@ from index.contract import (
     Vectors,
 )
 from index.local.generations import load_current, publish
-from tests.index.vectors import assert_same, brute_force, random_vectors, signs, unit
+from tests.index.vectors import (
+    assert_same,
+    brute_force,
+    built,
+    pieces_of,
+    random_vectors,
+    signs,
+    unit,
+)
 
 N, D = 3000, 32
 
@@ -40,7 +47,7 @@ IDS = np.sort(np.random.default_rng(2).permutation(10**6)[:N])
 
 @pytest.fixture(scope="module", params=["ivf", "hnsw", "rabitq", "IVF16,PQ16x4"])
 def index(request: pytest.FixtureRequest) -> Searchable:
-    return kinds.build(IDS, XB, D, request.param, target=0.99)
+    return built(IDS, XB, D, request.param, target=0.99)
 
 
 def test_finds_nearly_all_and_scores_exactly(index: Searchable) -> None:
@@ -108,14 +115,14 @@ def test_published_and_loaded(index: Searchable, tmp_path: Path) -> None:
 
 def test_ties_put_the_smaller_id_first() -> None:
     xb = np.repeat(signs(300, 16, seed=0), 8, axis=0)
-    index = kinds.build(np.arange(2400), xb, 16, "ivf")
+    index = built(np.arange(2400), xb, 16, "ivf")
     answer = index.search(xb[:40:8], 8)
     for row, ids in enumerate(answer.ids):
         assert ids.tolist() == list(range(8 * row, 8 * row + 8))
 
 
 def test_files_that_do_not_match_are_refused(tmp_path: Path) -> None:
-    index = kinds.build(IDS, XB, D, "hnsw")
+    index = built(IDS, XB, D, "hnsw")
     assert isinstance(index, ApproximateIndex)
     index.save(tmp_path)
     for name, content in (
@@ -179,7 +186,7 @@ def test_on_another_disk_the_files_are_copied(
 
 def test_the_number_of_rescored_candidates_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     xb = random_vectors(5000, D, seed=5)
-    index = kinds.build(np.arange(5000), xb, D, "rabitq", 0.9)
+    index = built(np.arange(5000), xb, D, "rabitq", 0.9)
     assert isinstance(index, ApproximateIndex)
     index.parameters["rescored"] = 160
     asked: list[int] = []

@@ -10,9 +10,8 @@ from index.ann import build, kinds, vector_files
 from index.ann.approximate import ApproximateIndex
 from index.ann.build import create
 from index.ann.exact import ExactIndex
-from index.ann.vector_files import pieces_of
 from index.contract import Ids, Vectors
-from tests.index.vectors import random_vectors
+from tests.index.vectors import pieces_of, random_vectors
 
 N, D = 2500, 24
 XB = random_vectors(N, D, seed=0)

@@ -8,11 +8,11 @@ import pytest
 from index.ann import build, kinds, vector_files
 from index.ann.approximate import ApproximateIndex
 from index.ann.exact import ExactIndex
-from index.ann.vector_files import pieces_of, workspace
+from index.ann.vector_files import workspace
 from index.contract import IndexInputError
 from index.local.generations import load_current, publish
 from tests.index.ann.test_approximate import IDS, XB, XQ, D, N
-from tests.index.vectors import assert_same, brute_force
+from tests.index.vectors import assert_same, brute_force, built, pieces_of
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +43,8 @@ def test_auto_takes_exact_where_nothing_else_is_good(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         "index.ann.build.tuned", lambda *_: (16, 2, {"k": 10, "value": 0.5, "queries": 10})
     )
-    assert isinstance(kinds.build(IDS, XB, D), ExactIndex)
-    assert isinstance(kinds.build(IDS, XB, D, "ivf"), ApproximateIndex)
+    assert isinstance(built(IDS, XB, D), ExactIndex)
+    assert isinstance(built(IDS, XB, D, "ivf"), ApproximateIndex)
 
 
 def test_auto_takes_lists_where_a_graph_is_not_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,10 +55,10 @@ def test_auto_takes_lists_where_a_graph_is_not_good(monkeypatch: pytest.MonkeyPa
         return 16, 2, {"k": 10, "value": 0.5 if args[2] == "hnsw" else 1.0, "queries": 10}
 
     monkeypatch.setattr("index.ann.build.tuned", measured)
-    index = kinds.build(IDS, XB, D)
+    index = built(IDS, XB, D)
     assert isinstance(index, ApproximateIndex)
     assert index.kind == "ivf"
-    graph = kinds.build(IDS, XB, D, "hnsw")
+    graph = built(IDS, XB, D, "hnsw")
     assert isinstance(graph, ApproximateIndex)
     assert graph.kind == "hnsw"
 
@@ -66,14 +66,14 @@ def test_auto_takes_lists_where_a_graph_is_not_good(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("kind", ["", "nonsense", "Flat", "IVF16,Nothing", "PQ8", "IVF99999,SQ8"])
 def test_factory_strings_that_cannot_be_used(kind: str) -> None:
     with pytest.raises(IndexInputError, match=r"another kind|expected"):
-        kinds.build(IDS, XB, D, kind)
+        built(IDS, XB, D, kind)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 40, 100])
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_few_vectors(count: int, kind: str) -> None:
     try:
-        index = kinds.build(IDS[:count], XB[:count], D, kind)
+        index = built(IDS[:count], XB[:count], D, kind)
     except IndexInputError as error:
         assert count == 0 and "another kind" in str(error)
         return
@@ -86,7 +86,7 @@ def test_a_collected_index_is_that_of_whole_arrays(kind: str, tmp_path: Path) ->
         index = kinds.build_collected(
             kinds.collect(pieces_of(IDS, XB), N, D, kind, folder), target=0.99
         )
-        assert_same(index.search(XQ, 10), kinds.build(IDS, XB, D, kind, 0.99).search(XQ, 10))
+        assert_same(index.search(XQ, 10), built(IDS, XB, D, kind, 0.99).search(XQ, 10))
         manifest = publish(tmp_path, index, "m", 3)
     assert not (tmp_path / "building").exists()
     # What is mapped stays readable although its folder is gone.

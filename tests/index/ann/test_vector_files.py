@@ -12,14 +12,13 @@ from index.ann import build, vector_files
 from index.ann.vector_files import (
     VECTORS_FILE,
     mapped_files,
-    pieces_of,
     scattered_vectors,
     workspace,
     write_pieces,
 )
 from index.contract import Ids, IndexInputError, Vectors
 from tests.index.ann.test_build import IDS, XB, D, N
-from tests.index.vectors import random_vectors
+from tests.index.vectors import pieces_of, random_vectors
 
 
 @pytest.fixture(autouse=True)

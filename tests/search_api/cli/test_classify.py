@@ -122,5 +122,5 @@ def test_wrong_tables_are_refused_first(
     classify: Classify, pictures: Path, tmp_path: Path, out: str, words: str
 ) -> None:
     done = classify(pictures, "--out", tmp_path / out)
-    assert isinstance(done.exception, tables.TableError)
+    assert isinstance(done.exception, tables.TagTableError)
     assert words in str(done.exception)

@@ -66,7 +66,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(tables.TableError, match=r"pip install 'lookalike\[parquet\]'"):
+    with pytest.raises(tables.TagTableError, match=r"pip install 'lookalike\[parquet\]'"):
         tables.check(tmp_path / "tags.parquet")
 
 
@@ -75,7 +75,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [("tags.xlsx", r"ends in '\.xlsx'; expected \.csv"), ("none/tags.csv", "none does not exist")],
 )
 def test_other_names_are_refused(tmp_path: Path, name: str, words: str) -> None:
-    with pytest.raises(tables.TableError, match=words):
+    with pytest.raises(tables.TagTableError, match=words):
         tables.check(tmp_path / name)
     tables.check(tmp_path / "TAGS.CSV")
 
