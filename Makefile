@@ -12,7 +12,8 @@ test: .venv/.dev
 
 # What needs no server, browser or training: for running often.
 quick: .venv/.dev
-	$(BIN)/python -m pytest -q -m "not slow and not torture and not milvus_server"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
+		-m "not slow and not torture and not milvus_server"
 
 # The attacks of tests/torture with their full counts, on this machine only: about an hour, in parts
 # of ten minutes at most (index-milvus installs the real Milvus first). What has passed at this
