@@ -77,7 +77,7 @@ openapi: .venv/.dev
 
 # After a change to search_api/client/asynchronous.py.
 client: .venv/.dev
-	$(BIN)/python -m tools.generate_client
+	$(BIN)/python search_api/client/generate.py
 
 clean:
 	rm -rf .venv .milvus-server build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,8 +9,8 @@ import pytest
 
 from search_api import schemas
 from search_api.client import Client, ProblemError
+from search_api.client.generate import TARGET, generate
 from tests.search_api.conftest import colour, png
-from tools.generate_client import TARGET, generate
 
 RED = png(colour("red", 1))
 NEAREST = "train/red/1.png"

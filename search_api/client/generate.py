@@ -1,4 +1,7 @@
-"""Generate the synchronous client from the asynchronous one: `make client`."""
+"""Generate the synchronous client from the asynchronous one: `make client`.
+
+Run by its path, so that it works without the file that it writes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import unasync
 
-CLIENT = Path(__file__).parents[1] / "search_api" / "client"
+CLIENT = Path(__file__).parent
 SOURCE = CLIENT / "asynchronous.py"
 TARGET = CLIENT / "synchronous.py"
 

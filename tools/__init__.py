@@ -1,1 +1,0 @@
-"""Scripts for developing Lookalike. Nothing here is part of the installed packages."""
