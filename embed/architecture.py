@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 ArchitectureName = Literal["whitened-resnet", "resnet18"]
 Pooling = Literal["stages", "middle"]
+Library = Literal["timm", "torchvision"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,57 @@ class Architecture:
     def from_dict(values: dict[str, Any]) -> Architecture:
         """Inverse of ``to_dict``. Raises ValueError or TypeError for unknown values or fields."""
         return Architecture(**{**values, "widths": tuple(values["widths"])})
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of another library, named there; stored in the bundle together with its weights.
+
+    Attributes:
+        library: ``timm`` or ``torchvision``.
+        model: the network's name in that library.
+        classes: outputs of the linear classifier; 0 if there is none.
+        embedding_head: outputs of the library's last layer where they are an embedding and not
+            class scores, as in CLIP's image towers; they are then the features. 0 otherwise.
+        projection: dimensions that the L2-normalised features are projected to; 0 for none.
+        head_reads: what the classifier reads: the ``pooled`` features of the network, or the
+            L2-normalised ``embedding``, after the projection.
+    """
+
+    library: Library
+    model: str
+    classes: int = 0
+    embedding_head: int = 0
+    projection: int = 0
+    head_reads: Literal["pooled", "embedding"] = "pooled"
+
+    def __post_init__(self) -> None:
+        if self.library not in ("timm", "torchvision"):
+            raise ValueError(f"library is {self.library!r}; expected 'timm' or 'torchvision'")
+        if self.classes < 0 or self.classes == 1:
+            raise ValueError(f"classes is {self.classes}; expected 0 for none, or at least 2")
+        if self.projection < 0 or self.embedding_head < 0:
+            raise ValueError(
+                f"projection is {self.projection} and embedding_head {self.embedding_head};"
+                " expected 0 for none, or more"
+            )
+        if self.head_reads not in ("pooled", "embedding"):
+            raise ValueError(f"head_reads is {self.head_reads!r}; expected 'pooled' or 'embedding'")
+
+    @property
+    def name(self) -> str:
+        """The network's source, such as ``timm:tf_efficientnet_lite0``."""
+        return f"{self.library}:{self.model}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; ``read_architecture`` reads it back."""
+        return asdict(self)
+
+
+def read_architecture(values: dict[str, Any]) -> Architecture | Backbone:
+    """The architecture that ``to_dict`` described.
+
+    Raises:
+        ValueError, TypeError: unknown values or fields.
+    """
+    return Backbone(**values) if "library" in values else Architecture.from_dict(values)

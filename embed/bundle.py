@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,21 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from embed.architecture import Architecture
+from embed.architecture import Architecture, Backbone, read_architecture
 from embed.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from embed.backbones import BackboneNetwork
     from embed.resnet import ResNet18, WhitenedResNet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since 2, the digest covers what makes embeddings; in 1, also what makes class scores of them."""
 MANIFEST = "bundle.json"
 WEIGHTS = "weights.safetensors"
 CARD = "MODEL_CARD.md"
 PRETRAINED = Path(__file__).parent / "pretrained"
+_CLASSIFIER = "head."
+"""Where the names of the classifier's weights begin, in every network."""
 
 
 class BundleError(ValueError):
@@ -42,20 +46,23 @@ class Bundle:
         architecture: the network to build.
         preprocess: how a picture becomes the network's input.
         classes: class names in the order of the logits.
-        weights: the network's state, name to array. Floating-point arrays are fp16 on disk.
+        weights: the network's state, name to array. Floating-point arrays of our own networks are
+            fp16 on disk, those of other libraries float32, as they came.
         temperature: divides the logits before the softmax so that confidence matches accuracy
             (Guo et al. 2017, arXiv:1706.04599); fitted on the validation split.
         metrics: measurements, name to value; for people, not used by the program.
         training: recipe, versions, seed and the like; also for people.
+        format_version: of the file; determines what ``digest`` covers.
     """
 
-    architecture: Architecture
+    architecture: Architecture | Backbone
     preprocess: Preprocess
     classes: tuple[str, ...]
     weights: dict[str, NDArray[Any]] = field(repr=False)
     temperature: float = 1.0
     metrics: dict[str, Any] = field(default_factory=dict, repr=False)
     training: dict[str, Any] = field(default_factory=dict, repr=False)
+    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.architecture.classes:
@@ -68,24 +75,39 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """``sha256:`` and 64 hex digits over weights, architecture, preprocessing and classes.
+        """``sha256:`` and 64 hex digits over weights, architecture and preprocessing.
 
-        Bundles with the same digest make the same embeddings; an index belongs to one digest.
+        The classifier and its classes are left out: bundles with the same digest make the same
+        embeddings, and an index belongs to one digest. (Format 1 includes them.)
         """
-        return _digest(self._identity(), _sha256(self._encoded_weights()))
+        return self._digest_of(self._encoded_weights())
 
-    def network(self) -> WhitenedResNet | ResNet18:
+    @property
+    def content_digest(self) -> str:
+        """As ``digest``, and also over the classifier and its classes."""
+        return _digest(self._content(), _sha256(self._encoded_weights()))
+
+    def network(self) -> WhitenedResNet | ResNet18 | BackboneNetwork:
         """The network with these weights in float32, in evaluation mode.
 
         Raises:
-            BundleError: the weights do not fit the architecture.
+            BundleError: the weights do not fit the architecture, or its library lacks it.
         """
         # Imported here: reading a bundle, or serving it with another runtime, needs no torch.
         import torch
 
-        from embed.resnet import build
+        network: WhitenedResNet | ResNet18 | BackboneNetwork
+        if isinstance(self.architecture, Backbone):
+            from embed.backbones import BackboneError, build_backbone
 
-        network = build(self.architecture)
+            try:
+                network = build_backbone(self.architecture, self.preprocess.input_size)
+            except BackboneError as error:
+                raise BundleError(str(error)) from error
+        else:
+            from embed.resnet import build
+
+            network = build(self.architecture)
         try:
             network.load_state_dict({n: torch.tensor(w) for n, w in self.weights.items()})
         except RuntimeError as error:
@@ -107,15 +129,14 @@ class Bundle:
         """
         folder.mkdir(parents=True, exist_ok=True)
         weights = self._encoded_weights()
-        sha256 = _sha256(weights)
         manifest = {
-            "format_version": FORMAT_VERSION,
-            "digest": _digest(self._identity(), sha256),
-            **self._identity(),
+            "format_version": self.format_version,
+            "digest": self._digest_of(weights),
+            **self._content(),
             "temperature": self.temperature,
             "metrics": self.metrics,
             "training": self.training,
-            "files": {WEIGHTS: sha256},
+            "files": {WEIGHTS: _sha256(weights)},
         }
         manifest["checksum"] = _digest(manifest)
         _write(folder / WEIGHTS, weights)
@@ -141,9 +162,9 @@ class Bundle:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path} cannot be read as a bundle: {error}") from error
         version = manifest.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise BundleError(
-                f"{path} has bundle format {version!r}, this program reads {FORMAT_VERSION};"
+                f"{path} has bundle format {version!r}, this program reads 1 to {FORMAT_VERSION};"
                 " use the version of Lookalike that made it, or train again"
             )
         if (found := _digest(manifest)) != checksum:
@@ -162,12 +183,9 @@ class Bundle:
             )
         try:
             arrays = safetensors.numpy.load(encoded)
-            preprocess = manifest["preprocess"]
             bundle = Bundle(
-                architecture=Architecture.from_dict(manifest["architecture"]),
-                preprocess=Preprocess(
-                    preprocess["input_size"], tuple(preprocess["mean"]), tuple(preprocess["std"])
-                ),
+                architecture=read_architecture(manifest["architecture"]),
+                preprocess=Preprocess.from_dict(manifest["preprocess"]),
                 classes=tuple(manifest["classes"]),
                 weights={
                     name: array.astype(np.float32) if _is_float(array) else array
@@ -176,27 +194,46 @@ class Bundle:
                 temperature=float(manifest["temperature"]),
                 metrics=manifest["metrics"],
                 training=manifest["training"],
+                format_version=version,
             )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle in {folder} is inconsistent: {error}") from error
         # Indexes are checked against this digest, so it must be that of what was read.
-        if (found := _digest(bundle._identity(), _sha256(encoded))) != manifest["digest"]:
+        if (found := bundle._digest_of(encoded)) != manifest["digest"]:
             raise BundleError(
                 f"{path} states the digest {manifest['digest']}, but its content has {found};"
                 " restore the bundle"
             )
         return bundle
 
-    def _identity(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         return {
             "architecture": self.architecture.to_dict(),
-            "preprocess": asdict(self.preprocess),
+            "preprocess": self.preprocess.to_dict(),
             "classes": list(self.classes),
         }
 
+    def _digest_of(self, encoded: bytes) -> str:
+        """The digest, given what `_encoded_weights` returns."""
+        content = self._content()
+        if self.format_version == 1:
+            return _digest(content, _sha256(encoded))
+        architecture = content["architecture"]
+        for name in ("classes", "head_reads"):
+            architecture.pop(name, None)
+        embeds = {n: w for n, w in self.weights.items() if not n.startswith(_CLASSIFIER)}
+        return _digest(architecture, content["preprocess"], _sha256(self._encode(embeds)))
+
     def _encoded_weights(self) -> bytes:
+        return self._encode(self.weights)
+
+    def _encode(self, weights: dict[str, NDArray[Any]]) -> bytes:
+        if isinstance(self.architecture, Backbone):
+            return safetensors.numpy.save(
+                {n: np.ascontiguousarray(w).reshape(w.shape) for n, w in sorted(weights.items())}
+            )
         halves: dict[str, NDArray[Any]] = {}
-        for name, array in sorted(self.weights.items()):
+        for name, array in sorted(weights.items()):
             half = array
             if _is_float(array):
                 with np.errstate(over="ignore"):

@@ -20,7 +20,8 @@ from embed.runtime.select import make_runtime
 class Encoding(NamedTuple):
     """``probabilities`` float32 ``(n, classes)``, ``embeddings`` float32 ``(n, dimension)``.
 
-    Each row of ``probabilities`` sums to 1; each embedding has length 1.
+    Each row of ``probabilities`` sums to 1, unless the model has no classes; each embedding has
+    length 1.
     """
 
     probabilities: NDArray[np.float32]
@@ -115,8 +116,8 @@ class Encoder:
 
     @property
     def input_size(self) -> int:
-        """Side of the network's input, in pixels."""
-        return self.bundle.preprocess.input_size
+        """Length in pixels that a picture's shorter side needs, or detail is lost."""
+        return self.bundle.preprocess.shorter_side
 
     @property
     def precision(self) -> Precision:
@@ -137,6 +138,7 @@ class Encoder:
 
         Args:
             pictures: RGB arrays uint8 ``(h, w, 3)`` of any sizes, or one array ``(n, h, w, 3)``.
+                Those of the network's input size are taken as ``fit`` returned them.
             spare: use one worker's share of the threads, leaving cores free for other work.
 
         Returns:
@@ -172,7 +174,8 @@ class Encoder:
                 self._running -= 1
 
     def _blank(self) -> NDArray[np.uint8]:
-        return np.zeros((1, self.input_size, self.input_size, 3), np.uint8)
+        size = self.bundle.preprocess.input_size
+        return np.zeros((1, size, size, 3), np.uint8)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

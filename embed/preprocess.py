@@ -6,8 +6,8 @@ Validation, embedding and serving all use this, so that they agree about every p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,35 +22,104 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
+Resize = Literal["fit", "crop", "squeeze", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
 @dataclass(frozen=True)
 class Preprocess:
-    """Scale the shorter side to ``input_size`` (antialiased bilinear), centre-crop, normalise.
+    """Scale to a square of ``input_size`` pixels (antialiased) and normalise.
 
     Attributes:
         input_size: side of the square input, pixels.
         mean: per-channel mean of pixel values in 0..1 that the network was trained with.
         std: per-channel standard deviation, likewise.
+        resize: how a picture becomes square. ``fit``: the largest central square, scaled.
+            ``crop``: the shorter side scaled to ``input_size / crop``, then a central crop, as timm
+            and torchvision evaluate. ``squeeze``: the whole picture, its sides scaled unequally.
+            ``pad``: the whole picture, with bars of the mean colour.
+        crop: share of the scaled shorter side that ``crop`` keeps, above 0, at most 1.
+        interpolation: ``bilinear`` or ``bicubic``.
     """
 
     input_size: int = 32
     mean: tuple[float, float, float] = CIFAR10_MEAN
     std: tuple[float, float, float] = CIFAR10_STD
+    resize: Resize = "fit"
+    crop: float = 1.0
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.input_size < 1:
+            raise ValueError(f"input_size is {self.input_size}; expected at least 1 pixel")
+        if self.resize not in get_args(Resize):
+            raise ValueError(
+                f"resize is {self.resize!r}; expected one of {', '.join(get_args(Resize))}"
+            )
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}; expected a share above 0, at most 1")
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}; expected one of"
+                f" {', '.join(get_args(Interpolation))}"
+            )
+
+    @property
+    def shorter_side(self) -> int:
+        """The shorter side that a picture is scaled to before any crop, pixels."""
+        if self.resize != "crop":
+            return self.input_size
+        return int(self.input_size / self.crop + 1e-6)  # as timm, which rounds down
 
     def fit(self, rgb: RGB) -> RGB:
-        """Scale and centre-crop one picture to uint8 ``(input_size, input_size, 3)``."""
+        """Make one picture uint8 ``(input_size, input_size, 3)``."""
         size = self.input_size
-        if rgb.shape == (size, size, 3):
+        if rgb.shape == (size, size, 3) and self.shorter_side == size:
             return rgb
+        method = Image.Resampling[self.interpolation.upper()]
         image = Image.fromarray(rgb, "RGB")
-        fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
-        return np.array(fitted, dtype=np.uint8)
+        if self.resize == "crop":
+            image = self._cropped(image, method)
+        elif self.resize == "squeeze":
+            image = image.resize((size, size), method)
+        elif self.resize == "pad":
+            r, g, b = (round(255 * value) for value in self.mean)
+            image = ImageOps.pad(image, (size, size), method=method, color=(r, g, b))
+        else:
+            image = ImageOps.fit(image, (size, size), method=method)
+        return np.array(image, dtype=np.uint8)
+
+    def _cropped(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
+        """Rounded as torchvision's Resize and CenterCrop do."""
+        short, size = self.shorter_side, self.input_size
+        w, h = image.size
+        w, h = (short, short * h // w) if w <= h else (short * w // h, short)
+        left, top = round((w - size) / 2), round((h - size) / 2)
+        return image.resize((w, h), method).crop((left, top, left + size, top + size))
 
     def stack(self, pictures: Sequence[RGB] | RGB) -> NDArray[np.uint8]:
-        """Pictures of any size to one uint8 array ``(n, input_size, input_size, 3)``."""
-        size = self.input_size
-        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (size, size, 3):
+        """Pictures to one uint8 array ``(n, input_size, input_size, 3)``.
+
+        Those that have the input's size already are taken as ``fit`` returned them.
+        """
+        shape = (self.input_size, self.input_size, 3)
+        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == shape:
             return np.ascontiguousarray(pictures)
-        return np.stack([self.fit(picture) for picture in pictures])
+        return np.stack([p if p.shape == shape else self.fit(p) for p in pictures])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; ``from_dict`` reads it back."""
+        values = asdict(self)
+        # Left out, so that bundles older than these fields keep their digest.
+        for name, default in (("resize", "fit"), ("crop", 1.0), ("interpolation", "bilinear")):
+            if values[name] == default:
+                del values[name]
+        return values
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Preprocess:
+        """Inverse of ``to_dict``. Raises ValueError or TypeError for unknown values or fields."""
+        return Preprocess(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 ``(n, 3, h, w)`` to normalised float32 of the same shape, channels last."""

@@ -66,6 +66,7 @@ class OpenVinoRuntime:
             precision = "bfloat16" if fast else "float32"
         self.precision: Precision = precision
         model = _read_or_export(core, bundle, cache)
+        self._classes = len(bundle.classes)
         threads = threads or available_cores()
 
         self.workers = min(WORKERS, threads)
@@ -88,6 +89,8 @@ class OpenVinoRuntime:
         """
         request = self._on_all_threads if worker is None else self._by_worker[worker]
         found = request.infer({0: batch}, share_inputs=True)
+        if not self._classes:
+            return Raw(np.empty((len(batch), 0), np.float32), found[0])
         return Raw(found[0], found[1])
 
 
@@ -95,7 +98,7 @@ def _read_or_export(core: openvino.Core, bundle: Bundle, cache: Path | None) -> 
     if cache is None:
         return export(bundle)
     # Each model and each release of OpenVINO has its own folder.
-    key = f"{_FORMAT}-{openvino.__version__.split('-')[0]}-{bundle.digest[-16:]}"
+    key = f"{_FORMAT}-{openvino.__version__.split('-')[0]}-{bundle.content_digest[-16:]}"
     folder = cache / ".export" / key
     if _intact(folder):
         return core.read_model(folder / _NETWORK)
@@ -112,7 +115,8 @@ def _read_or_export(core: openvino.Core, bundle: Bundle, cache: Path | None) -> 
 def export(bundle: Bundle) -> openvino.Model:
     """The bundle's network, preceded by its normalisation, as an OpenVINO graph.
 
-    The input is uint8 ``(n, input_size, input_size, 3)``; the outputs are logits and features.
+    The input is uint8 ``(n, input_size, input_size, 3)``; the outputs are logits, if the bundle has
+    classes, and features.
     """
     import torch
     from openvino.frontend import FrontEndManager
@@ -128,7 +132,7 @@ def export(bundle: Bundle) -> openvino.Model:
             if isinstance(self.network, WhitenedResNet):
                 self.network.stem = _over_whole_pixels(self.network.stem, bundle.preprocess)
 
-        def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
             pixels = batch.permute(0, 3, 1, 2)
             if self.whole_pixels:
                 x = pixels.float() - _MIDDLE
@@ -136,7 +140,7 @@ def export(bundle: Bundle) -> openvino.Model:
             else:
                 x = bundle.preprocess.normalise(pixels)
             output = self.network(x)
-            return output.logits, output.features
+            return tuple(output) if bundle.classes else (output.features,)
 
     size = bundle.preprocess.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
@@ -144,7 +148,10 @@ def export(bundle: Bundle) -> openvino.Model:
     with warnings.catch_warnings():
         # Tracing warns that it turns mean and deviation into constants, as intended.
         warnings.simplefilter("ignore")
-        decoder = TorchScriptPythonDecoder(WithPreprocessing().eval(), example_input=example)
+        # Each trace of a transformer mangles other names, which the check would refuse.
+        decoder = TorchScriptPythonDecoder(
+            WithPreprocessing().eval(), example_input=example, trace_kwargs={"check_trace": False}
+        )
     frontend = FrontEndManager().load_by_framework("pytorch")
     model = frontend.convert(frontend.load(decoder))
     model.reshape({0: openvino.PartialShape([-1, size, size, 3])})

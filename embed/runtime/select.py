@@ -52,7 +52,8 @@ def make_runtime(
             if name == "openvino":
                 raise
             # A CPU or a network that OpenVINO does not support must not stop the service.
-            log.warning("OpenVINO cannot run this model; using PyTorch instead: %s", error)
+            why = " ".join(str(error).split())[:300]  # OpenVINO prints whole graphs
+            log.warning("OpenVINO cannot run this model; using PyTorch instead: %s", why)
     from embed.runtime.pytorch import TorchRuntime
 
     return TorchRuntime(bundle, precision, threads)

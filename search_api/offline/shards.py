@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.corpus import Corpus, CorpusError, Item
+from embed.corpus import Corpus, Item
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureError
+from embed.pictures import RGB
 from index.contract import Catalogue, Progress, no_progress
 from index.files import fsync_folder, write_atomically
 from index.records import Record
-from search_api.service.corpus_sync import BATCH, batches, payload_of, pixels_hash
+from search_api.service.corpus_sync import BATCH, batches, item_reader, payload_of
 
 _PART = re.compile(r"part-([0-9]{6})-([0-9a-f]{64})\.npz")
 _ABOUT = "shard.json"
@@ -94,18 +94,12 @@ def embed_shard(
     missing = [n for n in range(parts) if n not in done]
     skipped: dict[str, str] = {}
 
-    def read(item: Item) -> RGB | str:
-        try:
-            return corpus.read(item.source, at_least=encoder.input_size)
-        except (PictureError, CorpusError) as error:
-            return str(error)
-
     finished = len(items) - sum(len(items[n * BATCH : (n + 1) * BATCH]) for n in missing)
     progress("embedding", finished, len(items))
     wanted = (item for n in missing for item in items[n * BATCH : (n + 1) * BATCH])
     # Only the last part is shorter, so each batch is exactly one part.
-    for n, batch in zip(missing, batches(wanted, read), strict=True):
-        good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
+    for n, batch in zip(missing, batches(wanted, item_reader(corpus, encoder)), strict=True):
+        good = [(item, *found) for item, found in batch if not isinstance(found, str)]
         skipped |= {item.source: why for item, why in batch if isinstance(why, str)}
         _write_part(folder, n, encoder, good)
         finished += len(batch)
@@ -207,12 +201,12 @@ def _check_about(path: Path, expected: dict[str, object]) -> dict[str, object]:
 
 
 def _write_part(
-    folder: Path, n: int, encoder: PictureEncoder, good: Sequence[tuple[Item, RGB]]
+    folder: Path, n: int, encoder: PictureEncoder, good: Sequence[tuple[Item, RGB, str]]
 ) -> None:
     embeddings: NDArray[np.float32] = np.empty((0, encoder.dimension), np.float32)
     if good:
-        embeddings = encoder.encode([picture for _, picture in good]).embeddings
-    about = [[i.source, i.split, i.label, pixels_hash(p), payload_of(i)] for i, p in good]
+        embeddings = encoder.encode([picture for _, picture, _ in good]).embeddings
+    about = [[i.source, i.split, i.label, hash_, payload_of(i)] for i, _, hash_ in good]
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(about, ensure_ascii=False).encode(), np.uint8)
     np.savez(buffer, records=text, embeddings=embeddings)

@@ -30,6 +30,7 @@ _CHUNK = 25
 """Pictures that a thread reads per task; a task for each would cost as much as the reading."""
 
 T = TypeVar("T")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,20 @@ def sync_corpus(
     embedded = 0
     control.progress("embedding", 0, len(missing))
 
-    def read(item: Item) -> RGB | str:
-        try:
-            return corpus.read(item.source, at_least=encoder.input_size)
-        except (PictureError, CorpusError) as error:
-            return str(error)
-
     done = 0
-    for batch in batches(missing, read):
+    for batch in batches(missing, item_reader(corpus, encoder)):
         done += len(batch)
         if control.cancelled():
             raise CancelledError(
                 f"stopped after {embedded:,} of {len(missing):,} pictures; the next build continues"
                 " from there"
             )
-        good = [(item, picture) for item, picture in batch if not isinstance(picture, str)]
+        good = [(item, *found) for item, found in batch if not isinstance(found, str)]
         bad = {item.source: why for item, why in batch if isinstance(why, str)}
         skipped |= bad
         control.skip(bad)
         if good:
-            _, embeddings = encoder.encode([picture for _, picture in good])
+            _, embeddings = encoder.encode([picture for _, picture, _ in good])
             _record(catalogue, good, embeddings, encoder.digest, stored)
             embedded += len(good)
         control.progress("embedding", done, len(missing))
@@ -142,7 +137,7 @@ def embed_missing(
 
     def read_entry(entry: Entry) -> RGB | str:
         try:
-            return read(entry, encoder.input_size)
+            return encoder.fit(read(entry, encoder.input_size))
         except (PictureError, CorpusError, BlobError) as error:
             return str(error)
 
@@ -182,6 +177,23 @@ def embed_missing(
     return Counts(total, embedded, total - embedded - len(unreadable), 0, skipped)
 
 
+def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], tuple[RGB, str] | str]:
+    """Returns, for an item, its picture fitted to the encoder and its `pixels_hash`.
+
+    Instead of them, it returns the reason why the picture cannot be used.
+    """
+
+    def read(item: Item) -> tuple[RGB, str] | str:
+        try:
+            picture = corpus.read(item.source, at_least=encoder.input_size)
+        except (PictureError, CorpusError) as error:
+            return str(error)
+        # Scaled here, in a reading thread, so that a batch of photographs needs little memory.
+        return encoder.fit(picture), pixels_hash(picture)
+
+    return read
+
+
 def pixels_hash(picture: RGB) -> str:
     """Identifies a corpus picture's content: ``pixels:`` and the SHA-256 of shape and values."""
     digest = hashlib.sha256(repr(picture.shape).encode())
@@ -190,17 +202,17 @@ def pixels_hash(picture: RGB) -> str:
 
 
 def batches(
-    items: Iterable[T], read: Callable[[T], RGB | str]
-) -> Iterator[list[tuple[T, RGB | str]]]:
-    """Batches of items, each with its picture or the reason why it cannot be read.
+    items: Iterable[T], read: Callable[[T], Found | str]
+) -> Iterator[list[tuple[T, Found | str]]]:
+    """Batches of items, each with what was read or the reason why it cannot be read.
 
     A few threads read and decode while the previous batch is embedded, at most
     ``_BATCHES_AHEAD`` batches ahead, so that memory use does not grow with the corpus.
     """
     remaining = iter(items)
-    ahead: deque[tuple[list[T], list[Future[list[RGB | str]]]]] = deque()
+    ahead: deque[tuple[list[T], list[Future[list[Found | str]]]]] = deque()
 
-    def read_some(some: Sequence[T]) -> list[RGB | str]:
+    def read_some(some: Sequence[T]) -> list[Found | str]:
         return [read(item) for item in some]
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
@@ -211,21 +223,24 @@ def batches(
             if not ahead:
                 return
             batch, futures = ahead.popleft()
-            pictures = [picture for future in futures for picture in future.result()]
-            yield list(zip(batch, pictures, strict=True))
+            found = [one for future in futures for one in future.result()]
+            yield list(zip(batch, found, strict=True))
 
 
 def _record(
     catalogue: Catalogue,
-    good: Sequence[tuple[Item, RGB]],
+    good: Sequence[tuple[Item, RGB, str]],
     embeddings: NDArray[np.float32],
     digest: str,
     stored: dict[str, int],
 ) -> None:
-    """Store new pictures; update only the embeddings of those already stored."""
-    hashes = [pixels_hash(picture) for _, picture in good]
-    new = [row for row, (item, _) in enumerate(good) if item.source not in stored]
-    old = [row for row, (item, _) in enumerate(good) if item.source in stored]
+    """Store new pictures; update only the embeddings of those already stored.
+
+    Each is given with its item and its `pixels_hash`.
+    """
+    hashes = [content_hash for _, _, content_hash in good]
+    new = [row for row, (item, *_) in enumerate(good) if item.source not in stored]
+    old = [row for row, (item, *_) in enumerate(good) if item.source in stored]
     if new:
         items = [good[row][0] for row in new]
         records = [

@@ -37,6 +37,9 @@ def rewrite_manifest(folder: Path, **changes: Any) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
+SHIPPED = "sha256:88dd8f5dd20672613088b759fb8b106693a7e41df8d9599a2805da163e601ff7"
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(BundleError) as caught:
         Bundle.load(folder)
@@ -81,11 +84,11 @@ def test_digest_format(tiny_bundle: Bundle) -> None:
 
 def test_digest_changes_with_what_changes_embeddings(tiny_bundle: Bundle) -> None:
     weights = dict(tiny_bundle.weights)
-    weights["head.weight"] = weights["head.weight"] + 0.5
+    weights["stem.weight"] = weights["stem.weight"] + 0.5
     others = [
         dataclasses.replace(tiny_bundle, weights=weights),
-        dataclasses.replace(tiny_bundle, classes=("red", "green", "cyan")),
         dataclasses.replace(tiny_bundle, preprocess=Preprocess(mean=(0.5, 0.5, 0.5))),
+        dataclasses.replace(tiny_bundle, preprocess=Preprocess(resize="squeeze")),
         dataclasses.replace(
             tiny_bundle,
             architecture=dataclasses.replace(tiny_bundle.architecture, dropout=0.1),
@@ -99,6 +102,27 @@ def test_digest_does_not_change_with_the_rest(tiny_bundle: Bundle) -> None:
         tiny_bundle, temperature=3.0, metrics={"a": 1}, training={"minutes": 2}
     )
     assert other.digest == tiny_bundle.digest
+
+
+def test_another_classifier_leaves_the_digest(tiny_bundle: Bundle) -> None:
+    weights = dict(tiny_bundle.weights)
+    weights["head.weight"] = np.zeros((4, 32), np.float32)
+    other = dataclasses.replace(
+        tiny_bundle,
+        weights=weights,
+        classes=("a", "b", "c", "d"),
+        architecture=dataclasses.replace(tiny_bundle.architecture, classes=4),
+    )
+    assert other.digest == tiny_bundle.digest
+    assert other.content_digest != tiny_bundle.content_digest
+
+
+def test_a_bundle_of_format_1_keeps_its_digest(tmp_path: Path) -> None:
+    shipped = Bundle.load(PRETRAINED)
+    assert shipped.format_version == 1
+    assert shipped.digest == shipped.content_digest == SHIPPED
+    shipped.save(tmp_path)
+    assert Bundle.load(tmp_path).digest == SHIPPED
 
 
 @pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
@@ -136,7 +160,7 @@ def test_missing_weights(saved: Path) -> None:
 
 def test_newer_format(saved: Path) -> None:
     rewrite_manifest(saved, format_version=FORMAT_VERSION + 1)
-    assert f"has bundle format 2, this program reads {FORMAT_VERSION}" in refused(saved)
+    assert f"has bundle format 3, this program reads 1 to {FORMAT_VERSION}" in refused(saved)
 
 
 class Bomb:
@@ -161,7 +185,7 @@ def test_a_pickle_for_weights_is_refused_and_runs_nothing(saved: Path, tmp_path:
 
 
 def test_forged_content_does_not_match_the_digest(saved: Path) -> None:
-    rewrite_manifest(saved, classes=["red", "green", "cyan"])
+    rewrite_manifest(saved, temperature=1.0, preprocess=Preprocess(16).to_dict())
     assert "but its content has sha256:" in refused(saved)
 
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision import transforms
 
 from embed.pictures import RGB
 from embed.preprocess import CIFAR10_MEAN, CIFAR10_STD, Preprocess
@@ -72,3 +77,52 @@ def test_the_arguments_are_not_changed(pictures: RGB) -> None:
     before = pictures.copy()
     Preprocess().stack(pictures)
     assert np.array_equal(pictures, before)
+
+
+def test_cropping_equals_that_of_torchvision_and_timm() -> None:
+    picture = noise(300, 401)
+    preprocess = Preprocess(224, resize="crop", crop=0.875, interpolation="bicubic")
+    assert preprocess.shorter_side == 256
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+        ]
+    )(Image.fromarray(picture))
+    assert np.array_equal(preprocess.fit(picture), np.asarray(theirs))
+
+
+def test_cropping_also_crops_a_picture_of_the_inputs_size() -> None:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[4:28, 4:28] = 255
+    preprocess = Preprocess(32, resize="crop", crop=0.5)
+    fitted = preprocess.fit(picture)
+    assert (fitted == 255).all()
+    assert np.array_equal(preprocess.stack([fitted]), fitted[None])  # taken as fitted already
+
+
+def test_squeezing_and_padding_keep_the_edges() -> None:
+    picture = np.full((40, 80, 3), 100, np.uint8)
+    picture[:, :20] = (255, 0, 0)
+    squeezed = Preprocess(20, resize="squeeze").fit(picture)
+    assert squeezed[10, 0].tolist() == [255, 0, 0]
+    assert squeezed[10, 19].tolist() == [100, 100, 100]
+    padded = Preprocess(20, mean=(0.2, 0.4, 0.6), resize="pad").fit(picture)
+    assert padded[0, 0].tolist() == [51, 102, 153]
+    assert padded[10, 0].tolist() == [255, 0, 0]
+    assert padded[10, 19].tolist() == [100, 100, 100]
+
+
+def test_a_plain_dict_and_back() -> None:
+    assert set(Preprocess().to_dict()) == {"input_size", "mean", "std"}
+    for made in (Preprocess(), Preprocess(224, resize="crop", crop=0.9, interpolation="bicubic")):
+        assert Preprocess.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input_size": 0}, {"resize": "zoom"}, {"crop": 0.0}, {"interpolation": "nearest"}]
+)
+def test_wrong_values_are_named(wrong: dict[str, Any]) -> None:
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} is {value!r}"):
+        Preprocess(**wrong)

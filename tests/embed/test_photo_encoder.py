@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from embed import photo_encoder
+from embed.bundle import Bundle
+from embed.photo_encoder import default_cache, photo_bundle
+
+
+def test_the_bundle_is_made_once_and_is_private(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    folder = photo_bundle(cache)
+    assert folder is not None
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    bundle = Bundle.load(folder)
+    assert bundle.architecture.name == "timm:tf_efficientnet_lite0"
+    assert bundle.preprocess.resize == photo_encoder.RESIZE
+    assert bundle.classes[281] == "tabby"
+    made = (folder / "bundle.json").stat().st_mtime_ns
+    assert photo_bundle(cache) == folder
+    assert (folder / "bundle.json").stat().st_mtime_ns == made
+    assert [path.name for path in cache.iterdir()] == [folder.name]  # nothing half-written
+
+
+def test_without_the_package_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photo_encoder, "packaged_weights", lambda network: None)
+    assert photo_bundle(tmp_path / "cache") is None
+    assert not (tmp_path / "cache").exists()
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_CACHE", "/somewhere")
+    assert default_cache() == Path("/somewhere")
+    monkeypatch.delenv("LOOKALIKE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert default_cache() == Path("/xdg/lookalike")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert default_cache() == Path("/home/somebody/.cache/lookalike")
