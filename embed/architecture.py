@@ -99,15 +99,17 @@ class Backbone:
         classes: outputs of the linear classifier; 0 if there is none.
         embedding_head: outputs of the library's last layer where they are an embedding and not
             class scores, as in CLIP's image towers; they are then the features. 0 otherwise.
-        projection: dimensions that the L2-normalised features are projected to; 0 for none.
+        centred: a mean is subtracted from the L2-normalised features.
+        projection: dimensions that the centred features are projected to; 0 for none.
         head_reads: what the classifier reads: the ``pooled`` features of the network, or the
-            L2-normalised ``embedding``, after the projection.
+            L2-normalised ``embedding``, after any projection.
     """
 
     library: Library
     model: str
     classes: int = 0
     embedding_head: int = 0
+    centred: bool = False
     projection: int = 0
     head_reads: Literal["pooled", "embedding"] = "pooled"
 
@@ -120,6 +122,11 @@ class Backbone:
             raise ValueError(
                 f"projection is {self.projection} and embedding_head {self.embedding_head};"
                 " expected 0 for none, or more"
+            )
+        if self.projection and not self.centred:
+            raise ValueError(
+                f"projection is {self.projection} and centred false; expected true: only centred"
+                " features are projected"
             )
         if self.head_reads not in ("pooled", "embedding"):
             raise ValueError(f"head_reads is {self.head_reads!r}; expected 'pooled' or 'embedding'")

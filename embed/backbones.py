@@ -20,16 +20,20 @@ class BackboneNetwork(nn.Module):
     Attributes:
         body: normalised pictures ``(n, 3, size, size)`` to features ``(n, d)``.
         head: the classifier; None without classes.
-        projection: of the L2-normalised features, or None.
+        centre: subtracted from the L2-normalised features, ``(d,)``, or None.
+        projection: of the centred features, or None.
     """
+
+    centre: Tensor | None
 
     def __init__(self, backbone: Backbone, body: nn.Module, dimension: int) -> None:
         super().__init__()
         self.body = body
         self.dimension = backbone.projection or dimension
+        self.register_buffer("centre", torch.zeros(dimension) if backbone.centred else None)
         self.projection: nn.Linear | None = None
         if backbone.projection:
-            self.projection = nn.Linear(dimension, backbone.projection)
+            self.projection = nn.Linear(dimension, backbone.projection, bias=False)
         self.reads_embedding = backbone.head_reads == "embedding"
         self.head: nn.Linear | None = None
         if backbone.classes:
@@ -40,8 +44,10 @@ class BackboneNetwork(nn.Module):
         """Normalised pictures ``(n, 3, size, size)``; without classes, logits are ``(n, 0)``."""
         pooled = self.body(x)  # (n, d)
         features = pooled
+        if self.centre is not None:
+            features = F.normalize(pooled) - self.centre
         if self.projection is not None:
-            features = self.projection(F.normalize(pooled))
+            features = self.projection(features)
         if self.head is None:
             return Output(features[:, :0], features)
         read = F.normalize(features) if self.reads_embedding else pooled

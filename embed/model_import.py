@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,6 +160,7 @@ def _timm(name: str, weights: Path | State | None, size: int | None) -> tuple[_O
     if (packaged := packaged_weights(name)) is not None:
         about = replace(about, weights=f"the package {PACKAGES[name]}")
         return about, packaged_state(name, packaged)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each retry
     try:
         network = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub's client raises many kinds of errors

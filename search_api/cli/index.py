@@ -18,6 +18,7 @@ from search_api.cli.index_maintenance import (
     snapshot,
 )
 from search_api.cli.options import (
+    Bars,
     bundle_option,
     data_option,
     json_option,
@@ -43,6 +44,11 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
 @index.command()
 @together(data_option, store_options, bundle_option, server_options)
 @click.option("--reembed", is_flag=True, help="Embed all pictures again, including known ones.")
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Fit the photo encoder's embedding to the pictures again and switch to it.",
+)
 @kind_option
 @json_option
 def build(
@@ -52,6 +58,7 @@ def build(
     server: str | None,
     api_key: str | None,
     reembed: bool,
+    refit: bool,
     kind: str | None,
     as_json: bool,
 ) -> None:
@@ -65,6 +72,10 @@ def build(
       lookalike index build --data ~/Pictures --var ~/lookalike
       lookalike index build --server http://127.0.0.1:8000
     """
+    if refit and (server or bundle):
+        raise click.UsageError(
+            "--refit fits the store's own model on this machine; leave out --server and --bundle"
+        )
     if server:
         with remote.connect(server, api_key) as client:
             result = remote.rebuild(client, reembed).result or {}
@@ -76,7 +87,10 @@ def build(
     from search_api.cli.building import build as build_index
     from search_api.service.engine import open_engine
 
-    with open_engine(data, location, bundle, say=say) as engine:
+    with (
+        Bars() as bars,
+        open_engine(data, location, bundle, say=say, progress=bars, refit=refit) as engine,
+    ):
         if kind is not None:
             engine.builder.set_kind(kind)
         counts = build_index(engine, reembed)

@@ -19,11 +19,12 @@ from search_api.api.app import create_app
 from search_api.api.server import Server
 from search_api.cli.building import build
 from search_api.cli.instance import instance_options
-from search_api.cli.options import say
+from search_api.cli.options import Bars, say
 from search_api.jobs.worker_process import WorkerProcess
 from search_api.service.engine import SearchEngine, engine_over, open_engine
+from search_api.service.first_model import first_model
 from search_api.settings import Settings
-from search_api.stores.model_store import find_bundle, has_bundle, open_model
+from search_api.stores.model_store import has_bundle, open_model
 from search_api.threads import limit_arenas, limit_blas_threads
 
 
@@ -44,7 +45,8 @@ def up(settings: Settings) -> None:
     picture = settings.limits.picture
     with _listen(settings.host, settings.port) as listener:
         corpus = find_corpus(settings.data, say, picture)
-        folder = find_bundle(settings.bundle, settings.store)
+        with Bars() as bars:
+            folder = first_model(settings.bundle, corpus, settings.store, say, bars)
         if settings.bundle is None and not has_bundle(folder):
             # Serving an existing model must not import train.
             from search_api.cli.training import train_default

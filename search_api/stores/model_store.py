@@ -72,10 +72,12 @@ def keep_model(var: Path, bundle: Path, digest: str) -> Path:
     if match is None:
         raise ValueError(f"the model's digest is {digest!r}; expected sha256: and 64 hex digits")
     folder = var / "models" / match[1]
-    if folder.is_dir():
+    # One with another classifier makes the same embeddings, and so has the same digest.
+    if folder.is_dir() and _same(folder / MANIFEST, bundle / MANIFEST):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".tmp-{match[1]}-{os.getpid()}")
+    old = folder.with_name(f".old-{match[1]}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -84,13 +86,21 @@ def keep_model(var: Path, bundle: Path, digest: str) -> Path:
             if path.is_file() and not path.name.startswith("."):
                 fsync_file(Path(shutil.copy2(path, temporary)))
         fsync_folder(temporary)
+        if folder.is_dir():
+            folder.rename(old)
         temporary.rename(folder)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         if not folder.is_dir():  # otherwise another process was first
             raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     fsync_folder(folder.parent)
     return folder
+
+
+def _same(kept: Path, new: Path) -> bool:
+    return not new.is_file() or (kept.is_file() and kept.read_bytes() == new.read_bytes())
 
 
 def fetch_model(location: StoreLocation, digest: str) -> Path | None:

@@ -37,15 +37,19 @@ def test_without_classes_there_are_no_logits() -> None:
 
 
 def test_a_projection_reads_unit_features_and_a_head_reads_the_unit_embedding() -> None:
-    backbone = Backbone("timm", "test_resnet", 4, projection=7, head_reads="embedding")
+    backbone = Backbone(
+        "timm", "test_resnet", 4, centred=True, projection=7, head_reads="embedding"
+    )
     network = build_backbone(backbone, 64).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
+        network.centre += 0.1  # type: ignore[operator]
         logits, features = network(x)
         pooled = network.body(x)
         unit = pooled / pooled.norm(dim=1, keepdim=True)
         assert network.projection is not None and network.head is not None
-        torch.testing.assert_close(features, network.projection(unit))
+        assert network.centre is not None
+        torch.testing.assert_close(features, network.projection(unit - network.centre))
         embedding = features / features.norm(dim=1, keepdim=True)
         torch.testing.assert_close(logits, network.head(embedding))
     assert network.dimension == 7
@@ -66,7 +70,10 @@ def test_what_cannot_work_is_refused(library: str, model: str, size: int, words:
 
 
 def test_plain_dicts() -> None:
-    for made in (Architecture(classes=3), Backbone("timm", "resnet18", 3, projection=2)):
+    for made in (
+        Architecture(classes=3),
+        Backbone("timm", "resnet18", 3, centred=True, projection=2),
+    ):
         assert read_architecture(made.to_dict()) == made
     with pytest.raises(TypeError):
         read_architecture({"library": "timm", "model": "a", "unknown": 1})

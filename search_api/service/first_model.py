@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.corpus import Corpus, CorpusError, FolderCorpus
+from embed.bundle import CARD, Bundle
+from embed.corpus import Corpus, FolderCorpus
 from embed.encoder import Encoder
 from embed.photo_encoder import PACKAGE, SOURCE, default_cache, photo_bundle
-from embed.pictures import RGB, PictureError
-from embed.projection import DIMENSION, PICTURES, projected
-from index.contract import Progress, no_progress
+from embed.projection import PICTURES, fit_embedding
+from index.contract import ModelMismatchError, Progress, no_progress
+from search_api.service.corpus_sync import batches, item_reader
 from search_api.settings import StoreLocation
 from search_api.stores.model_store import find_bundle, keep_model, open_model, share_model
 from search_api.stores.opening import has_store, open_existing_store
-
-_BATCH = 64
 
 
 def first_model(
@@ -32,9 +31,9 @@ def first_model(
 ) -> Path:
     """The folder of the model to build with: ``bundle``, the store's, or one for this corpus.
 
-    A store without a model gets the photo encoder if the corpus is somebody's own pictures. If
-    there are enough of them, its embedding is reduced to what tells them apart; the result is kept
-    in the store. CIFAR-10 and the rendered sample get the model that ships.
+    A store without a model gets the photo encoder if the corpus is somebody's own pictures, with
+    its embedding fitted to them; the result is kept in the store. CIFAR-10 and the rendered sample
+    get the model that ships.
 
     Args:
         bundle: the model that the user named, or None.
@@ -53,29 +52,41 @@ def first_model(
         )
         return find_bundle(bundle, location)
     say(
-        f"No model is named: using the photo encoder, {SOURCE} with ImageNet weights. Choose another"
-        " with --bundle; `lookalike model list` shows some."
+        f"No model is named: using the photo encoder, {SOURCE} with ImageNet weights. Choose"
+        " another with --bundle; `lookalike model list` shows some."
     )
+    return fitted_model(folder, corpus, location, progress)
+
+
+def refitted_model(
+    corpus: Corpus, location: StoreLocation, progress: Progress = no_progress
+) -> Path:
+    """As `first_model`, for a store whose model was fitted to earlier pictures of its corpus.
+
+    Raises:
+        ModelMismatchError: the store's model is not the photo encoder.
+    """
+    folder = _photo_encoder(location)
+    used = Bundle.load(find_bundle(None, location))
+    fitted_from = used.training.get("fit", {}).get("of", used.digest)
+    if folder is None or Bundle.load(folder).digest != fitted_from:
+        raise ModelMismatchError(
+            f"the store's model {used.digest} is not the photo encoder, so it cannot be fitted"
+            " again; make a model with `lookalike shape` and switch to it with `lookalike index"
+            " model`"
+        )
     return fitted_model(folder, corpus, location, progress)
 
 
 def fitted_model(
     folder: Path, corpus: Corpus, location: StoreLocation, progress: Progress = no_progress
 ) -> Path:
-    """Keep the model in ``folder`` in the store, projected to what tells the corpus apart.
-
-    A corpus too small to fit ``DIMENSION`` directions keeps the whole embedding.
-    """
+    """Keep the model in ``folder`` in the store, its embedding fitted to the corpus."""
     encoder = open_model(folder)
-    features = _features(encoder, corpus, progress)
-    bundle = encoder.bundle
-    if len(features) < 2 * DIMENSION:
-        kept = keep_model(location.var, folder, bundle.digest)
-    else:
-        bundle = projected(bundle, features)
-        with tempfile.TemporaryDirectory() as temporary:
-            bundle.save(Path(temporary), (folder / "MODEL_CARD.md").read_text())
-            kept = keep_model(location.var, Path(temporary), bundle.digest)
+    bundle = fit_embedding(encoder.bundle, _features(encoder, corpus, progress))
+    with tempfile.TemporaryDirectory() as temporary:
+        bundle.save(Path(temporary), (folder / CARD).read_text())
+        kept = keep_model(location.var, Path(temporary), bundle.digest)
     share_model(location, bundle.digest)
     return kept
 
@@ -84,19 +95,16 @@ def _features(encoder: Encoder, corpus: Corpus, progress: Progress) -> NDArray[n
     """Features float32 ``(n, d)`` of at most ``PICTURES`` pictures, spread over the corpus."""
     items = corpus.items
     rows = np.unique(np.linspace(0, len(items) - 1, min(PICTURES, len(items))).astype(int))
-    found: list[NDArray[np.float32]] = []
-    pictures: list[RGB] = []
-    for done, row in enumerate(rows.tolist(), 1):
-        try:
-            picture = corpus.read(items[row].source, at_least=encoder.input_size)
-            pictures.append(encoder.fit(picture))
-        except (CorpusError, PictureError):
-            pass  # the build reports it
-        if pictures and (len(pictures) == _BATCH or done == len(rows)):
-            found.append(encoder.raw(pictures).features)
-            pictures = []
-        progress("fitting the embedding", done, len(rows))
-    return np.vstack(found) if found else np.empty((0, encoder.dimension), np.float32)
+    sample = [items[row] for row in rows.tolist()]
+    found = [np.empty((0, encoder.dimension), np.float32)]
+    done = 0
+    for batch in batches(sample, item_reader(corpus, encoder)):
+        # The build reports those that cannot be read.
+        pictures = [read[0] for _, read in batch if not isinstance(read, str)]
+        found.append(encoder.raw(pictures).features)
+        done += len(batch)
+        progress("fitting the embedding", done, len(sample))
+    return np.vstack(found)
 
 
 def _has_model(location: StoreLocation) -> bool:
