@@ -23,10 +23,10 @@ from embed.bundle import PRETRAINED
 from embed.corpus import open_corpus
 from embed.encoder import Encoder
 from embed.pictures import RGB, decode, encode_png
-from search_api.cli.classify import _voters
+from search_api.cli.classify import judging
 from search_api.offline import sidecars, tables
 from search_api.service.corpus_sync import BATCH
-from search_api.service.tagging import tag_files
+from search_api.service.tagging import StoreJudge, tag_files
 from search_api.settings import StoreLocation
 from search_api.stores.model_store import open_model
 
@@ -53,17 +53,18 @@ def main() -> None:
             for start in range(0, len(pictures), BATCH):
                 encoder.encode(pictures[start : start + BATCH])
 
-        def run(vote: object = None, xmp: bool = False, name: str = "tags.csv") -> None:
+        def run(judge: StoreJudge | None = None, xmp: bool = False, name: str = "tags.csv") -> None:
             with tables.table(root / name) as add:
-                for batch in tag_files(encoder, files, vote):
+                for batch in tag_files(encoder, files, judge or StoreJudge(encoder)):
                     if xmp:
                         for result in batch:
                             sidecars.write(result, encoder.digest)
                     add(batch)
 
         def voted(xmp: bool = False) -> None:
-            with _voters(StoreLocation(options.var), encoder, len(files)) as vote:
-                run(vote, xmp)
+            location = StoreLocation(options.var)
+            with judging(location, encoder, len(files), with_tags=True) as judge:
+                run(judge, xmp)
 
         ways = {"encoder alone": alone, "classify --out tags.csv": run}
         if options.var:
@@ -92,12 +93,14 @@ def main() -> None:
 
 def agreement(var: Path, encoder: Encoder, pictures: list[RGB]) -> float:
     """The share of pictures whose tags are the same by inverted lists as by the exact search."""
-    embeddings = encoder.encode(pictures).embeddings
-    location, many = StoreLocation(var), len(pictures)
-    with _voters(location, encoder, 1) as exact, _voters(location, encoder, many) as lists:
-        assert exact is not None and lists is not None
-        pairs = zip(exact(embeddings), lists(embeddings), strict=True)
-        return statistics.mean(one == other for one, other in pairs)
+    encoding = encoder.encode(pictures)
+    location = StoreLocation(var)
+    with (
+        judging(location, encoder, 1, with_tags=True) as exact,
+        judging(location, encoder, len(pictures), with_tags=True) as lists,
+    ):
+        pairs = zip(exact(encoding), lists(encoding), strict=True)
+        return statistics.mean(one[1] == other[1] for one, other in pairs)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from index.contract import (
 )
 from search_api.jobs.runner import JobFinishedError, JobRunningError
 from search_api.service.batching import QueueFullError
+from search_api.service.classes import NoClassesError
 from search_api.service.cursors import CursorError, CursorModelError
 from search_api.service.model_migration import UnknownModelError
 from search_api.service.page import PageError
@@ -61,6 +62,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     JobFinishedError: Meaning(409, "job-finished", _FAILURE),
     QueueFullError: Meaning(429, "queue-full", _FAILURE),
     StoreBusyError: Meaning(409, "store-busy", _FAILURE),
+    NoClassesError: Meaning(409, "no-classes", _WRONG_USE),
     UnknownModelError: Meaning(404, "unknown-model", _WRONG_USE),
     UnknownSnapshotError: Meaning(404, "unknown-snapshot", _WRONG_USE),
     SnapshotExistsError: Meaning(409, "snapshot-exists", _WRONG_USE),

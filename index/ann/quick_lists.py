@@ -5,7 +5,7 @@ from typing import Any
 import faiss
 
 from index.ann.scan import best_of
-from index.contract import Ids, Searchable, Vectors
+from index.contract import Neighbours, Searchable, Vectors
 from index.vectors import SPARE
 
 _SAMPLED = 64
@@ -36,7 +36,7 @@ class QuickLists:
         lists.add(xb)
         self._lists = lists
 
-    def nearest(self, xq: Vectors, k: int) -> Ids:
-        """Ids int64 (nq, k) of the nearest to each of ``xq`` float32 (nq, d), padded with -1."""
+    def nearest(self, xq: Vectors, k: int) -> Neighbours:
+        """The nearest to each of ``xq`` float32 (nq, d)."""
         _, rows = self._lists.search(xq, k + SPARE)
-        return best_of(self._ids, self._xb, xq, k, rows).ids
+        return best_of(self._ids, self._xb, xq, k, rows)

@@ -110,6 +110,12 @@ class ObjectBlobs:
                 (folder / name).write_bytes(self._files.cat_file(path))
         return True
 
+    def remove(self, below: str) -> None:
+        """Remove what `upload` stored; do nothing if there is nothing."""
+        target = f"{self._root}/{below}"
+        if self._files.exists(target):
+            self._files.rm(target, recursive=True)
+
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
 

@@ -29,6 +29,7 @@ from search_api.api.middleware.errors import ErrorMiddleware
 from search_api.api.middleware.request_log import RequestLogMiddleware
 from search_api.api.response_encoder import ResponseEncoder
 from search_api.api.routes import (
+    classifier,
     health,
     images,
     index,
@@ -158,7 +159,8 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
     errors.install(app)
     openapi.install(app)
     # search before images: both have paths under /v1/images.
-    for module in (search, search_several, writes, images, index, jobs, snapshots, models, health):
+    modules = (search, search_several, writes, images, index, classifier, jobs, snapshots, models)
+    for module in (*modules, health):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

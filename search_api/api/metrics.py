@@ -79,6 +79,16 @@ class Metrics:
             registry=self.registry,
         )
         self.model = Info("lookalike_model", "The model that serves", registry=self.registry)
+        self.classifier = Info(
+            "lookalike_classifier",
+            "Whose classes answer: the store's classifier, by its digest, or the network",
+            registry=self.registry,
+        )
+        self.classifier_accuracy = Gauge(
+            "lookalike_classifier_accuracy",
+            "Cross-validated accuracy of the store's classifier; NaN without one",
+            registry=self.registry,
+        )
         self.batch_size = Histogram(
             "lookalike_batch_size",
             "Pictures in one forward pass",

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 _MODEL = "sha256:8c4e1f0a"
+_CLASSIFIER = "sha256:77a0e4b1"
 _OTHER_MODEL = "sha256:1b77d2c9"
 _IMAGE = {
     "id": 123,
     "payload": {"label": "cat", "split": "train", "source": "train/00123"},
     "image_url": "/v1/images/123/file",
 }
-_PREDICTION = {"class": "cat", "confidence": 0.97, "probabilities": {"cat": 0.97, "dog": 0.03}}
+_PREDICTION = {
+    "class": "cat",
+    "confidence": 0.95,
+    "nearest_class": "cat",
+    "grade": "like the stored pictures",
+    "source": "store",
+    "probabilities": {"cat": 0.97, "dog": 0.03},
+}
 _POINTS = {
     "points": [{**_IMAGE, "score": 0.987}],
     "groups": None,
@@ -97,6 +105,13 @@ SCHEMAS: dict[str, Any] = {
         "sample": False,
         "notice": None,
         "classes": ["cat", "dog"],
+        "classifier": {
+            "classes": 2,
+            "pictures": 60_000,
+            "accuracy": 0.98,
+            "ece": 0.01,
+            "fitted": "2026-01-31T12:00:20+00:00",
+        },
         "labels": {"cat": 30_000, "dog": 30_000},
         "splits": {"train": 50_000, "test": 10_000},
         "limits": {
@@ -108,6 +123,20 @@ SCHEMAS: dict[str, Any] = {
             "max_examples": 100,
             "max_candidates": 2000,
         },
+    },
+    "ClassifierInfo": {
+        "source": "store",
+        "digest": _CLASSIFIER,
+        "reason": None,
+        "fitted": "2026-01-31T12:00:20+00:00",
+        "fitted_sequence": 60_001,
+        "classes": {"cat": 30_000, "dog": 29_998},
+        "left_out": {"fox": 2},
+        "accuracy": 0.98,
+        "ece": 0.01,
+        "temperature": 0.9,
+        "novelty": {"threshold": 0.71, "lowest": 0.52, "pictures": 10_000},
+        **_STAMP,
     },
     "Job": _JOB,
     "Jobs": {"jobs": [_JOB]},
@@ -182,6 +211,7 @@ PARAMETERS: dict[str, Any] = {
     "digest": _OTHER_MODEL,
     "queries": 500,
     "k": 10,
+    "classes": "both",
     "filter": '{"must":[{"key":"label","match":{"value":"cat"}}]}',
 }
 """By parameter name."""

@@ -6,12 +6,14 @@ import json
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query
+from starlette.concurrency import run_in_threadpool
 
 from index.conditions import Filter
 from index.filters import parse_filter
 from search_api.api.context import Ctx
 from search_api.api.errors import Problem
-from search_api.schemas import PageQuery
+from search_api.schemas import Classes, PageQuery
+from search_api.schemas.search import CLASSES_HELP
 from search_api.service.page import Page, make_page
 from search_api.settings import Limits
 
@@ -94,5 +96,20 @@ async def page_params(context: Ctx, query: Annotated[PageQuery, Query()]) -> Pag
     return make_page(query, limits, filter_from_text(query.filter, limits))
 
 
+async def classes_param(
+    context: Ctx, classes: Annotated[Classes, Query(description=CLASSES_HELP)] = "auto"
+) -> Classes:
+    """The `classes` query parameter of routes that classify pictures.
+
+    Raises:
+        NoClassesError: there are none of these.
+    """
+    if classes != "auto":
+        # In a thread, because it may read the store.
+        await run_in_threadpool(context.engine.classes.check, classes, context.engine.encoder)
+    return classes
+
+
+ClassesParam = Annotated[Classes, Depends(classes_param)]
 FilterParam = Annotated[Filter | None, Depends(filter_param)]
 PageParam = Annotated[Page, Depends(page_params)]

@@ -14,6 +14,7 @@ from starlette.types import Receive
 from embed.pictures import Opened, PictureError
 from index.contract import ModelChangedError
 from search_api.api.context import Context
+from search_api.schemas import Classes
 from search_api.service.batching import QueueFullError
 from search_api.service.page import Page
 from search_api.service.results import SearchResult
@@ -25,7 +26,9 @@ _INLINE_BYTES = 16 * 2**10
 _INLINE_PIXELS = 2**16
 
 
-async def query_of_upload(context: Context, image: UploadFile, page: Page | None) -> PictureQuery:
+async def query_of_upload(
+    context: Context, image: UploadFile, page: Page | None, classes: Classes | None
+) -> PictureQuery:
     """The query of an upload.
 
     Raises:
@@ -33,11 +36,15 @@ async def query_of_upload(context: Context, image: UploadFile, page: Page | None
     """
     timings = Timings()
     data = await read_upload(image, context.limits.picture.max_bytes)
-    return await query_of(context, data, page, timings)
+    return await query_of(context, data, page, timings, classes)
 
 
 async def query_of(
-    context: Context, data: bytes, page: Page | None, timings: Timings
+    context: Context,
+    data: bytes,
+    page: Page | None,
+    timings: Timings,
+    classes: Classes | None = "auto",
 ) -> PictureQuery:
     """The query of an encoded picture.
 
@@ -55,7 +62,7 @@ async def query_of(
             else:
                 # A small one is decoded in less time than a thread takes to start.
                 picture = engine.reduced(opened)
-    return PictureQuery(picture, page, timings)
+    return PictureQuery(picture, page, timings, classes)
 
 
 async def search_pictures(

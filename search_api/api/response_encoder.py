@@ -59,8 +59,13 @@ class ResponseEncoder:
         return f'{{"results":[{",".join(results)}]}}'.encode()
 
     def _search(self, result: SearchResult) -> str:
-        assert result.prediction is not None
-        return f'{{{self._members(result)},"prediction":{_encode(_prediction(result.prediction))}}}'
+        both = result.predictions
+        predicted = {
+            "prediction": _prediction(result.prediction),
+            "predictions": both
+            and {"store": _prediction(both.store), "network": _prediction(both.network)},
+        }
+        return f"{{{self._members(result)},{_encode(predicted)[1:-1]}}}"
 
     def _members(self, result: SearchResult) -> str:
         groups = "null"
@@ -99,9 +104,14 @@ class ResponseEncoder:
         return text
 
 
-def _prediction(prediction: Prediction) -> dict[str, Any]:
+def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
+    if prediction is None:
+        return None
     return {
         "class": prediction.label,
         "confidence": prediction.confidence,
+        "nearest_class": prediction.nearest_class,
+        "grade": prediction.grade,
+        "source": prediction.source,
         "probabilities": prediction.probabilities,
     }

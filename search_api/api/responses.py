@@ -12,7 +12,7 @@ from search_api import schemas
 from search_api.api.context import Context, stamp
 from search_api.jobs.model import Job
 from search_api.problems import PICTURE_STATUS
-from search_api.service.results import Point, Prediction, SearchResult
+from search_api.service.results import Point, Prediction, Predictions, SearchResult
 
 
 def json_response(body: bytes) -> Response:
@@ -64,10 +64,26 @@ def job(found: Job) -> schemas.Job:
     )
 
 
-def prediction(found: Prediction) -> schemas.Prediction:
-    """The classifier's prediction."""
-    return schemas.Prediction(
-        label=found.label, confidence=found.confidence, probabilities=found.probabilities
+def prediction(found: Prediction | None) -> schemas.Prediction | None:
+    """What a picture shows; None if there are no classes."""
+    return None if found is None else schemas.Prediction(**vars(found))
+
+
+def predictions(found: Predictions | None) -> schemas.Predictions | None:
+    """The predictions by both classifiers; None if only one was asked for."""
+    if found is None:
+        return None
+    return schemas.Predictions(store=prediction(found.store), network=prediction(found.network))
+
+
+def search_response(
+    result: SearchResult, longest_cursor: int | None = None
+) -> schemas.SearchResponse:
+    """The result for an uploaded picture; ``longest_cursor`` as in `points`."""
+    return schemas.SearchResponse(
+        prediction=prediction(result.prediction),
+        predictions=predictions(result.predictions),
+        **points(result, longest_cursor),
     )
 
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embed.corpus import CIFAR10_CLASSES
 from embed.pictures import SUFFIXES
 from search_api.cli import remote
 from search_api.cli.options import (
     FILE,
     bundle_option,
+    classes_option,
     counted,
     progress_bar,
     say,
@@ -26,18 +28,25 @@ from search_api.cli.options import (
 )
 from search_api.cli.remote import server_options
 from search_api.offline import sidecars, tables
-from search_api.service.results import Prediction, Tagged
+from search_api.schemas import Classes
+from search_api.schemas import Prediction as PredictionResponse
+from search_api.service.results import Prediction, Predictions, Tagged
 from search_api.settings import StoreLocation
 
 if TYPE_CHECKING:
     # With --server neither torch nor FAISS is needed, so they are imported only for local work.
     from embed.encoder import PictureEncoder
-    from search_api.service.tagging import Vote
+    from search_api.service.tagging import StoreJudge
 
 _MANY = 256
 """With more files than this, there is a progress bar."""
 
 Results = Iterator[list[Tagged]]
+
+_NO_CLASS_IN_SIDECARS = (
+    "No class is written into the sidecar files: the model's own classes are those of CIFAR-10, and"
+    " the store has no classifier of its own labels."
+)
 
 
 @click.command()
@@ -54,7 +63,7 @@ Results = Iterator[list[Tagged]]
     show_default=True,
     help="Include sub-folders.",
 )
-@together(store_options, bundle_option, server_options)
+@together(classes_option, store_options, bundle_option, server_options)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 def classify(
@@ -63,6 +72,7 @@ def classify(
     out: Path | None,
     xmp: bool,
     recursive: bool,
+    classes: Classes,
     location: StoreLocation,
     bundle: Path | None,
     server: str | None,
@@ -71,13 +81,15 @@ def classify(
 ) -> None:
     """Classify files and folders of pictures.
 
-    Prints class, confidence and path, separated by tabs. A picture that cannot be used is reported
-    on stderr and makes the exit code 1; the others are classified all the same. Hidden files, and
-    links that lead out of a folder, are skipped.
+    Prints class, confidence and path, separated by tabs. The classes are those of the store's
+    classifier (--var, or the server's), or the model's own where it has none. The class is a dash
+    where the picture is unlike everything stored: none of these. A picture that cannot be used is
+    reported on stderr and makes the exit code 1; the others are classified all the same. Hidden
+    files, and links that lead out of a folder, are skipped.
 
     --out and --xmp add finer tags: those that at least three of the ten nearest pictures in the
-    store (--var, or the server's) have in their payload, with their shares. A sidecar file that
-    another program wrote or changed is never overwritten.
+    store have in their payload, with their shares. A sidecar file gets no class from a model that
+    knows only those of CIFAR-10. One that another program wrote or changed is never overwritten.
 
     \b
     Examples:
@@ -93,84 +105,113 @@ def classify(
             f"no pictures in {', '.join(map(str, paths))}; expected files that end in"
             f" {', '.join(SUFFIXES)}"
         )
-    source: AbstractContextManager[tuple[Results, str]]
+    source: AbstractContextManager[tuple[Results, str, Sequence[str]]]
     with_tags = out is not None or xmp
     if server:
-        source = _on_server(files, server, api_key, with_tags)
+        source = _on_server(files, server, api_key, classes, with_tags)
     else:
-        source = _locally(files, location, bundle, with_tags)
-    failed, classes = 0, Counter[str]()
+        source = _locally(files, location, bundle, classes, with_tags)
+    failed, names = 0, Counter[str]()
     with ExitStack() as stack:
-        results, model = stack.enter_context(source)
+        results, model, own_classes = stack.enter_context(source)
+        of_cifar10 = set(own_classes) == set(CIFAR10_CLASSES)
+        warned = False
         add = stack.enter_context(tables.table(out) if out else nullcontext(_printer(as_json)))
         bar = progress_bar(len(files), "classifying", "picture", False, len(files) > _MANY)
         stack.enter_context(bar)
         for batch in results:
-            done = [_with_sidecar(result, model) for result in batch] if xmp else batch
+            done = batch
+            if xmp:
+                done = [_with_sidecar(result, model, of_cifar10) for result in batch]
+                if not warned and any(_is_cifar10(result, of_cifar10) for result in batch):
+                    warned = True
+                    say(_NO_CLASS_IN_SIDECARS)
             add(done)
             for result in done:
                 if result.error is not None:
                     failed += 1
                     say(f"{result.path}: {result.error}")
                 if result.prediction is not None:
-                    classes[result.prediction.label] += 1
+                    names[result.prediction.label or "none of these"] += 1
             bar.update(len(batch))
     if out is not None or xmp:
-        found = ", ".join(f"{name} {n:,}" for name, n in classes.most_common(10)) or "none"
-        say(f"Classified {counted(classes.total())} ({found}); {failed:,} had an error.")
+        found = ", ".join(f"{name} {n:,}" for name, n in names.most_common(10)) or "none"
+        say(f"Classified {counted(names.total())} ({found}); {failed:,} had an error.")
     if failed:
         context.exit(1)
 
 
 @contextmanager
 def _on_server(
-    files: Sequence[Path], server: str, api_key: str | None, with_tags: bool
-) -> Iterator[tuple[Results, str]]:
+    files: Sequence[Path], server: str, api_key: str | None, classes: Classes, with_tags: bool
+) -> Iterator[tuple[Results, str, Sequence[str]]]:
     with remote.connect(server, api_key) as client:
 
         def results() -> Results:
-            for batch in remote.classify(client, files, with_tags):
+            for batch in remote.classify(client, files, with_tags, classes):
                 yield [
-                    Tagged(file, error=answer.error.detail if answer.error else "no result")
-                    if answer.prediction is None
+                    Tagged(file, error=answer.error.detail)
+                    if answer.error is not None
                     else Tagged(
                         file,
-                        Prediction(
-                            answer.prediction.label,
-                            answer.prediction.confidence,
-                            answer.prediction.probabilities,
-                        ),
+                        _prediction(answer.prediction),
                         tuple(answer.tags.items()),
+                        predictions=None
+                        if answer.predictions is None
+                        else Predictions(
+                            _prediction(answer.predictions.store),
+                            _prediction(answer.predictions.network),
+                        ),
                     )
                     for file, answer in batch
                 ]
 
-        yield results(), client.index_info().model
+        info = client.index_info()
+        yield results(), info.model, info.classes
+
+
+def _prediction(answer: PredictionResponse | None) -> Prediction | None:
+    return None if answer is None else Prediction(**answer.model_dump())
 
 
 @contextmanager
 def _locally(
-    files: Sequence[Path], location: StoreLocation, bundle: Path | None, with_tags: bool
-) -> Iterator[tuple[Results, str]]:
+    files: Sequence[Path],
+    location: StoreLocation,
+    bundle: Path | None,
+    classes: Classes,
+    with_tags: bool,
+) -> Iterator[tuple[Results, str, Sequence[str]]]:
     from search_api.service.tagging import tag_files
     from search_api.stores.model_store import find_bundle, open_model
 
     encoder = open_model(find_bundle(bundle, location))
-    with _voters(location, encoder, len(files)) if with_tags else nullcontext() as vote:
-        yield tag_files(encoder, files, vote), encoder.digest
+    with judging(location, encoder, len(files), classes, with_tags) as judge:
+        yield tag_files(encoder, files, judge), encoder.digest, encoder.classes
 
 
 @contextmanager
-def _voters(location: StoreLocation, encoder: PictureEncoder, files: int) -> Iterator[Vote | None]:
-    """The vote on the tags of ``files`` pictures; None, with a message, if no store can vote."""
-    from index.contract import (
-        CatalogueError,
-        GenerationError,
-        NoGenerationError,
-    )
-    from search_api.service.tagging import NeighbourTags
+def judging(
+    location: StoreLocation,
+    encoder: PictureEncoder,
+    files: int,
+    classes: Classes = "auto",
+    with_tags: bool = False,
+) -> Iterator[StoreJudge]:
+    """What judges ``files`` pictures: the store's classes and tags, or the network alone.
+
+    A message says so if there are no tags, or if the store cannot be used.
+
+    Raises:
+        NoClassesError: there are no such ``classes``.
+    """
+    from index.contract import CatalogueError, GenerationError, NoGenerationError
+    from search_api.service.classes import ClassStore, NoClassesError
+    from search_api.service.tagging import NeighbourTags, StoreJudge
+    from search_api.stores.classifier_store import ClassifierFiles
     from search_api.stores.opening import has_store, open_store
 
+    judge = StoreJudge(encoder, classes)
     with ExitStack() as stack:
         try:
             if not has_store(location):
@@ -182,19 +223,34 @@ def _voters(location: StoreLocation, encoder: PictureEncoder, files: int) -> Ite
                     )
                 )
             )
-            store.served.load(encoder.digest)
+            known = ClassStore(store.catalogue, ClassifierFiles(location))
+            known.check(classes, encoder)
+            stored = known.of(encoder.digest)
+            if with_tags or stored.novelty is not None:
+                store.served.load(encoder.digest)
+            tags = NeighbourTags(store.served, store.catalogue, files)
+            judge = StoreJudge(encoder, classes, stored, tags, with_tags=with_tags)
         except (GenerationError, CatalogueError) as error:
-            say(f"No finer tags: {error}")
-            yield None
-        else:
-            yield NeighbourTags(store.served, store.catalogue, files)
+            if classes == "store":
+                raise NoClassesError(f"the store's classes cannot be used: {error}") from error
+            if with_tags:
+                say(f"No finer tags: {error}")
+            elif has_store(location):
+                say(f"The model's own classes, without the store: {error}")
+        yield judge
 
 
-def _with_sidecar(result: Tagged, model: str) -> Tagged:
-    if result.prediction is None:
+def _is_cifar10(result: Tagged, of_cifar10: bool) -> bool:
+    """Whether the class is one of CIFAR-10's, which says nothing of other pictures."""
+    return of_cifar10 and result.prediction is not None and result.prediction.source == "network"
+
+
+def _with_sidecar(result: Tagged, model: str, of_cifar10: bool) -> Tagged:
+    if result.error is not None:
         return result
     try:
-        sidecars.write(result, model)
+        written = replace(result, prediction=None) if _is_cifar10(result, of_cifar10) else result
+        sidecars.write(written, model)
     except (sidecars.ForeignSidecarError, OSError) as error:
         return replace(result, error=f"no sidecar file was written: {error}")
     return result
@@ -233,19 +289,22 @@ def _printer(as_json: bool) -> Callable[[Sequence[Tagged]], None]:
                 click.echo(json.dumps(_value(result), ensure_ascii=False))
             elif result.prediction is not None:
                 prediction = result.prediction
-                click.echo(f"{prediction.label}\t{prediction.confidence:.4f}\t{result.path}")
+                label = prediction.label or "-"
+                click.echo(f"{label}\t{prediction.confidence:.4f}\t{result.path}")
+            elif result.error is None:
+                click.echo(f"-\t-\t{result.path}")
 
     return show
 
 
 def _value(result: Tagged) -> dict[str, object]:
-    values = tables.row(result)
-    if result.prediction is None:
-        return {"path": values["path"], "error": values["error"]}
-    shares = result.prediction.probabilities.items()
-    return {
-        "path": values["path"],
-        "class": values["class"],
-        "confidence": values["confidence"],
-        "probabilities": {name: round(share, 6) for name, share in shares},
-    }
+    path = tables.row(result)["path"]
+    if result.error is not None and result.prediction is None:
+        return {"path": path, "error": tables.row(result)["error"]}
+    values: dict[str, object] = {"path": path, **tables.prediction_values(result.prediction)}
+    if result.predictions is not None:
+        values["predictions"] = {
+            "store": tables.prediction_values(result.predictions.store),
+            "network": tables.prediction_values(result.predictions.network),
+        }
+    return values

@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from tqdm import tqdm
 
 from index.milvus.settings import MilvusSettings
+from search_api.schemas.search import CLASSES_HELP, Classes
 from search_api.settings import ENGINES, Settings, StoreLocation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -142,6 +143,13 @@ port_option = click.option(
     show_default=True,
     help="TCP port to listen on; 0 chooses a free one.",
 )
+classes_option = click.option(
+    "--classes",
+    type=click.Choice(get_args(Classes)),
+    default="auto",
+    show_default=True,
+    help=CLASSES_HELP.replace("`", ""),
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -194,6 +202,8 @@ class Bars:
                 self._bar = progress_bar(total, stage, self._unit)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
+            if done >= total:
+                self._close()
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -13,7 +13,7 @@ import click
 from embed.pictures import PictureError, read_file
 from search_api.cli.options import Bars, together
 from search_api.client import Client, Picture, ProblemError, UnreachableError
-from search_api.schemas import Classified, ItemError, Job
+from search_api.schemas import Classes, Classified, ItemError, Job
 
 _BATCH = 64
 _BATCH_BYTES = 16 * 2**20
@@ -50,7 +50,7 @@ def connect(server: str, api_key: str | None) -> Iterator[Client]:
 
 
 def classify(
-    client: Client, files: Sequence[Path], tags: bool = False
+    client: Client, files: Sequence[Path], tags: bool = False, classes: Classes = "auto"
 ) -> Iterator[list[tuple[Path, Classified]]]:
     """Each file with its class and tags, or its error, batch by batch, in the given order."""
     most = min(_BATCH, client.index_info().limits.max_images)
@@ -59,12 +59,12 @@ def classify(
     for file in files:
         content = _read(file)
         if batch and (len(batch) >= most or held + len(content) > _BATCH_BYTES):
-            yield _classify(client, batch, tags)
+            yield _classify(client, batch, tags, classes)
             batch, held = [], 0
         batch.append((file, content))
         held += len(content)
     if batch:
-        yield _classify(client, batch, tags)
+        yield _classify(client, batch, tags, classes)
 
 
 def rebuild(client: Client, reembed: bool) -> Job:
@@ -73,14 +73,22 @@ def rebuild(client: Client, reembed: bool) -> Job:
     Raises:
         RuntimeError: the rebuild failed or was cancelled.
     """
-    job = client.rebuild_index(reembed=reembed)
+    return followed(client, client.rebuild_index(reembed=reembed), "rebuild")
+
+
+def followed(client: Client, job: Job, what: str) -> Job:
+    """Show the progress of a job on the server until it ends; ``what`` names its work.
+
+    Raises:
+        RuntimeError: it failed or was cancelled.
+    """
     with Bars() as bars:
         while job.finished is None:
             time.sleep(_POLL_SECONDS)
             job = client.get_job(job.id)
             bars(job.progress.stage, job.progress.done, job.progress.total)
     if job.state != "succeeded":
-        raise RuntimeError(f"the rebuild on {client.url} failed: {job.error}")
+        raise RuntimeError(f"the {what} on {client.url} failed: {job.error}")
     return job
 
 
@@ -109,10 +117,12 @@ def _read(file: Path) -> bytes | str:
 
 
 def _classify(
-    client: Client, batch: Sequence[tuple[Path, bytes | str]], tags: bool
+    client: Client, batch: Sequence[tuple[Path, bytes | str]], tags: bool, classes: Classes
 ) -> list[tuple[Path, Classified]]:
     pictures: list[Picture] = [content for _, content in batch if isinstance(content, bytes)]
-    answers = iter(client.classify(pictures, tags=tags).results if pictures else [])
+    answers = iter(
+        client.classify(pictures, tags=tags, classes=classes).results if pictures else []
+    )
     return [
         (file, next(answers) if isinstance(content, bytes) else _unreadable(file, content))
         for file, content in batch

@@ -15,6 +15,7 @@ from embed.pictures import PictureError, read_file
 from search_api.cli import remote
 from search_api.cli.options import (
     bundle_option,
+    classes_option,
     data_option,
     json_option,
     say,
@@ -24,7 +25,15 @@ from search_api.cli.options import (
 from search_api.cli.remote import server_options
 from search_api.client import Client
 from search_api.client.calls import PageOptions, Strategy
-from search_api.schemas import PageParams, PageQuery, Point, Points, SearchResponse
+from search_api.schemas import (
+    Classes,
+    PageParams,
+    PageQuery,
+    Point,
+    Points,
+    Prediction,
+    SearchResponse,
+)
 from search_api.settings import StoreLocation
 
 if TYPE_CHECKING:
@@ -143,12 +152,14 @@ page_options = together(
     show_default=True,
     help="How to combine several examples into one ranking.",
 )
-@together(page_options, data_option, store_options, bundle_option, server_options, json_option)
+@together(page_options, classes_option, data_option, store_options, bundle_option)
+@together(server_options, json_option)
 def search(
     image: Path | int | None,
     like: tuple[Path | int, ...],
     unlike: tuple[Path | int, ...],
     strategy: Strategy,
+    classes: Classes,
     data: Path | None,
     location: StoreLocation,
     bundle: Path | None,
@@ -179,9 +190,10 @@ def search(
     if server:
         with remote.connect(server, api_key) as client:
             given: Any = options if where is None else {**options, "filter": where}
-            response = _search_on_server(client, query, given)
+            response = _search_on_server(client, query, classes, given)
     else:
-        response = _search_locally(query, PageParams(**options), where, data, location, bundle)
+        params = PageParams(**options)
+        response = _search_locally(query, classes, params, where, data, location, bundle)
     if as_json:
         click.echo(response.model_dump_json(by_alias=True, indent=2))
     else:
@@ -190,7 +202,10 @@ def search(
 
 def _print(response: Points) -> None:
     if isinstance(response, SearchResponse):
-        click.echo(f"class  {response.prediction.label} ({response.prediction.confidence:.1%})")
+        both = response.predictions
+        shown = (response.prediction,) if both is None else (both.store, both.network)
+        for prediction in filter(None, shown):
+            click.echo(f"class  {_words(prediction)}")
     if response.vote:
         share = f"{response.vote.share:.0%} of the nearest neighbours"
         click.echo(f"vote   {response.vote.label} ({share})")
@@ -203,14 +218,21 @@ def _print(response: Points) -> None:
             _print_point(point)
 
 
+def _words(prediction: Prediction) -> str:
+    of = "the store's classifier" if prediction.source == "store" else "the model's own classes"
+    if prediction.label is None:
+        return f"none of these; nearest {prediction.nearest_class} ({prediction.grade}; {of})"
+    return f"{prediction.label} ({prediction.confidence:.1%}; {prediction.grade}; {of})"
+
+
 def _print_point(point: Point) -> None:
     label, source = (point.payload.get(name) or "-" for name in ("label", "source"))
     click.echo(f"{point.score:6.3f}  {point.id:>8}  {label:<12} {source}")
 
 
-def _search_on_server(client: Client, query: _Query, page: PageOptions) -> Points:
+def _search_on_server(client: Client, query: _Query, classes: Classes, page: PageOptions) -> Points:
     if isinstance(query.one, Path):
-        return client.search(query.one, **page)
+        return client.search(query.one, classes=classes, **page)
     if query.one is not None:
         return client.similar(query.one, **page)
     return client.recommend_images(
@@ -225,6 +247,7 @@ def _search_on_server(client: Client, query: _Query, page: PageOptions) -> Point
 
 def _search_locally(
     query: _Query,
+    classes: Classes,
     params: PageParams,
     where: dict[str, Any] | None,
     data: Path | None,
@@ -232,7 +255,7 @@ def _search_locally(
     bundle: Path | None,
 ) -> Points:
     from index.filters import parse_filter
-    from search_api.api.responses import points, prediction
+    from search_api.api.responses import points, search_response
     from search_api.service.engine import open_engine
     from search_api.service.page import PageError, make_page
     from search_api.settings import Limits
@@ -246,11 +269,9 @@ def _search_locally(
         engine.load()
         if isinstance(query.one, Path):
             try:
-                result = engine.search(_read(query.one), page)
+                return search_response(engine.search(_read(query.one), page, classes))
             except PictureError as error:
                 raise click.ClickException(f"{query.one}: {error}") from None
-            assert result.prediction is not None
-            return SearchResponse(prediction=prediction(result.prediction), **points(result))
         like, unlike = (_examples(engine, side) for side in (query.like, query.unlike))
         return Points(**points(engine.recommend(like, unlike, query.strategy, page)))
 
@@ -262,7 +283,7 @@ def _examples(engine: SearchEngine, pictures: tuple[Path | int, ...]) -> Example
     queries = []
     for file in _files(pictures):
         try:
-            queries.append(PictureQuery(engine.read(_read(file)), None))
+            queries.append(PictureQuery(engine.read(_read(file)), None, classes=None))
         except PictureError as error:
             raise click.ClickException(f"{file}: {error}") from None
     answers = engine.search_batch(queries) if queries else []

@@ -57,24 +57,38 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def search(self, image: Picture, **page: Unpack[PageOptions]) -> schemas.SearchResponse:
-        """Class and nearest neighbours of a picture."""
-        return await self._send(calls.search(image, page))
+    async def search(
+        self,
+        image: Picture,
+        *,
+        classes: schemas.Classes = "auto",
+        **page: Unpack[PageOptions],
+    ) -> schemas.SearchResponse:
+        """Class and nearest neighbours of a picture; ``classes`` says whose classes."""
+        return await self._send(calls.search(image, classes, page))
 
     async def search_batch(
-        self, images: Sequence[Picture], **page: Unpack[PageOptions]
+        self,
+        images: Sequence[Picture],
+        *,
+        classes: schemas.Classes = "auto",
+        **page: Unpack[PageOptions],
     ) -> schemas.BatchResponse:
         """Class and nearest neighbours of each picture; an unusable one has an ``error``."""
-        return await self._send(calls.search_batch(images, page))
+        return await self._send(calls.search_batch(images, classes, page))
 
     async def classify(
-        self, images: Sequence[Picture], *, tags: bool = False
+        self,
+        images: Sequence[Picture],
+        *,
+        tags: bool = False,
+        classes: schemas.Classes = "auto",
     ) -> schemas.ClassifyResponse:
         """The class of each picture; an unusable one has an ``error``.
 
         With ``tags``, also the finer tags that the nearest stored pictures vote for.
         """
-        return await self._send(calls.classify(images, tags))
+        return await self._send(calls.classify(images, tags, classes))
 
     async def recommend(
         self,
@@ -133,6 +147,14 @@ class AsyncClient:
     async def rebuild_index(self, *, reembed: bool = False) -> schemas.Job:
         """Start bringing the index up to date; follow the job with ``get_job``."""
         return await self._send(calls.rebuild_index(reembed))
+
+    async def classifier(self) -> schemas.ClassifierInfo:
+        """The classifier fitted on the store's labels, or why there is none."""
+        return await self._send(calls.classifier())
+
+    async def fit_classifier(self) -> schemas.Job:
+        """Start fitting the classifier on the present labels; follow the job with ``get_job``."""
+        return await self._send(calls.fit_classifier())
 
     async def list_jobs(self, *, limit: int = 20) -> schemas.Jobs:
         """The latest jobs of all servers on the store, newest first."""

@@ -90,21 +90,28 @@ def headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def search(image: Picture, page: PageOptions) -> Call[schemas.SearchResponse]:
+def search(
+    image: Picture, classes: schemas.Classes, page: PageOptions
+) -> Call[schemas.SearchResponse]:
     """`POST /v1/search`."""
-    files = {"image": _file(image)}
-    return _json(schemas.SearchResponse, "POST", "/v1/search", params=_page(page), files=files)
+    params, files = {**_page(page), **_classes(classes)}, {"image": _file(image)}
+    return _json(schemas.SearchResponse, "POST", "/v1/search", params=params, files=files)
 
 
-def search_batch(images: Sequence[Picture], page: PageOptions) -> Call[schemas.BatchResponse]:
+def search_batch(
+    images: Sequence[Picture], classes: schemas.Classes, page: PageOptions
+) -> Call[schemas.BatchResponse]:
     """`POST /v1/search/batch`."""
-    path, files = "/v1/search/batch", _files("images", images)
-    return _json(schemas.BatchResponse, "POST", path, params=_page(page), files=files)
+    params, files = {**_page(page), **_classes(classes)}, _files("images", images)
+    return _json(schemas.BatchResponse, "POST", "/v1/search/batch", params=params, files=files)
 
 
-def classify(images: Sequence[Picture], tags: bool) -> Call[schemas.ClassifyResponse]:
+def classify(
+    images: Sequence[Picture], tags: bool, classes: schemas.Classes
+) -> Call[schemas.ClassifyResponse]:
     """`POST /v1/classify`."""
-    params, files = {"tags": "true"} if tags else {}, _files("images", images)
+    params = {**({"tags": "true"} if tags else {}), **_classes(classes)}
+    files = _files("images", images)
     return _json(schemas.ClassifyResponse, "POST", "/v1/classify", params=params, files=files)
 
 
@@ -205,6 +212,16 @@ def rebuild_index(reembed: bool) -> Call[schemas.Job]:
 def compact_index(kind: str | None) -> Call[schemas.Job]:
     """`POST /v1/index/compact`."""
     return _json(schemas.Job, "POST", "/v1/index/compact", params=_given(kind=kind))
+
+
+def classifier() -> Call[schemas.ClassifierInfo]:
+    """`GET /v1/classifier`."""
+    return _json(schemas.ClassifierInfo, "GET", "/v1/classifier")
+
+
+def fit_classifier() -> Call[schemas.Job]:
+    """`POST /v1/classifier/fit`."""
+    return _json(schemas.Job, "POST", "/v1/classifier/fit")
 
 
 def list_jobs(limit: int) -> Call[schemas.Jobs]:
@@ -346,6 +363,11 @@ def _file(image: Picture) -> tuple[str, bytes]:
 
 def _page(page: PageOptions) -> dict[str, Any]:
     return _given(**{**page, "filter": _filter(page.get("filter"))})
+
+
+def _classes(classes: schemas.Classes) -> dict[str, str]:
+    # Left out where possible: an older server does not know it.
+    return {} if classes == "auto" else {"classes": classes}
 
 
 def _filter(where: Filter | None) -> str | None:

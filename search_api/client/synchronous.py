@@ -58,24 +58,38 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def search(self, image: Picture, **page: Unpack[PageOptions]) -> schemas.SearchResponse:
-        """Class and nearest neighbours of a picture."""
-        return self._send(calls.search(image, page))
+    def search(
+        self,
+        image: Picture,
+        *,
+        classes: schemas.Classes = "auto",
+        **page: Unpack[PageOptions],
+    ) -> schemas.SearchResponse:
+        """Class and nearest neighbours of a picture; ``classes`` says whose classes."""
+        return self._send(calls.search(image, classes, page))
 
     def search_batch(
-        self, images: Sequence[Picture], **page: Unpack[PageOptions]
+        self,
+        images: Sequence[Picture],
+        *,
+        classes: schemas.Classes = "auto",
+        **page: Unpack[PageOptions],
     ) -> schemas.BatchResponse:
         """Class and nearest neighbours of each picture; an unusable one has an ``error``."""
-        return self._send(calls.search_batch(images, page))
+        return self._send(calls.search_batch(images, classes, page))
 
     def classify(
-        self, images: Sequence[Picture], *, tags: bool = False
+        self,
+        images: Sequence[Picture],
+        *,
+        tags: bool = False,
+        classes: schemas.Classes = "auto",
     ) -> schemas.ClassifyResponse:
         """The class of each picture; an unusable one has an ``error``.
 
         With ``tags``, also the finer tags that the nearest stored pictures vote for.
         """
-        return self._send(calls.classify(images, tags))
+        return self._send(calls.classify(images, tags, classes))
 
     def recommend(
         self,
@@ -134,6 +148,14 @@ class Client:
     def rebuild_index(self, *, reembed: bool = False) -> schemas.Job:
         """Start bringing the index up to date; follow the job with ``get_job``."""
         return self._send(calls.rebuild_index(reembed))
+
+    def classifier(self) -> schemas.ClassifierInfo:
+        """The classifier fitted on the store's labels, or why there is none."""
+        return self._send(calls.classifier())
+
+    def fit_classifier(self) -> schemas.Job:
+        """Start fitting the classifier on the present labels; follow the job with ``get_job``."""
+        return self._send(calls.fit_classifier())
 
     def list_jobs(self, *, limit: int = 20) -> schemas.Jobs:
         """The latest jobs of all servers on the store, newest first."""

@@ -1,4 +1,4 @@
-"""Automatic compaction: builds a new index once enough has changed since the last one."""
+"""Automatic compaction: builds a new index, or fits the classifier, once enough has changed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ _REST_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class AutoCompaction:
-    """Starts a `compact` job when one is due, until ``draining`` is set."""
+    """Starts a `compact` or a `fit` job when one is due, until ``draining`` is set."""
 
     tasks: TaskRunner
     limits: Limits
     draining: threading.Event
 
-    def check(self) -> Job | None:
+    def check(self, *, restored: bool = False) -> Job | None:
         """Start a compaction if more has changed than the limits allow and no job is running.
+
+        Otherwise, fit the classifier if that is due, which a compaction does by itself; see
+        `ClassifierFitter.due`, which is asked only now and then unless a snapshot was ``restored``.
 
         Also start one if a switch of models was interrupted before its index was built: nothing
         can be added until that index serves.
@@ -40,13 +43,18 @@ class AutoCompaction:
             return None  # the store switched to a model that this process cannot open
         manifest, pending = engine.manifest, engine.pending()
         due = max(limits.compact_min_changes, int(limits.compact_share * manifest.count))
-        if pending < due and encoder.digest == manifest.model_digest:
+        compact = pending >= due or encoder.digest != manifest.model_digest
+        if not compact and not engine.fitter.due(now=restored):
             return None
         try:
-            job = self.tasks.start(Task("compact"))
+            job = self.tasks.start(Task("compact" if compact else "fit"))
         except (JobRunningError, StoreBusyError):
             return None  # the running job includes the changes, or a later check compacts them
-        log.info("%d changes since the index was built: compacting it in job %s", pending, job.id)
+        if compact:
+            what = f"{pending} changes since the index was built: compacting it"
+        else:
+            what = "the labels have changed: fitting the classifier"
+        log.info("%s in job %s", what, job.id)
         return job
 
     async def run(self) -> None:
@@ -58,7 +66,7 @@ class AutoCompaction:
         job: Job | None = None
         while True:
             now = None if job is None else self.tasks.jobs.own(job.id)
-            if now is not None and now.state == "failed":
+            if now is not None and now.state in ("failed", "cancelled"):
                 job = None
                 await asyncio.sleep(_REST_SECONDS)  # the cause of the failure usually persists
             elif now is not None and now.finished is None:

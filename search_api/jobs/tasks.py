@@ -11,6 +11,7 @@ from typing import Literal
 from index.contract import JobControl
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunner
+from search_api.service.classifier_fit import fit_now
 from search_api.service.engine import SearchEngine
 from search_api.service.model_migration import encoder_in_use, encoder_of
 
@@ -24,12 +25,12 @@ class Task:
     Attributes:
         kind: ``rebuild`` brings the index up to date with the corpus, ``compact`` builds a new
             index from the catalogue alone, ``embed`` embeds with another model while the current
-            one serves, ``switch`` switches to it.
+            one serves, ``switch`` switches to it, ``fit`` fits the classifier of the labels.
         model: digest of the model to use; empty for the one whose embeddings are in use.
         reembed: for ``rebuild``: embed everything again, including unchanged pictures.
     """
 
-    kind: Literal["rebuild", "compact", "embed", "switch"]
+    kind: Literal["rebuild", "compact", "embed", "switch", "fit"]
     model: str = ""
     reembed: bool = False
 
@@ -80,6 +81,10 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
     if task.kind == "embed":
         counts = builder.embed(encoder, control)
         return {"embedded": counts.embedded, "skipped": len(counts.skipped)}
+    if task.kind == "fit":
+        classifier = fit_now(engine.store, engine.fitter, encoder, control).classifier
+        counts_of = {} if classifier is None else classifier.counts
+        return {"classes": len(counts_of), "total": sum(counts_of.values())}
     if task.kind == "switch":
         manifest, counts = builder.switch(encoder, control)
         return {

@@ -73,8 +73,9 @@ class WorkerProcess:
         if not task.model:
             task = replace(task, model=encoder_in_use(self.engine).digest)
         result = self._run(task, control)
-        # Load the new index now, so that no search has to wait for it.
+        # Load the new index and classifier now, so that no search has to wait for them.
         self.engine.served.current()
+        self.engine.classes.refresh()
         return result
 
     def _run(self, task: Task, control: JobControl) -> dict[str, int]:

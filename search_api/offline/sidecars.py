@@ -40,7 +40,7 @@ def write(result: Tagged, model: str) -> Path:
     Replaces an earlier one of ours, but never one that another program wrote or changed.
 
     Args:
-        result: a picture with a prediction.
+        result: a picture; its class is a keyword only if its prediction has one.
         model: the model's digest.
 
     Raises:
@@ -77,9 +77,21 @@ def write(result: Tagged, model: str) -> Path:
 def document(result: Tagged, model: str) -> bytes:
     """The content of the sidecar file, in UTF-8."""
     prediction = result.prediction
-    assert prediction is not None
-    keywords = dict.fromkeys([prediction.label, *(word for word, _ in result.tags)])
-    subject = "".join(f"\n     <rdf:li>{_text(word)}</rdf:li>" for word in keywords)
+    label = None if prediction is None else prediction.label
+    keywords = dict.fromkeys([*filter(None, [label]), *(word for word, _ in result.tags)])
+    items = "".join(f"\n     <rdf:li>{_text(word)}</rdf:li>" for word in keywords)
+    subject = ""
+    if keywords:
+        subject = f"""
+   <dc:subject>
+    <rdf:Bag>{items}
+    </rdf:Bag>
+   </dc:subject>"""
+    judged = ""
+    if prediction is not None and label is not None:
+        judged = f"""
+   <lookalike:class>{_text(label)}</lookalike:class>
+   <lookalike:confidence>{prediction.confidence:.6f}</lookalike:confidence>"""
     tags = "".join(
         '\n     <rdf:li rdf:parseType="Resource">'
         f"<lookalike:name>{_text(word)}</lookalike:name>"
@@ -92,13 +104,7 @@ def document(result: Tagged, model: str) -> bytes:
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about=""
     xmlns:dc="http://purl.org/dc/elements/1.1/"
-    xmlns:lookalike={quoteattr(NAMESPACE)}>
-   <dc:subject>
-    <rdf:Bag>{subject}
-    </rdf:Bag>
-   </dc:subject>
-   <lookalike:class>{_text(prediction.label)}</lookalike:class>
-   <lookalike:confidence>{prediction.confidence:.6f}</lookalike:confidence>{voted if tags else ""}
+    xmlns:lookalike={quoteattr(NAMESPACE)}>{subject}{judged}{voted if tags else ""}
    <lookalike:model>{_text(model)}</lookalike:model>
    {_NO_CHECKSUM.decode()}
   </rdf:Description>

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from index.files import fsync_file, fsync_folder
-from search_api.service.results import Tagged
+from search_api.service.results import Prediction, Tagged
 from search_api.text import printable
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-COLUMNS = ("path", "class", "confidence", "tags", "tag_shares", "error")
+COLUMNS = (
+    *("path", "class", "confidence", "tags", "tag_shares", "error"),
+    *("nearest_class", "grade", "source"),
+)
 
 Add = Callable[[Sequence[Tagged]], None]
 
@@ -46,8 +49,8 @@ def table(path: Path) -> Iterator[Add]:
     """Gives a function that adds rows; the file appears, complete, when the block succeeds.
 
     CSV joins tags and their shares with ``;``; the other formats have lists, and JSON Lines also
-    has all probabilities. A row has either ``class`` or ``error``; it has both if only the
-    picture's sidecar file could not be written.
+    has the probabilities. Without ``class`` and ``error``, a picture is none of the classes. A row
+    has both if only the picture's sidecar file could not be written.
 
     Raises:
         TagTableError: see `check`.
@@ -75,6 +78,25 @@ def row(result: Tagged) -> dict[str, Any]:
         "tags": [word for word, _ in result.tags],
         "tag_shares": [round(share, 4) for _, share in result.tags],
         "error": None if result.error is None else printable(result.error),
+        "nearest_class": prediction.nearest_class if prediction else None,
+        "grade": prediction.grade if prediction else None,
+        "source": prediction.source if prediction else None,
+    }
+
+
+def prediction_values(prediction: Prediction | None) -> dict[str, Any]:
+    """The members of a prediction in JSON, all of them null without one."""
+    if prediction is None:
+        return dict.fromkeys(
+            ("class", "confidence", "nearest_class", "grade", "source", "probabilities")
+        )
+    return {
+        "class": prediction.label,
+        "confidence": round(prediction.confidence, 6),
+        "nearest_class": prediction.nearest_class,
+        "grade": prediction.grade,
+        "source": prediction.source,
+        "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
     }
 
 
@@ -101,8 +123,7 @@ def _jsonl(path: Path) -> Iterator[Add]:
             for result in results:
                 values = row(result)
                 if result.prediction is not None:
-                    shares = result.prediction.probabilities.items()
-                    values["probabilities"] = {name: round(share, 6) for name, share in shares}
+                    values["probabilities"] = prediction_values(result.prediction)["probabilities"]
                 file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
         yield add
@@ -114,7 +135,7 @@ def _parquet(path: Path) -> Iterator[Add]:
     from pyarrow import parquet
 
     text, number = pa.string(), pa.float64()
-    types = (text, text, number, pa.list_(text), pa.list_(number), text)
+    types = (text, text, number, pa.list_(text), pa.list_(number), *[text] * 4)
     schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
     with parquet.ParquetWriter(path, schema) as writer:
 

@@ -13,6 +13,7 @@ from search_api.schemas.base import (
     image_url,
     payload,
 )
+from search_api.schemas.classifier import ClassifierInfo, ClassifierSummary, NoveltyInfo
 from search_api.schemas.images import (
     Added,
     AddResponse,
@@ -30,6 +31,7 @@ from search_api.schemas.models import ModelDifference, ModelInfo, Models
 from search_api.schemas.page import PageParams, PageQuery
 from search_api.schemas.search import (
     BatchResponse,
+    Classes,
     Classified,
     ClassifyResponse,
     Found,
@@ -37,8 +39,10 @@ from search_api.schemas.search import (
     Point,
     Points,
     Prediction,
+    Predictions,
     RecommendRequest,
     SearchResponse,
+    Source,
     Vote,
 )
 from search_api.schemas.snapshots import (
@@ -54,7 +58,10 @@ __all__ = [
     "Added",
     "BatchResponse",
     "ChangeRequest",
+    "Classes",
     "Classified",
+    "ClassifierInfo",
+    "ClassifierSummary",
     "ClassifyResponse",
     "DeleteRequest",
     "DeletedResponse",
@@ -75,12 +82,14 @@ __all__ = [
     "ModelDifference",
     "ModelInfo",
     "Models",
+    "NoveltyInfo",
     "PageParams",
     "PageQuery",
     "Pending",
     "Point",
     "Points",
     "Prediction",
+    "Predictions",
     "ProblemResponse",
     "Progress",
     "RecommendRequest",
@@ -91,6 +100,7 @@ __all__ = [
     "SnapshotMade",
     "SnapshotRequest",
     "Snapshots",
+    "Source",
     "Stamp",
     "StoredImage",
     "Vote",

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from search_api.schemas.base import Schema
+from search_api.schemas.classifier import ClassifierSummary
 
 
 class Pending(Schema):
@@ -51,7 +52,11 @@ class IndexInfo(Schema):
     corpus: str = Field(examples=["CIFAR-10"])
     sample: bool = Field(description="Whether the corpus is only the rendered sample.")
     notice: str | None = Field(description="A warning to show to people, or null.")
-    classes: list[str] = Field(description="The classes that the model can predict.")
+    classes: list[str] = Field(description="The classes that the model itself can predict.")
+    classifier: ClassifierSummary | None = Field(
+        default=None,
+        description="The classifier fitted on the labels; null if the model's classes answer.",
+    )
     labels: dict[str, int] = Field(description="Number of pictures by label.")
     splits: dict[str, int] = Field(description="Number of pictures by split.")
     limits: LimitsInfo

@@ -10,13 +10,47 @@ from search_api.schemas.base import ImageId, ItemError, Schema
 from search_api.schemas.images import Image
 from search_api.schemas.page import PageParams
 
+Source = Literal["store", "network"]
+"""Whose classes a prediction chooses from."""
+Classes = Literal["auto", "store", "network", "both"]
+"""Whose classes to predict: ``auto`` for the store's if it has a classifier, else the network's."""
+CLASSES_HELP = (
+    "Whose classes to predict: those of the store's classifier, the network's own, or both;"
+    " `auto` takes the store's if it has a classifier."
+)
+
 
 class Prediction(Schema):
-    """The classifier's prediction."""
+    """What the picture shows."""
 
-    label: str = Field(alias="class", examples=["cat"])
-    confidence: float = Field(description="Calibrated probability of the class, 0..1.")
-    probabilities: dict[str, float] = Field(examples=[{"cat": 0.93, "dog": 0.07}])
+    label: str | None = Field(
+        alias="class",
+        description="Null for none of these: the picture is unlike everything stored.",
+        examples=["cat"],
+    )
+    confidence: float = Field(
+        description="Calibrated probability of `nearest_class`, times that of the picture being"
+        " like the stored ones, where that has been measured; 0..1."
+    )
+    nearest_class: str = Field(
+        description="The most probable class, also if `class` is null.", examples=["cat"]
+    )
+    grade: str = Field(description="How like the stored pictures it is, in words.")
+    source: Source = Field(
+        description="`store`: the classifier fitted on the store's labels. `network`: the model's"
+        " own classes."
+    )
+    probabilities: dict[str, float] = Field(
+        description="Of all classes; of more than 20, the 20 most probable, largest first.",
+        examples=[{"cat": 0.93, "dog": 0.07}],
+    )
+
+
+class Predictions(Schema):
+    """The predictions by both classifiers; null for one that does not exist."""
+
+    store: Prediction | None
+    network: Prediction | None
 
 
 class Vote(Schema):
@@ -68,7 +102,10 @@ class Points(Schema):
 class SearchResponse(Points):
     """Class and neighbours of an uploaded picture."""
 
-    prediction: Prediction
+    prediction: Prediction | None = Field(
+        description="Null if neither the store nor the model has classes."
+    )
+    predictions: Predictions | None = Field(default=None, description="With `classes=both`.")
 
 
 class Classified(Schema):
@@ -76,6 +113,7 @@ class Classified(Schema):
 
     filename: str | None
     prediction: Prediction | None = None
+    predictions: Predictions | None = Field(default=None, description="With `classes=both`.")
     tags: dict[str, float] = Field(
         default={},
         description="Finer tags of the nearest stored pictures, each with the share of them that"

@@ -22,6 +22,7 @@ from index.contract import (
     no_skip,
 )
 from index.records import Entry
+from search_api.service.classifier_fit import ClassifierFitter
 from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IndexBuilder:
-    """Builds the index of one store.
+    """Builds the index of one store, and then fits the store's classifier.
 
     The methods that build hold the store's lock; they raise StoreBusyError if another process does.
 
@@ -37,11 +38,13 @@ class IndexBuilder:
         var: folder for ``skipped.json``, the list of skipped pictures.
         store: the store.
         read: returns an entry's picture, with a shorter side of at least the given pixels.
+        fitter: fits the classifier.
     """
 
     var: Path
     store: Store[PictureEncoder]
     read: Callable[[Entry, int], RGB]
+    fitter: ClassifierFitter
 
     def kind(self) -> str:
         """The kind of index to build: ``auto`` unless `set_kind` was called."""
@@ -112,6 +115,7 @@ class IndexBuilder:
             stop = control.cancelled if switched is None else never
             manifest = self._publish(encoder, JobControl(control.progress, stop))
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
+            self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest, counts
 
     def compact(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Manifest:
@@ -136,6 +140,7 @@ class IndexBuilder:
             embed_missing(encoder, catalogue, self.read, _without_skip(control))
             manifest = self._publish(encoder, control)
             self._sweep()
+            self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest
 
     def embed(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Counts:
@@ -149,7 +154,9 @@ class IndexBuilder:
         """Embed what is still missing, and switch to the model; raises as `rebuild` does."""
         with self.store.lock(control.job):
             counts = self._switch(encoder, control)
-            return self._publish(encoder, JobControl(control.progress)), counts
+            manifest = self._publish(encoder, JobControl(control.progress))
+            self.fitter.fit_after_build(encoder, _without_skip(control))
+            return manifest, counts
 
     def _switch(self, encoder: PictureEncoder, control: JobControl) -> Counts:
         """Embed everything, switch to the embeddings, and embed what was added in between."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from index.contract import MAX_K, NO_ID, Ids, IdsLike, Members, Scores, Searchable, StoreIndex
 from index.ranking.groups import heads, nearest_of
@@ -54,12 +54,14 @@ class ResultPage:
         voters: ids of the nearest points of the whole ranking, nearest first.
         groups: values and their points, or None.
         end: where the next page starts, or None without one.
+        similarities: to the nearest of all pictures, ``(k,)``; None if the page is of others.
     """
 
     points: Ranked
     voters: tuple[int, ...]
     groups: tuple[tuple[Scalar, Ranked], ...] | None = None
     end: PageEnd | None = None
+    similarities: Scores | None = None
 
     def ids(self) -> set[int]:
         """All ids whose catalogue entries the result needs."""
@@ -77,7 +79,8 @@ def plain_page(scores: Scores, ids: Ids, page: Page) -> ResultPage:
     keep = ids != NO_ID
     scores, ids = scores[keep], ids[keep]
     voters = tuple(ids[:VOTERS].tolist())
-    return _stretch(scores[page.offset :], ids[page.offset :], page, voters, page.offset)
+    found = _stretch(scores[page.offset :], ids[page.offset :], page, voters, page.offset)
+    return found if page.filter is not None else replace(found, similarities=scores[:VOTERS])
 
 
 def special_page(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,25 +9,63 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from embed.novelty import answer
+from search_api.schemas.search import Source
+
 if TYPE_CHECKING:  # `lookalike classify --server` reads results without loading an index
     from index.records import Entry, Scalar
     from search_api.service.cursors import Cursor
 
 
+MOST_LISTED = 20
+"""The number of probabilities that a prediction lists; a network may have a thousand classes."""
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class, its probability, and the probability of each class."""
+    """What a picture shows, by the store's classifier or by the network's own.
 
-    label: str
+    Attributes:
+        label: the class; None if the picture is unlike everything stored.
+        confidence: the probability 0..1 of ``nearest_class``, times that of the picture being like
+            the stored ones, where that is known.
+        probabilities: of each class, in their order; of more than ``MOST_LISTED`` classes, those of
+            the most probable ones, largest first.
+        nearest_class: the most probable class, also where ``label`` is None.
+        grade: how like the stored pictures it is, in words.
+        source: whose classes these are.
+    """
+
+    label: str | None
     confidence: float
     probabilities: dict[str, float]
+    nearest_class: str
+    grade: str
+    source: Source
 
     @staticmethod
-    def of(classes: Sequence[str], row: NDArray[np.float32]) -> Prediction:
-        """From one row of an encoder's probabilities, float32 ``(classes,)``."""
-        best = int(row.argmax())
-        probabilities = {name: float(p) for name, p in zip(classes, row, strict=True)}
-        return Prediction(classes[best], float(row[best]), probabilities)
+    def of(
+        classes: tuple[str, ...],
+        row: NDArray[np.float32],
+        source: Source = "network",
+        known: float | None = None,
+    ) -> Prediction:
+        """From one row of probabilities, float32 ``(classes,)``; ``known`` as in `answer`."""
+        found = answer(classes, row, known)
+        if len(classes) <= MOST_LISTED:
+            listed = dict(zip(classes, row.tolist(), strict=True))
+        else:
+            best = np.argsort(-row, kind="stable")[:MOST_LISTED]
+            listed = {classes[i]: float(row[i]) for i in best}
+        return Prediction(found.label, found.confidence, listed, found.nearest, found.grade, source)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions by both classifiers; None for one that does not exist."""
+
+    store: Prediction | None
+    network: Prediction | None
 
 
 Tags = tuple[tuple[str, float], ...]
@@ -37,12 +74,16 @@ Tags = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Tagged:
-    """A file with its class and finer tags, or the reason why it has none."""
+    """A file with its class and finer tags, or the reason why it has none.
+
+    ``predictions`` is None unless both classifiers were asked for.
+    """
 
     path: Path
     prediction: Prediction | None = None
     tags: Tags = ()
     error: str | None = None
+    predictions: Predictions | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +113,12 @@ class SearchResult:
         sequence: number of the last write that the result reflects.
         model: digest of the model that made the embeddings.
         time: milliseconds by step, and ``total``.
-        prediction: the classifier's; None unless the query was an uploaded picture.
+        prediction: of an uploaded picture; None for other queries, and without any classes.
+        predictions: by both classifiers, if both were asked for.
         groups: the nearest groups, best first, or None without ``group_by``.
         cursor: where the next page starts; None after the last page and with ``diversity``.
         vector: the uploaded picture's embedding, float32 ``(d,)``, or None.
+        similarities: to the nearest of all stored pictures, float32 ``(k,)``, or None if not known.
     """
 
     points: tuple[Point, ...]
@@ -88,6 +131,8 @@ class SearchResult:
     groups: tuple[Group, ...] | None = None
     cursor: Cursor | None = None
     vector: NDArray[np.float32] | None = None
+    predictions: Predictions | None = None
+    similarities: NDArray[np.float32] | None = None
 
     def cursor_text(self, longest: int | None) -> str | None:
         """The cursor as text; None without a next page or if it exceeds ``longest`` characters."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
@@ -26,8 +27,10 @@ from index.contract import (
     UnknownIdError,
     Vectors,
 )
-from index.ranking.vote import vote
+from index.ranking.vote import VOTERS, vote
 from index.records import Entry
+from search_api.schemas.search import Classes
+from search_api.service.classes import ClassStore
 from search_api.service.cursors import Cursor
 from search_api.service.page import Page, fingerprint
 from search_api.service.recall_sampler import RecallSampler
@@ -38,7 +41,7 @@ from search_api.service.result_page import (
     plain_page,
     special_page,
 )
-from search_api.service.results import Group, Point, Prediction, SearchResult
+from search_api.service.results import Group, Point, SearchResult
 from search_api.threads import limit_faiss_threads
 from search_api.timings import Timings, time_all
 
@@ -56,11 +59,18 @@ class PictureQuery:
         picture: the picture as `SearchEngine.read` returns it.
         page: the requested page; None to classify and embed only.
         timings: the time spent on the query so far.
+        classes: whose classes to predict; None for no prediction.
     """
 
     picture: RGB
     page: Page | None = Page()
     timings: Timings = field(default_factory=Timings)
+    classes: Classes | None = "auto"
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether its page is a ranking of all stored pictures from the nearest on."""
+        return self.page is not None and self.page.plain and self.page.filter is None
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,14 @@ Find = Callable[[Searchable, Vectors, int, IdsLike | None], Neighbours]
 class SearchService:
     """Searches the newest state of the store; safe to use from several threads."""
 
-    def __init__(self, store: Store[PictureEncoder], sampler: RecallSampler) -> None:
-        """Search ``store``; ``sampler`` receives the embeddings of searches by picture."""
+    def __init__(
+        self, store: Store[PictureEncoder], sampler: RecallSampler, classes: ClassStore
+    ) -> None:
+        """Search ``store``, whose classes are ``classes``.
+
+        ``sampler`` receives the embeddings of searches by picture.
+        """
+        self._classes = classes
         self._served = store.served
         self._selections = store.selections
         self._sampler = sampler
@@ -114,6 +130,16 @@ class SearchService:
             # With a large batch, other threads have more decoding and searching to do meanwhile.
             spare = len(queries) >= MIN_BATCH
             probabilities, xq = encoder.encode([query.picture for query in queries], spare=spare)
+        stored = self._classes.of(encoder.digest)
+        wanted = [query.classes for query in queries]
+        similarities: NDArray[np.float32] | None = None
+        if stored.novelty is not None and any(wanted):
+            # Also of pictures that are unlike all of a page's, or that nothing is searched for.
+            similarities = np.full((len(queries), VOTERS), -np.inf, np.float32)
+            rows = [i for i, query in enumerate(queries) if query.classes and not query.unfiltered]
+            if rows:
+                with time_all([queries[row].timings for row in rows])("search"):
+                    similarities[rows] = self._similarities(encoder.digest, xq[rows])
         results: dict[int, SearchResult] = {}
         groups: dict[tuple[Filter | None, int], list[int]] = {}
         for row, query in enumerate(queries):
@@ -130,12 +156,15 @@ class SearchService:
             ]
             found = self.search(self._nearest, batch, encoder.digest)
             results.update(zip(rows, found, strict=True))
-        classes = encoder.classes
-        for row, values in enumerate(probabilities):
-            results[row] = replace(
-                results[row], prediction=Prediction.of(classes, values), vector=xq[row]
-            )
-        return [results[row] for row in range(len(queries))]
+        if similarities is not None:
+            for row, result in results.items():
+                if result.similarities is not None:
+                    similarities[row, : len(result.similarities)] = result.similarities
+        predicted = stored.predict(encoder, probabilities, xq, similarities, wanted)
+        return [
+            replace(results[row], prediction=one, predictions=both, vector=xq[row])
+            for row, (one, both) in enumerate(predicted)
+        ]
 
     def complete(self, query: PictureQuery, result: SearchResult) -> SearchResult:
         """Search for a page that is not plain, with the embedding from `by_picture`.
@@ -147,7 +176,12 @@ class SearchService:
         assert result.vector is not None
         by_vector = VectorQuery(result.vector[None], query.page, query.timings)
         (found,) = self.search(self._nearest, [by_vector], result.model)
-        return replace(found, prediction=result.prediction, vector=result.vector)
+        return replace(
+            found,
+            prediction=result.prediction,
+            predictions=result.predictions,
+            vector=result.vector,
+        )
 
     def search(
         self, find: Find, queries: Sequence[VectorQuery], model: str | None = None
@@ -229,6 +263,24 @@ class SearchService:
         self._sampler.offer(index, xq)
         return index.search(xq, k, allowed)
 
+    def _similarities(self, model: str, xq: Vectors) -> NDArray[np.float32]:
+        """To the nearest of all stored pictures, float32 ``(nq, VOTERS)``."""
+        tries = 0
+        while True:
+            state = self._served.current(wait=False)
+            if state.manifest.model_digest != model:
+                raise ModelChangedError(
+                    f"the model in use is {state.manifest.model_digest}, expected {model}"
+                )
+            try:
+                with self._searching:
+                    limit_faiss_threads()
+                    return state.index.search(xq, VOTERS).scores
+            except StateGoneError:
+                tries += 1
+                if tries == _TRIES:
+                    raise
+
     def _unsearched(self, model: str, timings: Timings) -> SearchResult:
         state = self._served.current()
         return SearchResult(
@@ -276,6 +328,7 @@ def _result(
         sequence=state.sequence,
         groups=groups,
         cursor=cursor,
+        similarities=page.similarities,
     )
 
 

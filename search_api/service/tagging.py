@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.encoder import PictureEncoder
+from embed.encoder import Encoding, PictureEncoder
 from embed.pictures import RGB, PictureError, decode, read_file
 from embed.runtime.protocol import WORKERS
 from index.ann.quick_lists import QuickLists
-from index.contract import Catalogue, ServedIndex, UnknownIdError
+from index.contract import Catalogue, Neighbours, ServedIndex, UnknownIdError
 from index.ranking.vote import VOTERS
+from search_api.schemas.search import Classes
+from search_api.service.classes import NOTHING_STORED, Predicted, StoredClasses
 from search_api.service.corpus_sync import batches
-from search_api.service.results import Point, Prediction, Tagged, Tags
+from search_api.service.results import Point, Tagged, Tags
 from search_api.threads import limit_faiss_threads
 
 MIN_SHARE = 0.3
@@ -26,14 +28,12 @@ MIN_SHARE = 0.3
 MANY_QUERIES, MANY_STORED = 2000, 20_000
 """With at least this many files and stored pictures, building inverted lists pays off."""
 
-Vote = Callable[[NDArray[np.float32]], list[Tags]]
-"""Returns the tags of pictures with embeddings float32 ``(n, d)``."""
+Judge = Callable[[Encoding], list[tuple[Predicted, Tags]]]
+"""Returns the prediction and the tags of each picture of a batch."""
 
 
 def tag_files(
-    encoder: PictureEncoder,
-    files: Sequence[Path],
-    vote: Vote | None = None,
+    encoder: PictureEncoder, files: Sequence[Path], judge: Judge
 ) -> Iterator[list[Tagged]]:
     """Classify and tag files, batch by batch, in the given order.
 
@@ -43,7 +43,7 @@ def tag_files(
     Args:
         encoder: the model.
         files: paths; those that are not usable pictures give an error.
-        vote: returns the tags for embeddings; None for no tags.
+        judge: returns the predictions and tags; see `StoreJudge`.
     """
 
     def read(file: Path) -> RGB | str:
@@ -56,18 +56,16 @@ def tag_files(
 
     def tagged(batch: list[tuple[Path, RGB | str]]) -> list[Tagged]:
         good = [picture for _, picture in batch if not isinstance(picture, str)]
-        found: Iterator[tuple[NDArray[np.float32], Tags]] = iter(())
+        found: Iterator[tuple[Predicted, Tags]] = iter(())
         if good:
-            probabilities, embeddings = encoder.encode(good, spare=len(files) > len(batch))
-            tags = vote(embeddings) if vote else [()] * len(good)
-            found = zip(probabilities, tags, strict=True)
+            found = iter(judge(encoder.encode(good, spare=len(files) > len(batch))))
         results = []
         for file, picture in batch:
             if isinstance(picture, str):
                 results.append(Tagged(file, error=picture))
             else:
-                row, voted = next(found)
-                results.append(Tagged(file, Prediction.of(encoder.classes, row), voted))
+                (prediction, both), tags = next(found)
+                results.append(Tagged(file, prediction, tags, predictions=both))
         return results
 
     with ThreadPoolExecutor(WORKERS, "tag", initializer=limit_faiss_threads) as pool:
@@ -78,6 +76,49 @@ def tag_files(
                 yield ahead.popleft().result()
         for last in ahead:
             yield last.result()
+
+
+class StoreJudge:
+    """Judges pictures by the store's classes and, if wanted, by the tags of their neighbours."""
+
+    def __init__(
+        self,
+        encoder: PictureEncoder,
+        classes: Classes = "auto",
+        stored: StoredClasses = NOTHING_STORED,
+        tags: NeighbourTags | None = None,
+        *,
+        with_tags: bool = False,
+    ) -> None:
+        """Judge what ``encoder`` embeds.
+
+        Args:
+            encoder: the model.
+            classes: whose classes to predict.
+            stored: what the store knows of its classes.
+            tags: the store's pictures; None without a store of this model's.
+            with_tags: also return tags.
+        """
+        self._encoder = encoder
+        self._classes = classes
+        self._stored = stored
+        self._tags = tags
+        self._with_tags = with_tags
+
+    def __call__(self, encoding: Encoding) -> list[tuple[Predicted, Tags]]:
+        """The prediction and the tags of each picture of a batch."""
+        probabilities, embeddings = encoding
+        similarities = None
+        tags: list[Tags] = [()] * len(embeddings)
+        if self._tags is not None and (self._with_tags or self._stored.novelty is not None):
+            similarities, ids = self._tags.nearest(embeddings)
+            if self._with_tags:
+                tags = self._tags.voted(ids)
+        wanted = [self._classes] * len(embeddings)
+        predicted = self._stored.predict(
+            self._encoder, probabilities, embeddings, similarities, wanted
+        )
+        return list(zip(predicted, tags, strict=True))
 
 
 class NeighbourTags:
@@ -100,18 +141,22 @@ class NeighbourTags:
 
     def __call__(self, embeddings: NDArray[np.float32]) -> list[Tags]:
         """The tags of pictures with these embeddings, float32 ``(n, d)``."""
-        ids = self._nearest(embeddings)
+        return self.voted(self.nearest(embeddings).ids)
+
+    def voted(self, ids: NDArray[np.int64]) -> list[Tags]:
+        """The tags by vote of these stored pictures, int64 ``(n, k)``, -1 where there is none."""
         self._learn(ids)
         return [count([self._known[i] for i in row if i >= 0]) for row in ids.tolist()]
 
-    def _nearest(self, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
+    def nearest(self, embeddings: NDArray[np.float32]) -> Neighbours:
+        """The nearest stored pictures of embeddings float32 ``(n, d)``."""
         index = self._served.current().index
         with self._building:
             if self._many and self._lists is None:
                 self._many = index.kind == "exact" and index.count() >= MANY_STORED
                 self._lists = QuickLists(index) if self._many else None
         if self._lists is None:
-            return index.search(embeddings, VOTERS, None).ids
+            return index.search(embeddings, VOTERS, None)
         return self._lists.nearest(embeddings, VOTERS)
 
     def _learn(self, ids: NDArray[np.int64]) -> None:

@@ -51,6 +51,13 @@ def has_store(location: StoreLocation) -> bool:
     return location.milvus is not None or catalogue_path(location.var).exists()
 
 
+def shared_objects(location: StoreLocation) -> ObjectBlobs | None:
+    """Where the servers of one store share files other than pictures; None if all use ``var``."""
+    if location.milvus is None:
+        return None
+    return ObjectBlobs(location.pictures or str((location.var / "pictures").absolute()))
+
+
 def _blobs(location: StoreLocation) -> Blobs:
     url = location.pictures
     if url is None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from fastapi.testclient import TestClient
@@ -24,6 +25,10 @@ from tests.search_api.conftest import MeanColour, png
 NEW = (200, 100, 220)
 """A colour that none of the 24 pictures has."""
 OTHER = "sha256:" + "b" * 64
+ODD = (250, 250, 250)
+"""A colour unlike all pictures of the `garden`."""
+KINDS = ("leaf", "rose", "sea")
+EACH = 20
 QUICK = Shutdown(drain_seconds=0.1)
 
 
@@ -41,6 +46,21 @@ class Wider(MeanColour):
         probabilities, embeddings = super().encode(pictures)
         reversed_ = np.hstack((embeddings[:, ::-1], np.zeros((len(embeddings), 1), np.float32)))
         return Encoding(probabilities, np.ascontiguousarray(reversed_))
+
+
+def tint(kind: str, number: int) -> tuple[int, int, int]:
+    """The colour of picture ``number``, 0..19, of a kind in the `garden`."""
+    other = 6 * number
+    return {"rose": (240, other, 0), "leaf": (0, 240, other), "sea": (other, 0, 240)}[kind]
+
+
+def garden(root: Path) -> Path:
+    """60 plain pictures in a folder for each kind; no label is a class of `MeanColour`."""
+    for kind in KINDS:
+        (root / kind).mkdir(parents=True)
+        for number in range(EACH):
+            (root / kind / f"{number:02}.png").write_bytes(png(tint(kind, number)))
+    return root
 
 
 def assert_problem(response: Response, status: int, *words: str) -> dict:

@@ -22,7 +22,7 @@ from search_api.service.ingest import Upload
 from search_api.service.model_migration import candidates, encoder_of
 from tests.index.milvus.conftest import ENGINES, MILVUS, opener, real_server
 from tests.search_api.conftest import MeanColour, colour, compact, png, rebuild, source_of
-from tests.search_api.helpers import NEW, OTHER, Wider, add, first, search, wait
+from tests.search_api.helpers import NEW, ODD, OTHER, Wider, add, first, garden, search, tint, wait
 
 __all__ = ["real_server"]
 CAT = '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
@@ -187,6 +187,29 @@ def test_the_same_answers(open_store: Any, folder: Path, tmp_path: Path) -> None
             assert client.get("/v1/snapshots").json()["snapshots"] == []
         else:
             assert snapshot.status_code == 201
+
+
+def test_classes_of_the_store(open_store: Any, tmp_path: Path) -> None:
+    """Fitted at the build, and again after labels changed; the same over each engine."""
+    engine = opened(open_store, garden(tmp_path / "garden"), tmp_path / "api")
+    rebuild(engine)
+    with TestClient(create_app(engine)) as client:
+        found = search(client, tint("sea", 3))["prediction"]
+        assert (found["class"], found["source"]) == ("sea", "store")
+        assert search(client, ODD)["prediction"]["class"] is None
+        info = client.get("/v1/classifier").json()
+        assert (info["source"], info["classes"]) == ("store", {"leaf": 20, "rose": 20, "sea": 20})
+        pictures = {"images": ("q.png", png(tint("rose", 3)))}
+        for point in client.get("/v1/images", params={"limit": 100}).json()["points"]:
+            if point["payload"]["label"] == "rose":
+                body = {"payload": {"label": "tulip"}}
+                assert client.patch(f"/v1/images/{point['id']}", json=body).status_code == 200
+        assert engine.fitter.due(now=True)
+        job = wait(client, client.post("/v1/classifier/fit").json()["id"])
+        assert (job["kind"], job["result"]) == ("fit", {"classes": 3, "total": 60})
+        answer = client.post("/v1/classify", files=pictures).json()["results"][0]
+        assert answer["prediction"]["class"] == "tulip"
+        assert not engine.fitter.due(now=True)
 
 
 def test_changing_the_model_over_http(open_milvus: Any, folder: Path, tmp_path: Path) -> None:

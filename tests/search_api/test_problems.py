@@ -17,7 +17,7 @@ from search_api.api.errors import as_problem
 from search_api.jobs import runner
 from search_api.jobs.model import Job
 from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
-from search_api.service import batching, cursors, engine, model_migration, page
+from search_api.service import batching, classes, cursors, engine, model_migration, page
 
 UNAVAILABLE = Meaning(503, "store-unavailable", 1)
 NOTHING_TO_SERVE = Meaning(503, "store-unavailable", 2)
@@ -51,6 +51,7 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     runner.JobRunningError: Meaning(409, "job-running", 1),
     runner.JobFinishedError: Meaning(409, "job-finished", 1),
     batching.QueueFullError: Meaning(429, "queue-full", 1),
+    classes.NoClassesError: Meaning(409, "no-classes", 2),
     cursors.CursorError: Meaning(422, "cursor", 2),
     cursors.CursorModelError: Meaning(409, "model-changed", 2),
     model_migration.UnknownModelError: Meaning(404, "unknown-model", 2),

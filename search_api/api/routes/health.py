@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fastapi import APIRouter, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -85,4 +87,13 @@ def metrics(context: Ctx) -> Response:
             context.metrics.recall.labels("live").set(live)
         context.metrics.generation.set(manifest.generation)
         context.metrics.model.info({"digest": manifest.model_digest})
+        classifier = context.engine.classes.of(manifest.model_digest).classifier
+        context.metrics.classifier.info(
+            {
+                "source": context.engine.classes.source(state.model) or "none",
+                "digest": classifier.digest if classifier else "",
+                "classes": str(len(classifier.classes if classifier else state.model.classes)),
+            }
+        )
+        context.metrics.classifier_accuracy.set(classifier.accuracy if classifier else math.nan)
     return Response(context.metrics.render(), media_type="text/plain; version=0.0.4")

@@ -13,9 +13,21 @@ from search_api import schemas
 from search_api.api.context import Ctx, stamp
 from search_api.api.errors import missing
 from search_api.api.openapi import problems
-from search_api.api.params import ImageId, PageParam, check_examples, check_images
+from search_api.api.params import (
+    ClassesParam,
+    ImageId,
+    PageParam,
+    check_examples,
+    check_images,
+)
 from search_api.api.queries import query_of, read_upload, search_pictures
-from search_api.api.responses import item_error, json_response, points_response, prediction
+from search_api.api.responses import (
+    item_error,
+    json_response,
+    points_response,
+    prediction,
+    predictions,
+)
 from search_api.service.page import Page, make_page
 from search_api.service.recommend import ExampleSet
 from search_api.service.search import PictureQuery
@@ -32,12 +44,13 @@ router = APIRouter(prefix="/v1", tags=["search"])
     summary="Class and nearest neighbours of an uploaded picture",
     response_model=schemas.SearchResponse,
     openapi_extra={"requestBody": {"required": True, "content": {"image/*": _PICTURE}}},
-    responses=problems(413, 415, 422, 429, 503),
+    responses=problems(409, 413, 415, 422, 429, 503),
 )
 async def search(
     request: Request,
     context: Ctx,
     page: PageParam,
+    classes: ClassesParam,
     image: Annotated[
         UploadFile | None, File(description="The picture: JPEG, PNG, WebP, GIF, BMP or TIFF.")
     ] = None,
@@ -48,8 +61,9 @@ async def search(
     as the body: `curl -H 'content-type: image/jpeg' --data-binary @cat.jpg
     http://127.0.0.1:8000/v1/search`
 
-    The picture is not stored. `vote` is the most frequent label among its ten nearest
-    neighbours, under the filter.
+    `prediction` is by the store's classifier or the model's own classes; its `class` is null where
+    the picture is unlike everything stored. `vote` is the most frequent label among its ten nearest
+    neighbours, under the filter. The picture is not stored.
     """
     timings = Timings()
     if image is not None:
@@ -58,7 +72,7 @@ async def search(
         data = await request.body()
     else:
         raise missing("image")
-    query = await query_of(context, data, page, timings)
+    query = await query_of(context, data, page, timings, classes)
     (result,) = await search_pictures(request.receive, context, [query])
     return json_response(context.encoder.search(result))
 
@@ -67,11 +81,12 @@ async def search(
     "/classify",
     operation_id="classify",
     summary="Classes of one or more pictures",
-    responses=problems(413, 422, 429),
+    responses=problems(409, 413, 422, 429),
 )
 async def classify(
     request: Request,
     context: Ctx,
+    classes: ClassesParam,
     images: Annotated[list[UploadFile], File(description="The pictures, in fields `images`.")],
     tags: Annotated[
         bool, Query(description="Also return tags, by vote of the nearest pictures.")
@@ -89,13 +104,13 @@ async def classify(
     for row, image in enumerate(images):
         try:
             data = await read_upload(image, context.limits.picture.max_bytes)
-            good.append((row, await query_of(context, data, voters, Timings())))
+            good.append((row, await query_of(context, data, voters, Timings(), classes)))
         except PictureError as error:
             results[row].error = item_error(error)
     answers = await search_pictures(request.receive, context, [query for _, query in good])
     for (row, _), answer in zip(good, answers, strict=True):
-        assert answer.prediction is not None
         results[row].prediction = prediction(answer.prediction)
+        results[row].predictions = predictions(answer.predictions)
         results[row].tags = dict(tags_of(answer.points)) if tags else {}
         timings.add("decode", answer.time["decode"] / 1000)
     if answers:

@@ -16,7 +16,7 @@ from search_api import schemas
 from search_api.api.context import Context, Ctx
 from search_api.api.errors import Problem
 from search_api.api.openapi import problems
-from search_api.api.params import PageParam, check_examples, check_images
+from search_api.api.params import ClassesParam, PageParam, check_examples, check_images
 from search_api.api.queries import query_of_upload, search_pictures
 from search_api.api.responses import item_error, json_response
 from search_api.service.recommend import ExampleSet
@@ -32,12 +32,13 @@ router = APIRouter(prefix="/v1", tags=["search"])
     operation_id="search_batch",
     summary="Class and nearest neighbours of each of several uploaded pictures",
     response_model=schemas.BatchResponse,
-    responses=problems(413, 422, 429, 503),
+    responses=problems(409, 413, 422, 429, 503),
 )
 async def search_batch(
     request: Request,
     context: Ctx,
     page: PageParam,
+    classes: ClassesParam,
     images: Annotated[list[UploadFile], File(description="The pictures, in fields `images`.")],
 ) -> Response:
     """Searches by each picture. One that cannot be used gets an `error`; the others are unaffected.
@@ -64,7 +65,7 @@ async def search_batch(
     good: list[tuple[int, PictureQuery]] = []
     for row, image in enumerate(images):
         try:
-            good.append((row, await query_of_upload(context, image, page)))
+            good.append((row, await query_of_upload(context, image, page, classes)))
         except PictureError as error:
             found[row] = item_error(error)
     answers = await search_pictures(request.receive, context, [query for _, query in good])
@@ -145,7 +146,7 @@ async def recommend_images(
 
 async def _example(context: Context, image: UploadFile) -> PictureQuery:
     try:
-        return await query_of_upload(context, image, None)
+        return await query_of_upload(context, image, None, None)
     except PictureError as error:
         raise PictureError(error.reason, f"{image.filename or 'a picture'}: {error}") from error
 

@@ -60,7 +60,7 @@ def restore_snapshot(context: Ctx, name: Name) -> Restored:
     """
     engine = context.engine
     snapshot, changed, deleted = engine.store.snapshots.restore(name)
-    context.compaction.check()
+    context.compaction.check(restored=True)
     return Restored(snapshot=snapshot.name, changed=changed, deleted=deleted, **stamp(context))
 
 

@@ -26,7 +26,7 @@ def stored(ids: IdsLike, xb: Vectors) -> ExactIndex:
 def test_most_of_the_nearest_are_found() -> None:
     index = stored(np.arange(10_000) * 3 + 7, clustered(10_000, 1))
     queries = clustered(200, 2)
-    found = QuickLists(index).nearest(queries, 10)
+    found = QuickLists(index).nearest(queries, 10).ids
     truth = index.search(queries, 10).ids
     assert found.shape == (200, 10) and found.dtype == np.int64
     recall = np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])
@@ -39,9 +39,11 @@ def test_what_is_added_later_is_not_found() -> None:
     index = stored(range(200), xb[:200])
     lists = QuickLists(index)
     index.add(range(200, 300), xb[200:])
-    assert lists.nearest(xb, 5).max() < 200
+    assert lists.nearest(xb, 5).ids.max() < 200
 
 
 def test_missing_neighbours_are_minus_one() -> None:
     lists = QuickLists(stored([4, 9], np.eye(2, dtype=np.float32)))
-    assert lists.nearest(np.float32([[0.8, 0.6]]), 4).tolist() == [[4, 9, -1, -1]]
+    found = lists.nearest(np.float32([[0.8, 0.6]]), 4)
+    assert found.ids.tolist() == [[4, 9, -1, -1]]
+    assert found.scores.tolist() == [[np.float32(0.8), np.float32(0.6), -np.inf, -np.inf]]

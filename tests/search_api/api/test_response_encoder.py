@@ -5,7 +5,7 @@ from __future__ import annotations
 from search_api import schemas
 from search_api.api.response_encoder import ResponseEncoder
 from search_api.api.responses import points as points_of
-from search_api.api.responses import prediction
+from search_api.api.responses import search_response
 from search_api.service.engine import SearchEngine
 from search_api.service.page import Page
 from tests.search_api.conftest import colour, png
@@ -26,9 +26,7 @@ def test_responses_have_the_shape_of_the_schemas(engine: SearchEngine) -> None:
     ):
         result = engine.search(RED, page)
         assert result.prediction is not None
-        expected = schemas.SearchResponse(
-            prediction=prediction(result.prediction), **points_of(result, 16_384)
-        )
+        expected = search_response(result, 16_384)
         assert schemas.SearchResponse.model_validate_json(encoder.search(result)) == expected
         points = schemas.Points(**points_of(result, 16_384))
         assert schemas.Points.model_validate_json(encoder.points(result)) == points

@@ -36,6 +36,8 @@ def test_every_command_of_before_is_there() -> None:
         f"index {name}"
         for name in ("build", "status", "verify", "snapshot", "restore", "compact", "model", "diff",
                      "embed", "import")
+    } | {"model", "model import", "model list", "model show"} | {
+        "classifier", "classifier show", "classifier fit",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +11,7 @@ import pytest
 from search_api.offline import sidecars
 from search_api.service.results import Prediction, Tagged
 
-CAT = Prediction("cat", 0.96875, {"cat": 0.96875, "dog": 0.03125})
+CAT = Prediction("cat", 0.96875, {"cat": 0.96875, "dog": 0.03125}, "cat", "usual", "store")
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 OWN = f"{{{sidecars.NAMESPACE}}}"
 
@@ -19,7 +20,7 @@ def test_a_sidecar_is_valid_xmp(tmp_path: Path) -> None:
     label = "R&D <cats> \x0c\ud800"
     result = Tagged(
         tmp_path / "a.jpg",
-        Prediction(label, 0.5, {label: 0.5}),
+        Prediction(label, 0.5, {label: 0.5}, label, "usual", "network"),
         (("tabby", 0.7), ("\U0001f431", 0.3)),
     )
     path = sidecars.write(result, "sha256:abc")
@@ -90,3 +91,16 @@ def test_a_file_that_appears_meanwhile_is_left(
         sidecars.write(result, "model")
     assert path.read_text() == "theirs"
     assert [p.name for p in tmp_path.iterdir()] == ["a.jpg.xmp"]
+
+
+def test_without_a_class_there_are_only_tags(tmp_path: Path) -> None:
+    tags = (("tabby", 0.7),)
+    for prediction in (None, replace(CAT, label=None)):
+        text = sidecars.document(Tagged(tmp_path / "a.jpg", prediction, tags), "m").decode()
+        assert "cat" not in text and "lookalike:class" not in text and "confidence" not in text
+        assert text.count("<rdf:li>") == 1 and "<rdf:li>tabby</rdf:li>" in text
+    path = sidecars.write(Tagged(tmp_path / "a.jpg", replace(CAT, label=None)), "m")
+    assert "dc:subject" not in path.read_text("utf-8")
+    ElementTree.parse(path)
+    sidecars.write(Tagged(tmp_path / "a.jpg", CAT), "m")  # it is ours, so it is replaced
+    assert "<rdf:li>cat</rdf:li>" in path.read_text("utf-8")

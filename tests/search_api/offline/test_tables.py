@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import pytest
 from search_api.offline import tables
 from search_api.service.results import Prediction, Tagged
 
-CAT = Prediction("cat", 0.96875, {"cat": 0.96875, "dog": 0.03125})
+CAT = Prediction(
+    "cat", 0.96875, {"cat": 0.96875, "dog": 0.03125}, "cat", "much like the stored ones", "store"
+)
+NONE = replace(CAT, label=None, confidence=0.1, grade="unlike the stored ones")
 RESULTS = [
     Tagged(Path("a;1.jpg"), CAT, (("tabby", 0.7), ("striped, grey", 0.3))),
     Tagged(Path("b\udc80.png"), error="the file is empty"),
@@ -26,7 +30,8 @@ def write(path: Path, results: Sequence[Tagged]) -> None:
 
 
 def test_shares_and_confidence_are_rounded() -> None:
-    result = Tagged(Path("a.jpg"), Prediction("cat", 2 / 3, {"cat": 2 / 3}), (("tabby", 1 / 3),))
+    cat = replace(CAT, confidence=2 / 3, probabilities={"cat": 2 / 3})
+    result = Tagged(Path("a.jpg"), cat, (("tabby", 1 / 3),))
     values = tables.row(result)
     assert (values["confidence"], values["tag_shares"]) == (0.666667, [0.3333])
 
@@ -36,10 +41,24 @@ def test_csv(tmp_path: Path) -> None:
     with (tmp_path / "tags.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["path", "class", "confidence", "tags", "tag_shares", "error"],
-        ["a;1.jpg", "cat", "0.96875", "tabby;striped, grey", "0.7;0.3", ""],
-        ["b\\udc80.png", "", "", "", "", "the file is empty"],
+        [
+            *("path", "class", "confidence", "tags", "tag_shares", "error"),
+            *("nearest_class", "grade", "source"),
+        ],
+        [
+            *("a;1.jpg", "cat", "0.96875", "tabby;striped, grey", "0.7;0.3", ""),
+            *("cat", "much like the stored ones", "store"),
+        ],
+        ["b\\udc80.png", "", "", "", "", "the file is empty", "", "", ""],
     ]
+
+
+def test_none_of_the_classes_is_an_empty_class(tmp_path: Path) -> None:
+    values = tables.row(Tagged(Path("a.jpg"), NONE))
+    assert (values["class"], values["confidence"], values["nearest_class"]) == (None, 0.1, "cat")
+    write(tmp_path / "tags.csv", [Tagged(Path("a.jpg"), NONE), RESULTS[0]])
+    lines = (tmp_path / "tags.csv").read_text("utf-8").splitlines()
+    assert lines[1] == "a.jpg,,0.1,,,,cat,unlike the stored ones,store"
 
 
 def test_jsonl(tmp_path: Path) -> None:
@@ -52,6 +71,9 @@ def test_jsonl(tmp_path: Path) -> None:
         "tags": ["tabby", "striped, grey"],
         "tag_shares": [0.7, 0.3],
         "error": None,
+        "nearest_class": "cat",
+        "grade": "much like the stored ones",
+        "source": "store",
         "probabilities": {"cat": 0.96875, "dog": 0.03125},
     }
     assert (second["class"], second["tags"], second["error"]) == (None, [], "the file is empty")

@@ -47,6 +47,8 @@ def test_a_cancelled_rebuild_continues_where_it_stopped(
         ("embedding", 14, 14),
         ("indexing", 0, 24),
         ("indexing", 24, 24),
+        ("fitting the classifier", 0, 24),
+        ("fitting the classifier", 24, 24),
     ]
     engine.close()
 

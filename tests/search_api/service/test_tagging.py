@@ -8,10 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embed.encoder import Encoding
 from index.ann.quick_lists import QuickLists
+from search_api.service.classes import Predicted
 from search_api.service.engine import SearchEngine
 from search_api.service.page import Page
-from search_api.service.tagging import NeighbourTags, count, tag_files, tags_of, words
+from search_api.service.results import Tags
+from search_api.service.tagging import (
+    NeighbourTags,
+    StoreJudge,
+    count,
+    tag_files,
+    tags_of,
+    words,
+)
 from tests.search_api.conftest import CLASSES, MeanColour, colour, compact, png
 
 
@@ -113,12 +123,14 @@ def test_results_come_in_the_order_of_the_files(
         file.write_bytes(png(colour(name, 2)))
     files[2:4] = [tmp_path / "one.png", tmp_path / "two.png"]  # a batch without any picture
     votes = []
+    alone = StoreJudge(MeanColour())
 
-    def vote(xb: np.ndarray) -> list[tuple[tuple[str, float], ...]]:
-        votes.append(len(xb))
-        return [((CLASSES[int(row.argmax())], 1.0),) for row in xb[:, ::-1]]
+    def judge(encoding: Encoding) -> list[tuple[Predicted, Tags]]:
+        votes.append(len(encoding.embeddings))
+        tags = [((CLASSES[int(row.argmax())], 1.0),) for row in encoding.embeddings[:, ::-1]]
+        return [(one, own) for (one, _), own in zip(alone(encoding), tags, strict=True)]
 
-    found = list(tag_files(MeanColour(), files, vote))
+    found = list(tag_files(MeanColour(), files, judge))
     assert [len(batch) for batch in found] == [2, 2, 2, 1]
     results = [result for batch in found for result in batch]
     assert [result.path for result in results] == files
@@ -131,7 +143,10 @@ def test_results_come_in_the_order_of_the_files(
 
 def test_each_file_has_its_own_result(pictures: Path) -> None:
     files = [pictures / "bad.png", pictures / "red.png", pictures / "missing.png", pictures]
-    (batch,) = tag_files(MeanColour(), files, lambda xb: [(("van", 0.5),)] * len(xb))
+    alone = StoreJudge(MeanColour())
+    (batch,) = tag_files(
+        MeanColour(), files, lambda found: [(one, (("van", 0.5),)) for one, _ in alone(found)]
+    )
     assert [result.path for result in batch] == files
     assert [bool(result.error) for result in batch] == [True, False, True, True]
     assert "not a picture" in (batch[0].error or "")
@@ -141,5 +156,5 @@ def test_each_file_has_its_own_result(pictures: Path) -> None:
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    ((result,),) = tag_files(MeanColour(), [tmp_path / "pipe.png"])
+    ((result,),) = tag_files(MeanColour(), [tmp_path / "pipe.png"], StoreJudge(MeanColour()))
     assert result.error == "it is not a file"

@@ -32,6 +32,7 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
         "sample": False,
         "notice": None,
         "classes": ["blue", "green", "red"],
+        "classifier": None,
         "labels": {"blue": 8, "green": 8, "red": 8},
         "splits": {"test": 6, "train": 18},
         "limits": {

@@ -51,7 +51,8 @@ def ranking(rgb: tuple[int, int, int]) -> list[tuple[float, str]]:
 def test_whole_response(client: TestClient, encoder: MeanColour) -> None:
     rgb = colour("red", 3)
     answer = search(client, rgb, limit=3)
-    assert set(answer) == {"prediction", *MEMBERS}
+    assert set(answer) == {"prediction", "predictions", *MEMBERS}
+    assert answer["predictions"] is None
     assert answer["groups"] is None
     assert answer["sequence"] == 1
     assert answer["model"] == encoder.digest
@@ -68,6 +69,7 @@ def test_whole_response(client: TestClient, encoder: MeanColour) -> None:
     assert prediction["probabilities"] == pytest.approx(
         {"red": 241 / 279, "green": 37 / 279, "blue": 1 / 279}
     )
+    assert (prediction["nearest_class"], prediction["source"]) == ("red", "network")
     assert answer["vote"] == {"class": "red", "share": pytest.approx(0.8)}
 
     expected = ranking(rgb)[:3]
