@@ -20,9 +20,19 @@ _COMMANDS = {
         "Show the class and the nearest neighbours of a picture.",
     ),
     "classify": ("search_api.cli.classify", "classify", "Classify files and folders of pictures."),
+    "classifier": (
+        "search_api.cli.classifier",
+        "classifier",
+        "Show or fit the classifier of the store's labels.",
+    ),
     "index": ("search_api.cli.index", "index", "Build, inspect and maintain the index."),
     "add": ("search_api.cli.pictures", "add", "Add pictures to the store."),
     "delete": ("search_api.cli.pictures", "delete", "Delete pictures from the store."),
+    "model": (
+        "search_api.cli.model",
+        "model",
+        "Import networks of timm and torchvision as models.",
+    ),
     "train": (
         "search_api.cli.training",
         "train",

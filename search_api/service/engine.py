@@ -20,11 +20,16 @@ from index.contract import (
     Manifest,
     ModelChangedError,
     ModelMismatchError,
+    Progress,
     Store,
 )
 from index.local.store import CacheSizes
 from index.ranking.recommend import Strategy
 from index.records import Entry
+from search_api.schemas.search import Classes
+from search_api.service.classes import ClassStore
+from search_api.service.classifier_fit import ClassifierFitter
+from search_api.service.first_model import first_model, refitted_model
 from search_api.service.ingest import Ingest
 from search_api.service.page import Page
 from search_api.service.rebuild import IndexBuilder
@@ -34,6 +39,7 @@ from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery, SearchService
 from search_api.settings import StoreLocation
 from search_api.stores import opening
+from search_api.stores.classifier_store import ClassifierFiles
 from search_api.stores.model_store import fetch_model, find_bundle, model_folder, open_model
 from search_api.timings import Timings
 
@@ -63,6 +69,7 @@ class SearchEngine:
         open_model: Callable[[Path], PictureEncoder] | None = None,
         open_store: OpenStore | None = None,
         find_model: Callable[[str], Path | None] | None = None,
+        classifiers: ClassifierFiles | None = None,
     ) -> None:
         """Open the store, creating it if needed; `load` or rebuild it before searching.
 
@@ -75,6 +82,7 @@ class SearchEngine:
                 process; without it this engine always uses ``encoder``.
             open_store: opens the store, given this engine's `model`; None for the one in ``var``.
             find_model: returns the folder of the bundle with a digest; None for those in ``var``.
+            classifiers: the files of the store's classifier; None for those in ``var``.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -98,8 +106,12 @@ class SearchEngine:
         self.entries = self.store.entries
         self.blobs = self.store.blobs
         self.served = self.store.served
-        self.searches = SearchService(self.store, self.sampler)
-        self.builder = IndexBuilder(var, self.store, self.picture)
+        self.classes = ClassStore(
+            self.catalogue, classifiers or ClassifierFiles(StoreLocation(var))
+        )
+        self.searches = SearchService(self.store, self.sampler, self.classes)
+        self.fitter = ClassifierFitter(self.store, self.classes)
+        self.builder = IndexBuilder(var, self.store, self.picture, self.fitter)
         self.ingest = Ingest(self.catalogue, self.blobs, limits, lambda: self.encoder)
 
     def close(self) -> None:
@@ -233,16 +245,18 @@ class SearchEngine:
         encoder = self.encoder
         return encoder.fit(opened.decode(encoder.input_size))
 
-    def search(self, data: bytes, page: Page = Page()) -> SearchResult:
+    def search(self, data: bytes, page: Page = Page(), classes: Classes = "auto") -> SearchResult:
         """Classify an encoded picture and find its neighbours.
 
         Raises:
             PictureError: ``data`` is not a usable picture.
+            NoClassesError: there are no such ``classes``.
         """
+        self.classes.check(classes, self.encoder)
         timings = Timings()
         with timings("decode"):
             picture = self.read(data)
-        query = PictureQuery(picture, page, timings)
+        query = PictureQuery(picture, page, timings, classes)
         while True:
             try:
                 return self.searches.complete(query, self.search_batch([query])[0])
@@ -304,6 +318,7 @@ class SearchEngine:
             "sample": self.corpus.notice is not None,
             "notice": self.corpus.notice,
             "classes": list(state.model.classes),
+            "classifier": self.classes.summary(manifest.model_digest),
             "labels": self.catalogue.label_counts(),
             "splits": self.catalogue.split_counts(),
         }
@@ -318,6 +333,8 @@ def open_engine(
     *,
     cache_sizes: CacheSizes = CacheSizes(),
     say: Callable[[str], None] = log.info,
+    progress: Progress | None = None,
+    refit: bool = False,
 ) -> Iterator[SearchEngine]:
     """Open an engine, without loading its index; it is closed when the block ends.
 
@@ -327,10 +344,19 @@ def open_engine(
         bundle: folder of the model, or None; see `search_api.stores.model_store.find_bundle`.
         limits: bounds on each picture.
         cache_sizes: how much of the catalogue to keep in memory.
-        say: called with messages for people about which corpus was found.
+        say: called with messages for people about which corpus and model were found.
+        progress: given if the index will be built: then a store without a model gets one for its
+            pictures, see `search_api.service.first_model`, and this is called meanwhile.
+        refit: fit the photo encoder's embedding to the corpus again.
     """
-    encoder = open_model(find_bundle(bundle, location))
     corpus = find_corpus(data, say, limits)
+    if progress is None:
+        folder = find_bundle(bundle, location)
+    elif refit:
+        folder = refitted_model(corpus, location, progress)
+    else:
+        folder = first_model(bundle, corpus, location, say, progress)
+    encoder = open_model(folder)
     with engine_over(corpus, location, encoder, limits, cache_sizes) as engine:
         yield engine
 
@@ -354,6 +380,7 @@ def engine_over(
         open_model,
         lambda model_of: opening.open_store(location, model_of, cache_sizes),
         lambda digest: fetch_model(location, digest),
+        ClassifierFiles(location),
     )
     try:
         yield engine
