@@ -138,7 +138,12 @@ class Backbone:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``read_architecture`` reads it back."""
-        return asdict(self)
+        # Without what is at its default, so that a new field changes no digest.
+        named = {"library": self.library, "model": self.model, "classes": self.classes}
+        defaults = Backbone(self.library, self.model)
+        return named | {
+            name: value for name, value in asdict(self).items() if value != getattr(defaults, name)
+        }
 
 
 def read_architecture(values: dict[str, Any]) -> Architecture | Backbone:

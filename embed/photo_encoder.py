@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from embed.bundle import MANIFEST
+from embed.bundle import Bundle, BundleError
 from embed.packaged_weights import packaged_weights
 from embed.preprocess import Resize
 
@@ -37,8 +37,9 @@ def photo_bundle(cache: Path) -> Path | None:
         return None
     key = f"{_FORMAT}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     folder = cache / f"photo-encoder-{key}"
-    if (folder / MANIFEST).is_file():
+    if _intact(folder):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)
     # Imports torch and timm, which a start with a finished bundle need not wait for.
     from embed.model_import import import_model, model_card
 
@@ -49,11 +50,19 @@ def photo_bundle(cache: Path) -> Path | None:
         bundle.save(temporary, model_card(bundle))
         temporary.replace(folder)
     except OSError:
-        if not (folder / MANIFEST).is_file():  # otherwise another process was first
+        if not _intact(folder):  # otherwise another process was first
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        Bundle.load(folder)
+    except BundleError:
+        return False
+    return True
 
 
 def default_cache() -> Path:

@@ -127,9 +127,13 @@ async function firstPage() {
   return drawn;
 }
 
-/** The label to compare neighbours with: the predicted class, or the query picture's own label. */
-const referenceLabel = () =>
-  state.answer.prediction?.class ?? (state.query.point ? labelOf(state.query.point) : null);
+/** The label to compare neighbours with: the predicted class, or the query picture's own label.
+ * A class that no stored picture is labelled with cannot be compared. */
+function referenceLabel() {
+  const predicted = state.answer.prediction?.class ?? null;
+  if (predicted !== null && predicted in (state.index?.labels ?? {})) return predicted;
+  return state.query.point ? labelOf(state.query.point) : null;
+}
 
 const cardOf = (point) =>
   neighbourCard(point, {
@@ -149,7 +153,7 @@ function showAnswer(answer, page) {
   const { prediction, vote, points } = answer;
   state.answer = answer;
   state.points = points;
-  drawPrediction(prediction, state.expanded);
+  drawPrediction(prediction, state.expanded, state.index?.labels ?? {});
   drawVote(vote, points);
   byId("result").hidden = false;
   byId("points").replaceChildren(...points.map(cardOf));
@@ -161,9 +165,10 @@ function showAnswer(answer, page) {
   showExamples();
   showSummary();
   showMore(points.length === page.limit);
-  const found = prediction ? `Predicted class ${prediction.class}. ` : "";
+  const name = prediction?.class ?? "none of these";
+  const found = prediction ? `Predicted class: ${name}. ` : "";
   announce(`${found}${plural(points.length, "neighbour")} shown.`);
-  if (prediction) document.title = `${prediction.class} \u00b7 Lookalike`;
+  if (prediction) document.title = `${name} \u00b7 Lookalike`;
   if (state.index && answer.generation !== state.index.generation) refreshIndex().catch(() => {});
 }
 
@@ -303,7 +308,7 @@ byId("clear-filters").addEventListener("click", async () => {
 byId("more").addEventListener("click", nextPage);
 byId("all-classes").addEventListener("click", () => {
   state.expanded = !state.expanded;
-  drawPrediction(state.answer.prediction, state.expanded);
+  drawPrediction(state.answer.prediction, state.expanded, state.index?.labels ?? {});
 });
 byId("recommend").addEventListener("click", searchByExamples);
 byId("clear-examples").addEventListener("click", () => {

@@ -46,3 +46,10 @@ export function voteText(vote, points) {
   }
   return `${percent(vote.share)} of the nearest neighbours are labelled `;
 }
+
+/** "Unlike most stored pictures; the nearest class is tabby. These are the model's classes." */
+export function predictionNote({ class: label, nearest_class: nearest, grade }, labels) {
+  const compared = grade.charAt(0).toUpperCase() + grade.slice(1);
+  const like = label === null ? `${compared}; the nearest class is ${nearest}.` : `${compared}.`;
+  return nearest in labels ? like : `${like} These are the model's classes, not your labels.`;
+}

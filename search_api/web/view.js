@@ -4,7 +4,7 @@
 import { fileUrl } from "./api.js";
 import { currentKey, keyHeaders } from "./api_key.js";
 import { byId, el } from "./dom.js";
-import { labelOf, percent, voteText } from "./text.js";
+import { labelOf, percent, predictionNote, voteText } from "./text.js";
 
 const PIXELATED_BELOW = 128; // pixels; smoothing only blurs an enlarged picture this small
 
@@ -41,13 +41,19 @@ async function load(image, url) {
 }
 
 const TOP_CLASSES = 5;
+const LISTED = 20; // the API lists no more
 
-export function drawPrediction(prediction, expanded) {
+export function drawPrediction(prediction, expanded, labels) {
   byId("prediction").hidden = !prediction;
   if (!prediction) return;
-  byId("predicted-class").textContent = prediction.class;
-  byId("confidence").textContent = `${percent(prediction.confidence)} confidence`;
-  const sorted = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
+  const none = prediction.class === null;
+  byId("predicted-class").textContent = prediction.class ?? "None of these";
+  byId("confidence").textContent = none ? "" : `${percent(prediction.confidence)} confidence`;
+  byId("prediction-note").textContent = predictionNote(prediction, labels);
+  // What the classes would be, if it were one of them, means little.
+  const sorted = none
+    ? []
+    : Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
   const shown = expanded ? sorted : sorted.slice(0, TOP_CLASSES);
   byId("probabilities").replaceChildren(
     ...shown.map(([name, p]) => {
@@ -57,7 +63,7 @@ export function drawPrediction(prediction, expanded) {
       track.setAttribute("aria-hidden", "true");
       return el(
         "li",
-        { className: name === prediction.class ? "first" : "" },
+        { className: name === prediction.nearest_class ? "first" : "" },
         el("span", { className: "name", textContent: name, title: name }),
         track,
         el("span", { className: "number", textContent: percent(p) }),
@@ -68,7 +74,7 @@ export function drawPrediction(prediction, expanded) {
   toggle.hidden = sorted.length <= TOP_CLASSES;
   toggle.textContent = expanded
     ? `Show the top ${TOP_CLASSES}`
-    : `Show all ${sorted.length} classes`;
+    : `Show ${sorted.length < LISTED ? "all" : "the top"} ${sorted.length} classes`;
   toggle.setAttribute("aria-expanded", String(expanded));
 }
 

@@ -23,6 +23,9 @@ def test_the_bundle_is_made_once_and_is_private(tmp_path: Path) -> None:
     assert photo_bundle(cache) == folder
     assert (folder / "bundle.json").stat().st_mtime_ns == made
     assert [path.name for path in cache.iterdir()] == [folder.name]  # nothing half-written
+    (folder / "weights.safetensors").write_bytes(b"damaged")
+    assert photo_bundle(cache) == folder
+    assert Bundle.load(folder).digest == bundle.digest
 
 
 def test_without_the_package_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,14 @@ def test_text_from_the_api_is_never_read_as_html(page: Page) -> None:
             **answer,
             "points": [{**point, "payload": payload} for point in answer["points"]],
             "vote": {"class": evil, "share": 1.0},
-            "prediction": {"class": evil, "confidence": 1.0, "probabilities": {evil: 1.0}},
+            "prediction": {
+                "class": evil,
+                "confidence": 1.0,
+                "nearest_class": evil,
+                "grade": evil,
+                "source": "store",
+                "probabilities": {evil: 1.0},
+            },
         }
     )
     page.route("**/v1/search?*", poison)

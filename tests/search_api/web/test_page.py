@@ -117,13 +117,44 @@ def test_neighbours_of_another_label_are_marked(page: Page) -> None:
     assert tags == other
 
 
-def test_bars_show_five_classes_and_open_to_all(page: Page) -> None:
-    probabilities = {f"c{i}": p for i, p in enumerate([0.02, 0.5, 0.2, 0.0004, 0.1, 0.09, 0.0896])}
-    prediction = {"class": "c1", "confidence": 0.5, "probabilities": probabilities}
+def predict(page: Page, members: dict[str, object]) -> None:
+    """Give the responses of searches this prediction."""
+    prediction = {"confidence": 0.5, "grade": "like the stored pictures", "source": "network"}
     page.route(
-        "**/v1/search?*", change_response(lambda answer: {**answer, "prediction": prediction})
+        "**/v1/search?*",
+        change_response(lambda answer: {**answer, "prediction": {**prediction, **members}}),
+    )
+
+
+def test_a_picture_unlike_the_stored_ones_has_none_of_the_classes(page: Page) -> None:
+    predict(
+        page,
+        {
+            "class": None,
+            "nearest_class": "red",
+            "grade": "unlike most stored pictures",
+            "probabilities": {"red": 0.9, "blue": 0.1},
+        },
     )
     show_result(page)
+    expect(page.locator("#predicted-class")).to_have_text("None of these")
+    expect(page.locator("#confidence")).to_be_empty()
+    expect(page.locator("#prediction-note")).to_have_text(
+        "Unlike most stored pictures; the nearest class is red."
+    )
+    expect(page.locator("#probabilities li")).to_have_count(0)
+    expect(page).to_have_title("none of these \u00b7 Lookalike")
+    # No predicted class, so no neighbour has another label than it.
+    expect(page.locator(".point .tag")).to_have_count(0)
+
+
+def test_bars_show_five_classes_and_open_to_all(page: Page) -> None:
+    probabilities = {f"c{i}": p for i, p in enumerate([0.02, 0.5, 0.2, 0.0004, 0.1, 0.09, 0.0896])}
+    predict(page, {"class": "c1", "nearest_class": "c1", "probabilities": probabilities})
+    show_result(page)
+    expect(page.locator("#prediction-note")).to_have_text(
+        "Like the stored pictures. These are the model's classes, not your labels."
+    )
     rows = page.locator("#probabilities li")
     expect(rows).to_have_text(["c150.0%", "c220.0%", "c410.0%", "c59.0%", "c69.0%"])
     page.get_by_role("button", name="Show all 7 classes").click()
