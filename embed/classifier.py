@@ -31,13 +31,14 @@ MIN_PER_CLASS = 5
 NEAR_DUPLICATE = 0.97
 """Cosine similarity from which two pictures are never on both sides of a cross-validation."""
 SPLITS = 5
-GRID = tuple(4.0**k for k in range(-3, 6))
+GRID = tuple(4.0**k for k in range(-2, 8))
 """Inverse strengths of the regularisation, for features of mean 0 and mean squared length 1."""
 BINS = 15
 MAX_FIT, MAX_COMPARED = 200_000, 20_000
 """The most pictures of the fit, and of the cross-validation."""
 MAX_WORK = 5e9
-"""The most pictures x dimensions x classes of the cross-validation, if that leaves 10 per class."""
+"""Above so many pictures x dimensions x classes, the cross-validation takes fewer pictures (but at
+least 5 of each class), and 3 splits."""
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps in all; what it raises ends the fit."""
@@ -175,11 +176,11 @@ def fit_classifier(
 ) -> Classifier:
     """Learn the classes of labelled embeddings.
 
-    The strength of the regularisation and the temperature are those of the lowest cross-entropy in
-    a cross-validation that keeps near-duplicates together and the shares of the classes alike.
-    Above 20,000 pictures it takes a sample, of all classes; fewer (but ten per class) if there are
-    many classes. The fit itself takes at most 200,000. Classes are not weighted: a class with more
-    pictures stays more probable.
+    The strength of the regularisation and the temperature are chosen by the cross-entropy in a
+    cross-validation that keeps near-duplicates together and the shares of the classes alike.
+    Above 20,000 pictures it takes a sample of all classes; fewer (but five per class) and 3 splits
+    if there are many classes. The fit itself takes at most 200,000. Classes are not weighted: one
+    with more pictures stays more probable.
 
     Args:
         embeddings: of length one, float32 ``(n, d)``.
@@ -208,23 +209,26 @@ def fit_classifier(
     rows = np.flatnonzero(y >= 0)
     rows = rows[_draw(y[rows], MAX_FIT, rng)]
     x, y = embeddings[rows].astype(np.float32, copy=False), y[rows]
-    most = max(int(MAX_WORK / (x.shape[1] * len(classes))), 10 * len(classes))
+    numbers = x.shape[1] * len(classes)
+    most = max(int(MAX_WORK / numbers), MIN_PER_CLASS * len(classes))
     compared = _draw(y, min(MAX_COMPARED, most), rng)
+    splits = SPLITS if len(compared) * numbers <= MAX_WORK else 3
+    tolerance = min(1e-4, 0.02 / (np.sqrt(x.shape[1]) * len(classes)))
 
     # Threads that wait for each other take many times as long where the cores are busy, serving.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", _convergence_warning())  # 300 steps are enough
         novelty = fit_novelty(x, seed=seed)
-        split = _divided(x[compared], y[compared], seed)
+        split = _divided(x[compared], y[compared], splits, seed)
         # The intercept is not regularised, so centring changes nothing but the speed.
         centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         x -= centre
         scale = np.float32(max(float(np.sqrt(np.square(x).sum(axis=1).mean())), 1e-12))
         x /= scale
-        steps = SPLITS * len(GRID) + 1
-        best = _search(x[compared], y[compared], split, lambda done: report(done, steps))
+        steps = splits * len(GRID) + 1
+        best = _search(x[compared], y[compared], split, tolerance, lambda done: report(done, steps))
         report(steps - 1, steps)
-        weight, bias = _by_class(_model(best.c).fit(x, y))
+        weight, bias = _by_class(_model(best.c, tolerance).fit(x, y))
         report(steps, steps)
     weight /= scale
     shares = _softmax(best.logits / np.float32(best.temperature))
@@ -280,7 +284,6 @@ class _Best:
 
     c: float
     temperature: float
-    loss: float
     logits: NDArray[np.float32]
 
 
@@ -315,8 +318,8 @@ def _draw(y: Labels, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.sort(order[of_class[rank < kept[y[order][of_class]]]])
 
 
-def _divided(x: NDArray[np.float32], y: Labels, seed: int) -> Labels:
-    """The split 0..``SPLITS``-1 that each picture is held out in, int64 ``(n,)``.
+def _divided(x: NDArray[np.float32], y: Labels, splits: int, seed: int) -> Labels:
+    """The split 0..``splits``-1 that each picture is held out in, int64 ``(n,)``.
 
     Near-duplicates share one. A class that consists of near-duplicates is divided all the same, or
     it could not be measured.
@@ -330,7 +333,7 @@ def _divided(x: NDArray[np.float32], y: Labels, seed: int) -> Labels:
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     of_group = y[first]
     divide = StratifiedKFold(
-        min(SPLITS, int(np.bincount(of_group).max())), shuffle=True, random_state=seed
+        min(splits, int(np.bincount(of_group).max())), shuffle=True, random_state=seed
     )
     split = np.empty(len(first), np.int64)
     with warnings.catch_warnings():
@@ -344,34 +347,42 @@ def _search(
     x: NDArray[np.float32],
     y: Labels,
     split: Labels,
+    tolerance: float,
     report: Callable[[int], None],
 ) -> _Best:
-    """Try ``GRID`` from strong regularisation to weak, until the loss has risen twice."""
-    splits = int(split.max()) + 1
-    classes = int(y.max()) + 1
-    models = [_model(1.0) for _ in range(splits)]  # each starts from its last solution
-    best, worse = None, 0
+    """Try ``GRID`` from strong regularisation to weak, until the loss has clearly risen twice.
+
+    Returns the step after that of the lowest loss. On five sets of photographs with 500 labels it
+    was 0.001 more accurate than the lowest itself: the fit has more pictures than its parts had.
+    """
+    splits, classes = int(split.max()) + 1, int(y.max()) + 1
+    models = [_model(1.0, tolerance) for _ in range(splits)]  # each starts from its last solution
+    chosen, lowest, before, risen = None, np.inf, False, 0
     for step, c in enumerate(GRID):
         logits = np.full((len(y), classes), -np.inf, np.float32)
         for number, model in enumerate(models):
-            report(step * SPLITS + number)
+            report(step * splits + number)
             train, held_out = np.flatnonzero(split != number), np.flatnonzero(split == number)
             model.set_params(C=c).fit(x[train], y[train])
             weight, bias = _by_class(model)
             logits[np.ix_(held_out, model.classes_)] = x[held_out] @ weight.T + bias
         temperature, loss = _temperature(logits, y)
-        if best is None or loss < best.loss:
-            best, worse = _Best(c, temperature, loss, logits), 0
-        elif (worse := worse + 1) == 2:
+        if chosen is None or loss < lowest or before:
+            chosen = _Best(c, temperature, logits)
+        before, lowest = loss < lowest, min(lowest, loss)
+        risen = risen + 1 if loss > 1.02 * lowest else 0
+        if risen == 2:
             break
-    assert best is not None
-    return best
+    assert chosen is not None
+    return chosen
 
 
-def _model(c: float) -> LogisticRegression:
+def _model(c: float, tolerance: float) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=c, warm_start=True, max_iter=300)
+    # Its tolerance is of the steepest slope, which is the smaller the more classes there are: with
+    # 1,000 classes the default takes the start for the solution.
+    return LogisticRegression(C=c, tol=tolerance, warm_start=True, max_iter=300)
 
 
 def _convergence_warning() -> type[Warning]:
@@ -407,7 +418,7 @@ def _temperature(logits: NDArray[np.float32], y: Labels) -> tuple[float, float]:
         entropy = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(z)), target]
         return float(entropy.mean(dtype=np.float64) + 0.5 * log_t**2 / len(z))
 
-    found = minimize_scalar(loss, bounds=np.log([0.02, 20.0]), method="bounded")
+    found = minimize_scalar(loss, bounds=np.log([1e-3, 20.0]), method="bounded")
     return float(np.exp(found.x)), float(found.fun)
 
 

@@ -153,7 +153,7 @@ def test_near_duplicates_are_never_on_both_sides() -> None:
     copies = x + np.float32(0.01) * np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
     both = np.concatenate([x, copies / np.linalg.norm(copies, axis=1, keepdims=True)])
     y = np.array([ord(name) - ord("a") for name in labels * 2])
-    split = module._divided(both, y, seed=0)
+    split = module._divided(both, y, 5, seed=0)
     assert set(split) == {0, 1, 2, 3, 4}
     assert (split[: len(x)] == split[len(x) :]).all()
     for number in range(5):
@@ -182,6 +182,17 @@ def test_many_pictures_are_sampled_by_class(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "MAX_COMPARED", 60)
     classifier = fit_classifier(*clusters(100), "m")
     assert classifier.counts == {"a": 100, "b": 100, "c": 100}
+    assert classifier.accuracy > 0.9
+
+
+def test_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(150, 64))
+    x = np.repeat(centres, 8, axis=0) + 0.5 * rng.normal(size=(1_200, 64))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    monkeypatch.setattr(module, "MAX_WORK", 1e5)
+    classifier = fit_classifier(x, [str(i // 8) for i in range(1_200)], "m")
+    assert (len(classifier.classes), classifier.splits) == (150, 3)
     assert classifier.accuracy > 0.9
 
 
