@@ -19,7 +19,7 @@ class Augmenter:
     """
 
     def __init__(self, pictures: Tensor, augment: Augment, seed: int) -> None:
-        """Copy the set, with reflected borders.
+        """Keep the set, mirrored in part under ``alternating``.
 
         Args:
             pictures: uint8 ``(n, 3, size, size)``.
@@ -41,16 +41,7 @@ class Augmenter:
             first = torch.rand(len(pictures), generator=generator) < 0.5
             pictures = pictures.clone()
             pictures[first] = pictures[first].flip(-1)
-        pad = augment.translate
-        if pad:
-            # pad() reflects only floats; slices keep the float copy small.
-            pictures = torch.cat(
-                [
-                    F.pad(part.float(), (pad,) * 4, "reflect").byte()
-                    for part in pictures.split(2000)  # type: ignore[no-untyped-call]
-                ]
-            )
-        self._windows = pictures.unfold(2, self.size, 1).unfold(3, self.size, 1)
+        self._pictures = pictures
 
     def batch(self, index: Tensor, epoch: int, generator: Generator) -> Tensor:
         """Augmented pictures before normalisation.
@@ -65,7 +56,11 @@ class Augmenter:
         """
         a, b = self.augment, len(index)
         shift = torch.randint(0, 2 * a.translate + 1, (2, b), generator=generator)
-        x = self._windows[index, :, shift[0], shift[1]].float()  # (b, 3, size, size)
+        x = self._pictures[index].float()  # (b, 3, size, size)
+        if a.translate:
+            x = F.pad(x, (a.translate,) * 4, "reflect")
+            windows = x.unfold(2, self.size, 1).unfold(3, self.size, 1)
+            x = windows[torch.arange(b), :, shift[0], shift[1]]
         if a.flip == "alternating" and epoch % 2:
             x = x.flip(-1)
         elif a.flip == "random":

@@ -60,17 +60,17 @@ ItemProgress = Callable[[Iterable[Item]], Iterable[Item]]
 
 def load_dataset(
     corpus: Corpus,
-    size: int = 32,
+    size: int | Preprocess = 32,
     validation: float = 0.05,
     seed: int = 0,
     progress: ItemProgress = lambda items: items,
     test: float = 0.0,
 ) -> Dataset:
-    """Read all labelled pictures of a corpus, scaled and cropped to ``(size, size)``.
+    """Read all labelled pictures of a corpus, made square as a network takes them.
 
     Args:
         corpus: the source. Pictures without a split count as training pictures.
-        size: side of the network's input, pixels.
+        size: side of the network's input in pixels, or how pictures become that input.
         validation: share of each class's training pictures to hold out for validation, 0..0.5;
             used only if the corpus has no validation split.
         seed: for the random choice of held-out pictures.
@@ -80,7 +80,7 @@ def load_dataset(
     Raises:
         CorpusError: fewer than two classes, or a class with too few pictures to split.
     """
-    fit = Preprocess(input_size=size).fit
+    preprocess = size if isinstance(size, Preprocess) else Preprocess(input_size=size)
     labelled = [item for item in corpus.items if item.label is not None]
     classes = tuple(sorted({item.label for item in labelled if item.label}))
     if len(classes) < 2:
@@ -93,7 +93,8 @@ def load_dataset(
 
     def read(item: Item) -> RGB | None:
         try:
-            return fit(corpus.read(item.source, at_least=size))
+            picture = corpus.read(item.source, at_least=preprocess.shorter_side)
+            return preprocess.fit(picture)
         except (PictureError, CorpusError) as error:
             skipped[item.source] = str(error)
             return None
@@ -114,8 +115,7 @@ def load_dataset(
                 groups[split].append(group)
 
     splits = {
-        # pop frees each list once it is stacked: large pictures should not be in memory twice.
-        name: _split(pictures.pop(name), labels[name], groups[name] if finer_labels else None, size)
+        name: _split(pictures.pop(name), labels[name], groups[name] if finer_labels else None)
         for name in labels
         if labels[name]
     }
@@ -166,13 +166,14 @@ def in_batches(pictures: Tensor) -> Iterator[Tensor]:
     yield from pictures.tensor_split(max(math.ceil(len(pictures) / largest), 1))
 
 
-def _split(
-    pictures: Sequence[RGB], labels: Sequence[int], groups: Sequence[int] | None, size: int
-) -> Split:
-    stacked = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in pictures]))
-    assert stacked.shape[2:] == (size, size)
+def _split(pictures: list[RGB], labels: Sequence[int], groups: Sequence[int] | None) -> Split:
+    height, width, channels = pictures[0].shape
+    stacked = np.empty((len(pictures), channels, height, width), np.uint8)
+    for row in range(len(pictures)):
+        stacked[row] = pictures[row].transpose(2, 0, 1)
+        pictures[row] = pictures[0]  # frees it: large pictures should not be in memory twice
     return Split(
-        stacked.contiguous(),
+        torch.from_numpy(stacked),
         torch.tensor(labels, dtype=torch.int64),
         None if groups is None else torch.tensor(groups, dtype=torch.int64),
     )

@@ -6,8 +6,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,23 @@ from embed.bundle import Bundle
 from embed.precision import autocast, has_bfloat16
 from embed.preprocess import Preprocess
 from train.augment import cutmix
-from train.checkpoint import RECIPE, Epoch, Run, load_checkpoint, save_checkpoint, write_log
+from train.checkpoint import (
+    RECIPE,
+    Epoch,
+    ResumeError,
+    Run,
+    load_checkpoint,
+    save_checkpoint,
+    write_log,
+)
 from train.data import Dataset, in_batches
 from train.extras.finetune_init import recompute_batch_norm
+from train.extras.probe import fit, train_probe
 from train.extras.shaping import plain_weights
 from train.extras.teacher import average_weights
+from train.imported import embeddings
 from train.recipe import Recipe
-from train.setup import Setup, set_up
+from train.setup import Setup, Start, set_up
 
 Report = Callable[[Epoch], None]
 Steps = Callable[[Iterator[Tensor], int, int], Iterator[Tensor]]
@@ -57,25 +68,32 @@ def train(
 
     Raises:
         BundleError: the recipe's ``init`` is not a bundle.
-        RecipeError: ``distil`` with other classes than those of ``init``, or ``shaping`` with a
-            network that cannot be shaped.
+        RecipeError: as ``train.setup.set_up``.
+        TooFewLabelsError: likewise.
         ResumeError: no checkpoint in ``folder``, or one of another recipe.
     """
     from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
+    if recipe.layers == "classifier":
+        if resume:
+            raise ResumeError(
+                f"the run in {folder} is a probe, which has no epochs; start it again"
+            )
+        bundle = train_probe(recipe, data, lambda batches, total: steps(batches, 0, total))
+        _write_recipe(recipe, folder)
+        return bundle
     setup = set_up(recipe, data, resume)
     run = Run(recipe, folder)
     if resume:
         load_checkpoint(run, setup.network, setup.stateful)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
+        _write_recipe(recipe, folder)
     started = time.monotonic() - (run.history[-1].seconds if run.history else 0.0)
     with SummaryWriter(str(folder)) as board:
         while not run.finished:
             epoch = len(run.history)
             train_loss = _train_epoch(setup, epoch, steps)
-            if setup.init and not setup.teacher:
+            if setup.init and not setup.teacher and not setup.start:
                 recompute_batch_norm(setup.network, setup.preprocess, data.train.pictures)
             validation_loss, validation_accuracy, _ = _validate(setup)
             lr, seconds = setup.schedules[0].last_lr, time.monotonic() - started
@@ -89,6 +107,11 @@ def train(
     return _finish(setup, run)
 
 
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE).write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
+
+
 def _train_epoch(setup: Setup, epoch: int, steps: Steps) -> float:
     """Train on every picture once; returns the mean loss."""
     seed = setup.recipe.seed * 100_003 + epoch
@@ -97,7 +120,8 @@ def _train_epoch(setup: Setup, epoch: int, steps: Steps) -> float:
     order = torch.randperm(len(setup.labels), generator=generator)
     total = len(order) // setup.batch_size  # an incomplete last batch is left out
     batches = iter(order[: total * setup.batch_size].split(setup.batch_size))  # type: ignore[no-untyped-call]
-    setup.network.train()
+    # An imported network keeps the statistics of its batch normalisation.
+    setup.network.train(setup.start is None)
     losses = []
     for step, rows in enumerate(steps(batches, epoch, total)):
         for schedule in setup.schedules:
@@ -144,12 +168,23 @@ def _step(setup: Setup, x: Tensor, target: Tensor) -> Tensor:
 
 
 def _validate(setup: Setup) -> tuple[float, float, Tensor]:
-    """Loss, accuracy and logits ``(n, classes)`` on the validation split."""
+    """Loss, accuracy and logits ``(n, classes)`` on the validation split.
+
+    The loss of an imported network is that of its calibrated confidence, as it was of its probe.
+    """
+    logits = predict(setup.network, setup.preprocess, setup.data.validation.pictures)
+    scaled = logits
+    if setup.start:
+        scaled = logits / fit_temperature(logits, setup.data.validation.labels)
+    return *_scored(setup, scaled), logits
+
+
+def _scored(setup: Setup, logits: Tensor) -> tuple[float, float]:
+    """Loss and accuracy of logits ``(n, classes)`` of the validation split."""
     validation = setup.data.validation
-    logits = predict(setup.network, setup.preprocess, validation.pictures)
     loss = F.cross_entropy(logits, validation.labels, weight=setup.class_weights.cpu())
     accuracy = (logits.argmax(1) == validation.labels).float().mean()
-    return float(loss), float(accuracy), logits
+    return float(loss), float(accuracy)
 
 
 def _record(run: Run, done: Epoch, network: nn.Module) -> None:
@@ -165,6 +200,8 @@ def _record(run: Run, done: Epoch, network: nn.Module) -> None:
 def _finish(setup: Setup, run: Run) -> Bundle:
     """Make the bundle from the weights of the best epoch, or their average with those of init."""
     recipe, data, init = setup.recipe, setup.data, setup.init
+    if setup.start:
+        return _finish_imported(setup, run, setup.start)
     weights = {name: tensor.cpu() for name, tensor in run.best_weights.items()}
     if init and setup.teacher:
         weights = average_weights(weights, plain_weights(init), recipe.average)
@@ -185,17 +222,60 @@ def _finish(setup: Setup, run: Run) -> Bundle:
             "validation_accuracy": round(accuracy, 4),
             "validation_loss": round(loss, 4),
         },
+        training=_described(setup, run),
+    )
+
+
+def _finish_imported(setup: Setup, run: Run, start: Start) -> Bundle:
+    """The bundle of the best epoch, or of the probe if validation has not become better."""
+    data, best = setup.data, run.history[run.best_epoch]
+    validation = start.features.values[len(data.train) :]
+    weight, bias = start.probe.weights["head.weight"], start.probe.weights["head.bias"]
+    logits = torch.from_numpy(embeddings(start.probe, validation) @ weight.T + bias)
+    scaled = logits / fit_temperature(logits, data.validation.labels)
+    probe_loss, probe_accuracy = _scored(setup, scaled)
+    better = best.validation_accuracy > probe_accuracy and best.validation_loss < probe_loss
+    outcome = {
+        "ships": "fine-tuned" if better else "probe",
+        "probe_validation_accuracy": round(probe_accuracy, 4),
+        "probe_validation_loss": round(probe_loss, 4),
+        "validation_accuracy": round(best.validation_accuracy, 4),
+        "validation_loss": round(best.validation_loss, 4),
+    }
+    if better:
+        setup.network.load_state_dict(run.best_weights)
+        _, _, logits = _validate(setup)
+        bundle = replace(
+            start.probe,
+            weights={name: tensor.cpu().numpy() for name, tensor in run.best_weights.items()},
+            temperature=fit_temperature(logits, data.validation.labels),
+            metrics={},
+        )
+    else:  # fitted to the validation pictures too, which no longer have to be held out
+        bundle = fit(start.features, data.classes, setup.recipe.seed)
+    return replace(
+        bundle,
+        metrics={**bundle.metrics, "fine_tuning": outcome},
         training={
-            "recipe": recipe.to_dict(),
-            "pictures": {"train": len(data.train), "validation": len(data.validation)},
-            "best_epoch": run.best_epoch,
-            "epochs_run": len(run.history),
-            "minutes": round(run.history[-1].seconds / 60, 2),
-            **({"init": init.digest} if init else {}),
-            "precision": "bfloat16" if has_bfloat16(setup.device.type) else "float32",
-            **setup.environment,
+            **bundle.training,
+            **_described(setup, run),
+            **({} if better else {"best_epoch": None}),
         },
     )
+
+
+def _described(setup: Setup, run: Run) -> dict[str, Any]:
+    data = setup.data
+    return {
+        "recipe": setup.recipe.to_dict(),
+        "pictures": {"train": len(data.train), "validation": len(data.validation)},
+        "best_epoch": run.best_epoch,
+        "epochs_run": len(run.history),
+        "minutes": round(run.history[-1].seconds / 60, 2),
+        **({"init": setup.init.digest} if setup.init else {}),
+        "precision": "bfloat16" if has_bfloat16(setup.device.type) else "float32",
+        **setup.environment,
+    }
 
 
 @torch.no_grad()

@@ -11,8 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embed.architecture import ArchitectureName
+from embed.architecture import Backbone
 from embed.bundle import Bundle
+from embed.photo_encoder import SOURCE
+
+OWN = ("whitened-resnet", "resnet18")
+"""The architectures that are trained from fresh weights."""
+PHOTO_ENCODER = "photo-encoder"
+"""The value of ``init`` that stands for ``embed.photo_encoder``."""
+_LAYERS = "all for a network of ours, and last or classifier for an imported one"
 
 
 class RecipeError(ValueError):
@@ -128,7 +135,11 @@ class Recipe:
 
     Attributes:
         name: for people.
-        architecture: ``whitened-resnet`` or ``resnet18``.
+        architecture: ``whitened-resnet``, ``resnet18``, or the source of the imported network in
+            ``init``, such as ``timm:tf_efficientnet_lite0``.
+        layers: what is trained. ``all``: a network of ours. Of an imported network in ``init``:
+            ``classifier``, a new one on its embedding (``train.extras.probe``); ``last``, from
+            there on also its last layers (``train.extras.last_layers``).
         widths: channels of the stages of ``whitened-resnet``.
         depth: convolutions in each of its stages, 2 or 3.
         dropout: share of features dropped before the classifier, 0..1.
@@ -147,7 +158,8 @@ class Recipe:
         label_smoothing: 0..1 (Szegedy et al. 2016, arXiv:1512.00567).
         augment: random changes to training pictures.
         size: side of the network's input, 32..224 pixels. Above 32, ``whitened-resnet`` downsamples
-            the output of its first layer, so that the cost stays about the same.
+            the output of its first layer, so that the cost stays about the same. An imported
+            network has a size of its own.
         low_resolution: side in pixels of the pictures in the first epochs. Like the pixels in
             ``augment``, it is for a ``size`` of 32 and scales with ``size``.
         low_share: share of the epochs, from the first on, that train at ``low_resolution``, 0..1.
@@ -160,8 +172,8 @@ class Recipe:
             of ``n`` weighs ``(1 - b) / (1 - b**n)`` (Cui et al. 2019, arXiv:1901.05555), scaled to
             a mean of 1.
         init: what training starts from: None for fresh weights, ``pretrained`` for the shipped
-            model, or the folder of a bundle. Architecture, mean and deviation are then the
-            bundle's.
+            model, ``photo-encoder``, or the folder of a bundle. Architecture, mean and deviation
+            are then the bundle's.
         old_rate: learning rate of the layers taken from ``init``, relative to fresh layers, 0..1.
         distil: weight of the ``init`` model's predictions in the target, 0..1; the labels have the
             rest (``train.extras.teacher``). Above 0, the classifier and the batch-normalisation
@@ -174,7 +186,8 @@ class Recipe:
     """
 
     name: str = "custom"
-    architecture: ArchitectureName = "whitened-resnet"
+    architecture: str = "whitened-resnet"
+    layers: Literal["all", "last", "classifier"] = "all"
     widths: tuple[int, int, int] = (64, 256, 256)
     depth: int = 2
     dropout: float = 0.0
@@ -214,10 +227,23 @@ class Recipe:
         _check(self, "low_resolution", self.low_resolution >= 16, "at least 16 pixels")
         _check(self, "low_share", 0 <= self.low_share < 1, "0 <= low_share < 1")
         _check(self, "validation", 0 < self.validation <= 0.5, "0 < validation <= 0.5")
-        _check(self, "size", 32 <= self.size <= 224, "32 to 224 pixels")
+        if self.imported:
+            _check(self, "size", self.size >= 1, "at least 1 pixel")
+        else:
+            _check(self, "size", 32 <= self.size <= 224, "32 to 224 pixels")
         _check(self, "test", 0 <= self.test <= 0.5, "0 <= test <= 0.5")
         _check(self, "class_balance", 0 <= self.class_balance < 1, "0 <= class_balance < 1")
         _check(self, "init", self.init is None or self.init != "", "none or a bundle")
+        _check(
+            self,
+            "architecture",
+            self.architecture in OWN or self.imported,
+            f"{' or '.join(OWN)}; train on top of a network of another library by importing it"
+            " (lookalike model import --help) and naming its folder with --init",
+        )
+        _check(self, "layers", self.layers in ("all", "last", "classifier"), _LAYERS)
+        _check(self, "layers", (self.layers == "all") != self.imported, _LAYERS)
+        _check(self, "init", self.init is not None or not self.imported, "the imported network")
         _check(self, "old_rate", 0 <= self.old_rate <= 1, "0 <= old_rate <= 1")
         _check(self, "distil", 0 <= self.distil <= 1, "0 <= distil <= 1")
         _check(self, "distil", self.init is not None or not self.distil, "0 without init")
@@ -227,9 +253,17 @@ class Recipe:
         _check(self, "optimiser", self.optimiser in ("muon", "sgd", "adamw"), "muon, sgd or adamw")
         _check(self, "schedule", self.schedule in ("linear", "cosine"), "linear or cosine")
 
+    @property
+    def imported(self) -> bool:
+        """Whether it trains on top of a network of another library."""
+        return self.architecture.startswith(("timm:", "torchvision:"))
+
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; ``from_dict`` reads it back."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if self.layers == "all":  # left out, as in recipes older than the field
+            del values["layers"]
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
@@ -382,15 +416,57 @@ FINETUNE = Recipe(
     test=0.15,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, BEST_TAUGHT, FINETUNE, RESNET18)}
+# For a user's own photographs, by default: a classifier on the photo encoder's embedding. What is
+# not held out for the test trains it; cross-validation chooses its settings, so `validation`, which
+# other recipes need, only decides what the report calls these pictures.
+PROBE = Recipe(
+    name="probe",
+    architecture=SOURCE,
+    layers="classifier",
+    init=PHOTO_ENCODER,
+    size=224,
+    augment=Augment(flip="none", translate=0),
+    validation=0.05,
+    test=0.2,
+)
+
+# Continues `probe`: the classifier first, then with it the last third of the network's layers, so
+# that a random classifier does not spoil them (Kumar et al. 2022, arXiv:2202.10054). The rates are
+# the better of two tried on two sets of photographs (docs/training.md).
+FINETUNE_IMPORTED = Recipe(
+    name="finetune",
+    architecture=SOURCE,
+    layers="last",
+    init=PHOTO_ENCODER,
+    size=224,
+    epochs=8,
+    batch_size=32,
+    optimiser="adamw",
+    lr=1e-3,
+    old_rate=0.1,
+    momentum=0.9,
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup=0.1,
+    label_smoothing=0.05,
+    augment=Augment(flip="random", translate=2),
+    validation=0.15,
+    test=0.2,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (QUICK, BEST, BEST_TAUGHT, FINETUNE, PROBE, RESNET18)}
 
 
 def recipe_of(bundle: Bundle) -> Recipe:
     """The recipe that a bundle was trained with, without the selection of older versions.
 
+    That of an imported network which was not trained here is ``probe``, for its splits.
+
     Raises:
         RecipeError: an unknown field, or a value out of range.
     """
+    if isinstance(bundle.architecture, Backbone) and "recipe" not in bundle.training:
+        return PROBE
     values = dict(bundle.training.get("recipe", {}))
     values.pop("selection", None)  # concerns training only, which is over
     return Recipe.from_dict(values)

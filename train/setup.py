@@ -10,20 +10,40 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from embed.architecture import Architecture
+from embed.architecture import Architecture, ArchitectureName, Backbone
+from embed.backbones import BackboneNetwork
 from embed.bundle import Bundle
 from embed.preprocess import Preprocess
 from embed.resnet import WhitenedResNet, build
 from train import environment
 from train.augment import Augmenter
+from train.choice import check_init, read_init
 from train.data import Dataset
 from train.extras.batch_selection import BatchSelector
 from train.extras.class_weights import class_weights
-from train.extras.finetune_init import architecture_for, initialise, preprocess_for, read_init
+from train.extras.finetune_init import architecture_for, initialise, preprocess_for
+from train.extras.probe import Features, embed, fit
 from train.extras.shaping import check_shaping, plain_weights
 from train.extras.teacher import BATCH_NORM_MOMENTUM, Teacher, set_batch_norm_momentum
+from train.imported import freeze_all_but_last
 from train.optimisers import Schedule, make_optimisers, make_schedules
 from train.recipe import Recipe, RecipeError
+
+LAST_LAYERS = 1 / 3
+"""The share of an imported network's layers that fine-tuning changes, counted from the last."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The probe that fine-tuning starts from.
+
+    Attributes:
+        features: of the training and the validation pictures, one after the other.
+        probe: the classifier of the training pictures.
+    """
+
+    features: Features
+    probe: Bundle
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,7 @@ class Setup:
         selector: selects the pictures of a batch to train on; None for all of them.
         augmenter: makes batches of the training pictures.
         labels: of the training pictures, int64 ``(n,)``, on ``device``.
+        start: the probe that an imported network starts from, and that it must beat.
     """
 
     recipe: Recipe
@@ -54,7 +75,7 @@ class Setup:
     environment: dict[str, Any]
     device: torch.device
     init: Bundle | None
-    architecture: Architecture
+    architecture: Architecture | Backbone
     preprocess: Preprocess
     network: nn.Module
     class_weights: Tensor
@@ -65,6 +86,7 @@ class Setup:
     selector: BatchSelector | None
     augmenter: Augmenter
     labels: Tensor
+    start: Start | None = None
 
     @property
     def stateful(self) -> list[Any]:
@@ -82,13 +104,19 @@ def set_up(recipe: Recipe, data: Dataset, resume: bool) -> Setup:
 
     Raises:
         BundleError: the recipe's ``init`` is not a bundle.
-        RecipeError: ``distil`` with other classes than those of ``init``, or ``shaping`` with a
-            network that cannot be shaped.
+        RecipeError: ``distil`` with other classes than those of ``init``, ``shaping`` with a
+            network that cannot be shaped, or an ``init`` of another architecture.
+        TooFewLabelsError: ``init`` is an imported network, and fewer than two classes have the
+            pictures that a classifier needs.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     described = environment.describe(device.type)
     torch.manual_seed(recipe.seed)
     init = read_init(recipe.init)
+    if not resume:
+        check_init(recipe, init)
+    if init and isinstance(init.architecture, Backbone):
+        return _set_up_imported(recipe, init, data, device, described)
     size, classes = data.train.pictures.shape[-1], len(data.classes)
     if init:
         preprocess = preprocess_for(init, size)
@@ -140,6 +168,45 @@ def set_up(recipe: Recipe, data: Dataset, resume: bool) -> Setup:
     )
 
 
+def _set_up_imported(
+    recipe: Recipe, init: Bundle, data: Dataset, device: torch.device, described: dict[str, Any]
+) -> Setup:
+    """Prepare to train the last layers of an imported network, from a probe's classifier."""
+    features = embed(init, [data.train, data.validation])
+    probe = fit(features.first(len(data.train)), data.classes, recipe.seed)
+    network = probe.network()
+    assert isinstance(network, BackboneNetwork) and network.head is not None
+    with torch.no_grad():  # so that the loss is that of the calibrated confidence
+        for parameter in network.head.parameters():
+            parameter.div_(probe.temperature)
+    freeze_all_but_last(network.body, LAST_LAYERS)
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimisers = make_optimisers(network, recipe, recipe.batch_size)
+    size = probe.preprocess.input_size
+    return Setup(
+        recipe=recipe,
+        data=data,
+        environment=described,
+        device=device,
+        init=init,
+        architecture=probe.architecture,
+        preprocess=probe.preprocess,
+        network=network,
+        class_weights=class_weights(data.train.labels, len(data.classes), recipe.class_balance).to(
+            device
+        ),
+        teacher=None,
+        batch_size=fit_batch(recipe.batch_size, len(data.train)),
+        optimisers=optimisers,
+        schedules=make_schedules(optimisers, recipe),
+        selector=None,
+        augmenter=Augmenter(data.train.pictures, recipe.augment.at(size), recipe.seed),
+        labels=data.train.labels.to(device),
+        start=Start(features, probe),
+    )
+
+
 def fit_batch(wanted: int, pictures: int) -> int:
     """The batch size for a training set: smaller where ``wanted`` leaves an epoch under 20 steps.
 
@@ -166,14 +233,14 @@ def _check(
 
 
 def _architecture(recipe: Recipe, size: int, classes: int) -> Architecture:
-    whitened = recipe.architecture == "whitened-resnet"
+    name: ArchitectureName = "resnet18" if recipe.architecture == "resnet18" else "whitened-resnet"
     return Architecture(
-        recipe.architecture,
+        name,
         classes,
         recipe.widths,
         recipe.depth,
         recipe.dropout,
-        shrink=max(size // 32, 1) if whitened else 1,
+        shrink=max(size // 32, 1) if name == "whitened-resnet" else 1,
     )
 
 

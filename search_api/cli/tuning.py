@@ -14,8 +14,8 @@ from search_api.cli.options import FOLDER, data_option, json_option, print_json,
 from search_api.cli.training import load, print_epoch
 from train import environment
 from train.checkpoint import Epoch
+from train.choice import read_init
 from train.data import Dataset, stratified
-from train.extras.finetune_init import read_init
 from train.recipe import read_recipe
 
 
@@ -69,7 +69,9 @@ def tune(
     Tries learning rates, batch sizes, weight decays, dropout rates and so on. Settings are compared
     by accuracy on the validation split; poor runs are stopped early. The study is kept in a SQLite
     file: Ctrl-C loses at most one epoch, and the same command continues it. The best trial becomes
-    a recipe file, and report.html shows which settings mattered.
+    a recipe file, and report.html shows which settings mattered. Recipes of networks that are
+    trained here can be tuned, not those on top of imported networks: finetune stands for the one
+    that starts from the model that ships.
 
     \b
     Example:
@@ -88,6 +90,13 @@ def tune(
     recipe = read_recipe(recipe_name)
     if epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=epochs)
+    if recipe.imported:
+        raise click.UsageError(
+            f"the recipe {recipe.name!r} trains on top of an imported network, which is not tuned:"
+            " a probe chooses its own settings, and each trial of a fine-tuning would take as long"
+            " as a training; use lookalike train, or tune quick or finetune, which train a small"
+            " network"
+        )
     read_init(recipe.init)
     environment.prepare()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

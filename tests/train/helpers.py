@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from embed.bundle import Bundle
+from embed.model_import import import_model
 from train.data import Dataset, Split
 from train.recipe import Augment, BatchSelection, Recipe
 
@@ -38,3 +40,12 @@ def coloured(per_class: int, seed: int = 0) -> Split:
 def colours() -> Dataset:
     """Three classes that any network can tell apart."""
     return Dataset(("red", "green", "blue"), coloured(8), coloured(4, 1), coloured(5, 2), {})
+
+
+def imported(network: str = "test_efficientnet", seed: int = 0) -> Bundle:
+    """A tiny network of timm with random weights and two classes, for pictures of 32 pixels."""
+    import timm
+
+    torch.manual_seed(seed)
+    weights = timm.create_model(network, num_classes=2).state_dict()
+    return import_model(f"timm:{network}", weights, size=32, classes=["day", "night"])

@@ -16,12 +16,20 @@ from torch import Tensor
 
 from embed.bundle import Bundle
 from embed.corpus import sample
-from tests.train.helpers import QUICK, colours
+from tests.train.helpers import QUICK, colours, imported
 from train.augment import cutmix
 from train.checkpoint import CHECKPOINT, LOG, RECIPE, Epoch, ResumeError
 from train.data import Dataset, Split, load_dataset
 from train.loop import fit_temperature, predict, train
-from train.recipe import Augment, BatchSelection, Recipe
+from train.recipe import (
+    FINETUNE_IMPORTED,
+    PROBE,
+    RESNET18,
+    Augment,
+    BatchSelection,
+    Recipe,
+    RecipeError,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -327,3 +335,102 @@ def test_a_cpu_without_bfloat16_trains_in_float32(
     bundle = train(recipe, scenes, tmp_path)
     assert seen == {torch.float32}
     assert bundle.training["precision"] == "float32"
+
+
+def tuning(folder: Path, **changes: Any) -> Recipe:
+    imported().save(folder)
+    own = {"architecture": "timm:test_efficientnet", "init": str(folder), "size": 32}
+    return dataclasses.replace(FINETUNE_IMPORTED, **own, **changes)
+
+
+def hard() -> Dataset:
+    """Noise, with a white spot in every second picture, which random features hardly see."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        pictures = torch.randint(0, 256, (count, 3, 32, 32), generator=generator)
+        pictures[1::2, :, 8:14, 8:14] = 255
+        return Split(pictures.byte(), torch.arange(count) % 2)
+
+    return Dataset(("plain", "spot"), split(200), split(60), split(60), {})
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, Path, Bundle]]:
+    """Nearly all layers learn, because random ones are worth little."""
+    folder = tmp_path_factory.mktemp("fine-tuned")
+    recipe = tuning(folder / "init", epochs=6, lr=3e-3, old_rate=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.setup.LAST_LAYERS", 0.9)
+        yield recipe, folder / "run", train(recipe, hard(), folder / "run")
+
+
+def test_fine_tuning_an_imported_network(fine_tuned: tuple[Recipe, Path, Bundle]) -> None:
+    recipe, folder, bundle = fine_tuned
+    data, init = hard(), imported()
+    outcome = bundle.metrics["fine_tuning"]
+    assert outcome["ships"] == "fine-tuned"
+    assert outcome["validation_accuracy"] > outcome["probe_validation_accuracy"]
+    assert outcome["validation_loss"] < outcome["probe_validation_loss"]
+    assert bundle.classes == data.classes
+    logits = predict(bundle.network(), bundle.preprocess, data.validation.pictures)
+    accuracy = (logits.argmax(1) == data.validation.labels).float().mean()
+    assert float(accuracy) == pytest.approx(outcome["validation_accuracy"], abs=1e-4)
+    # The first layers and all statistics are as they were; the last layers have moved.
+    network = init.network()
+    names = [f"body.{name}" for name, _ in network.body.named_parameters()]  # type: ignore[union-attr]
+    moved = [not np.array_equal(bundle.weights[n], init.weights[n]) for n in names]
+    assert not any(moved[: len(names) // 12])
+    assert all(moved[len(names) // 3 :])
+    statistics = [n for n in init.weights if "running_" in n]
+    assert statistics
+    assert all(np.array_equal(bundle.weights[n], init.weights[n]) for n in statistics)
+    assert bundle.training["recipe"] == recipe.to_dict()
+    assert bundle.training["source"] == "timm:test_efficientnet"
+    assert (folder / "log.csv").read_text().count("\n") == 7
+
+
+def test_fine_tuning_resumes_where_it_stopped(
+    fine_tuned: tuple[Recipe, Path, Bundle], tmp_path: Path
+) -> None:
+    recipe, _, whole = fine_tuned
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, hard(), tmp_path, report=stop)
+    bundle = train(recipe, hard(), tmp_path, resume=True)
+    assert bundle.training["epochs_run"] == 6
+    assert bundle.content_digest == whole.content_digest
+
+
+def test_fine_tuning_that_does_not_help_ships_the_probe(tmp_path: Path) -> None:
+    recipe = tuning(tmp_path / "init", epochs=1, lr=1e-9)
+    data = dataclasses.replace(colours(), classes=("blue", "green", "red"))
+    bundle = train(recipe, data, tmp_path / "run")
+    outcome = bundle.metrics["fine_tuning"]
+    assert outcome["ships"] == "probe"
+    assert outcome["validation_accuracy"] == outcome["probe_validation_accuracy"] == 1.0
+    assert bundle.training["best_epoch"] is None
+    probe = dataclasses.replace(PROBE, architecture=recipe.architecture, init=recipe.init, size=32)
+    assert bundle.content_digest == train(probe, data, tmp_path / "probe").content_digest
+
+
+def test_a_probe_is_trained_by_its_recipe_and_not_resumed(tmp_path: Path) -> None:
+    imported().save(tmp_path / "init")
+    recipe = dataclasses.replace(
+        PROBE, architecture="timm:test_efficientnet", init=str(tmp_path / "init"), size=32
+    )
+    data = dataclasses.replace(colours(), classes=("blue", "green", "red"))
+    bundle = train(recipe, data, tmp_path / "run")
+    assert bundle.classes == data.classes
+    assert Recipe.from_dict(json.loads((tmp_path / "run" / "recipe.json").read_text())) == recipe
+    with pytest.raises(ResumeError, match="no epochs"):
+        train(recipe, data, tmp_path / "run", resume=True)
+
+
+def test_a_recipe_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    recipe = tuning(tmp_path / "init", name="own")
+    with pytest.raises(RecipeError, match=r"'resnet18' trains .*resnet18.*timm:test_efficientnet"):
+        train(dataclasses.replace(RESNET18, init=recipe.init), hard(), tmp_path / "run")

@@ -30,7 +30,7 @@ def test_round_trip_through_json(recipe: Recipe) -> None:
 
 
 def test_named_recipes() -> None:
-    assert list(RECIPES) == ["quick", "best", "best-taught", "finetune", "resnet18"]
+    assert list(RECIPES) == ["quick", "best", "best-taught", "finetune", "probe", "resnet18"]
     assert all(recipe.name == name for name, recipe in RECIPES.items())
     assert read_recipe("quick") is QUICK
     assert RESNET18.architecture == "resnet18"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embed.architecture import Backbone
 from embed.encoder import Encoder
 from train import environment
 from train.data import Dataset, Split
@@ -30,7 +31,7 @@ from train.evaluation.metrics import (
     confusion_matrix,
     macro,
 )
-from train.evaluation.outliers import Outliers, outliers
+from train.evaluation.outliers import Outliers, outlier_count, outliers
 from train.evaluation.search_quality import (
     SearchQuality,
     evaluation_splits,
@@ -44,10 +45,13 @@ from train.evaluation.similarity import Vectors
 class Evaluation:
     """The results of an evaluation, single view: each picture is classified once, unaugmented.
 
+    An imported network that does not know the data's classes is measured by its search alone:
+    everything about classification is then None or empty.
+
     Attributes:
         split: ``test``, or ``validation`` if the data has no test split.
-        pictures: number of pictures classified.
-        classes: in the order of the confusion matrix.
+        pictures: number of pictures evaluated.
+        classes: of the data, in the order of the confusion matrix.
         digest: of the model.
         accuracy: share classified correctly, 0..1.
         scores: by class.
@@ -69,12 +73,12 @@ class Evaluation:
     pictures: int
     classes: tuple[str, ...]
     digest: str
-    accuracy: float
+    accuracy: float | None
     scores: tuple[ClassScore, ...]
-    macro: Macro
+    macro: Macro | None
     confusion: tuple[tuple[int, ...], ...]
-    calibration: Calibration
-    uncalibrated: Calibration
+    calibration: Calibration | None
+    uncalibrated: Calibration | None
     search: SearchQuality
     mistakes: tuple[Mistake, ...]
     label_errors: tuple[Mistake, ...]
@@ -99,20 +103,36 @@ class Evaluation:
         return plain
 
 
+@dataclass(frozen=True)
+class _Classification:
+    """What ``Evaluation`` says about classification; by default, nothing."""
+
+    accuracy: float | None = None
+    scores: tuple[ClassScore, ...] = ()
+    macro: Macro | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
+    calibration: Calibration | None = None
+    uncalibrated: Calibration | None = None
+    mistakes: tuple[Mistake, ...] = ()
+    label_errors: tuple[Mistake, ...] = ()
+
+
 def evaluate(encoder: Encoder, data: Dataset) -> Evaluation:
     """Evaluate a model on pictures that it was not trained with.
 
     On the test split, with training and validation pictures as the gallery; without a test split,
-    on the validation split, with the training pictures as the gallery.
+    on the validation split, with the training pictures as the gallery. If the model is an imported
+    network with other classes than the data's, or none, only its search is measured.
 
     Args:
         encoder: the model.
         data: pictures of the model's input size, with the model's classes.
 
     Raises:
-        ValueError: the classes of the model and of the data differ.
+        ValueError: the classes of the model and of the data differ, and it is not imported.
     """
-    if encoder.classes != data.classes:
+    known = encoder.classes == data.classes
+    if not known and not isinstance(encoder.bundle.architecture, Backbone):
         raise ValueError(
             f"the model has the classes {', '.join(encoder.classes)}, the data has"
             f" {', '.join(data.classes)}; evaluate on data with the model's classes"
@@ -121,31 +141,48 @@ def evaluate(encoder: Encoder, data: Dataset) -> Evaluation:
     gallery = Gallery(splits, data.classes)
     probabilities, xq = encoder.encode(pictures_of(queries))
     xb = _embed(encoder, splits)
-    labels, predicted = queries.labels.numpy(), probabilities.argmax(1)
-    confidence, correct = probabilities.max(1), predicted == labels
-    confusion = confusion_matrix(labels, predicted, len(data.classes))
-    scores = class_scores(confusion, data.classes)
-    wrong = mistakes(probabilities, labels, data.classes, xq, xb, gallery)
-    uncalibrated = _without_temperature(probabilities, encoder.bundle.temperature).max(1)
+    found, confidence, correct = _Classification(), None, None
+    if known:
+        labels = queries.labels.numpy()
+        confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+        wrong = mistakes(probabilities, labels, data.classes, xq, xb, gallery)
+        found = _classification(encoder, data.classes, probabilities, labels, wrong)
     return Evaluation(
         split=name,
-        pictures=len(labels),
+        pictures=len(queries),
         classes=data.classes,
         digest=encoder.digest,
+        **vars(found),
+        search=search_quality(encoder, queries, list(splits.values()), xq, xb),
+        duplicates=duplicates(queries, correct, data.classes, gallery),
+        outliers=outliers(encoder, confidence, xq, xb, outlier_count(queries.pictures.shape[-1])),
+        map=embedding_map(xq),
+        precision=encoder.precision,
+        environment={**environment.describe(encoder.device), "runtime": encoder.runtime.name},
+    )
+
+
+def _classification(
+    encoder: Encoder,
+    classes: tuple[str, ...],
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    wrong: tuple[Mistake, ...],
+) -> _Classification:
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    scores = class_scores(confusion, classes)
+    uncalibrated = _without_temperature(probabilities, encoder.bundle.temperature).max(1)
+    correct = predicted == labels
+    return _Classification(
         accuracy=float(correct.mean()),
         scores=scores,
         macro=macro(scores),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         calibration=calibration(confidence, correct),
         uncalibrated=calibration(uncalibrated, correct),
-        search=search_quality(encoder, queries, list(splits.values()), xq, xb),
         mistakes=wrong,
-        label_errors=label_errors(wrong, probabilities, labels, data.classes),
-        duplicates=duplicates(queries, correct, data.classes, gallery),
-        outliers=outliers(encoder, confidence, xq, xb),
-        map=embedding_map(xq),
-        precision=encoder.precision,
-        environment={**environment.describe(encoder.device), "runtime": encoder.runtime.name},
+        label_errors=label_errors(wrong, probabilities, labels, classes),
     )
 
 
@@ -177,21 +214,25 @@ def summary(evaluation: Evaluation) -> str:
     """A few lines for the console: the headline figures, then a line for each class."""
     e, r = evaluation, evaluation.retrieval
     precision = ", ".join(f"{value:.1%} at {k}" for k, value in r.precision_at.items())
-    width = max(len("class"), *(len(score.name) for score in e.scores))
-    lines = [
-        f"Evaluated on {e.pictures:,} {e.split} pictures, single view.",
-        "",
-        f"  accuracy            {e.accuracy:7.2%}   share of pictures classified correctly",
-        f"  calibration error   {e.calibration.error:7.2%}   mean difference between confidence and"
-        " accuracy",
+    lines = [f"Evaluated on {e.pictures:,} {e.split} pictures, single view.", ""]
+    if e.accuracy is not None and e.calibration is not None:
+        lines += [
+            f"  accuracy            {e.accuracy:7.2%}   share of pictures classified correctly",
+            f"  calibration error   {e.calibration.error:7.2%}   mean difference between confidence"
+            " and accuracy",
+        ]
+    else:
+        lines.append("  No accuracy: the network's own classes are not those of these pictures.")
+    lines += [
         f"  search mAP          {r.mean_average_precision:7.2%}   {r.queries:,} queries among"
         f" {r.gallery:,} pictures, relevant if of the same class",
         f"  search precision    {precision}",
         f"  altered copies      {e.search.copies.recall_at['mean'][1]:7.2%}   share of originals"
         " ranked first for a cropped, rotated, brightened, compressed or mirrored copy",
-        "",
-        f"  {'class':{width}}  precision  recall      F1  pictures",
     ]
+    if e.scores:
+        width = max(len("class"), *(len(score.name) for score in e.scores))
+        lines += ["", f"  {'class':{width}}  precision  recall      F1  pictures"]
     lines += [
         f"  {s.name:{width}}  {s.precision:9.1%} {s.recall:7.1%} {s.f1:7.1%}  {s.support:8,}"
         for s in e.scores

@@ -64,7 +64,7 @@ class Duplicates:
     """Near-duplicates, highest correlation first, and the accuracy on them and on the rest, 0..1.
 
     ``accuracy_of_them`` is None if there are no duplicates, ``accuracy_without`` if there is
-    nothing else.
+    nothing else, and both if the pictures were not classified.
     """
 
     pairs: tuple[Duplicate, ...]
@@ -155,24 +155,26 @@ def label_errors(
 
 
 def duplicates(
-    queries: Split, correct: NDArray[np.bool_], classes: tuple[str, ...], gallery: Gallery
+    queries: Split, correct: NDArray[np.bool_] | None, classes: tuple[str, ...], gallery: Gallery
 ) -> Duplicates:
     """Pictures with near-duplicates in the gallery, and their effect on the accuracy.
 
     Args:
         queries: the evaluated split.
-        correct: whether each was classified correctly ``(n,)``.
+        correct: whether each was classified correctly ``(n,)``; None if they were not classified.
         classes: names of the labels.
         gallery: the pictures that the model was trained with.
     """
     pictures = torch.cat([split.pictures for split in gallery.splits.values()])
     rows, numbers, scores = near_duplicates(queries.pictures, pictures)
-    others = np.ones(len(correct), bool)
+    others = np.ones(len(queries), bool)
     others[rows] = False
     pairs = tuple(
         Duplicate(int(row), classes[int(queries.labels[row])], gallery.neighbour(number, score))
         for row, number, score in zip(rows.tolist(), numbers.tolist(), scores.tolist(), strict=True)
     )
+    if correct is None:
+        return Duplicates(pairs, None, None)
     return Duplicates(
         pairs,
         float(correct[~others].mean()) if len(rows) else None,

@@ -27,20 +27,20 @@ class Outliers:
     Attributes:
         kind: ``scenes``, ``noise`` or ``text``.
         pictures: number of outliers.
-        by_confidence: AUROC of the probability of the predicted class.
+        by_confidence: AUROC of the probability of the predicted class; None without classes.
         by_neighbours: AUROC of the mean similarity to the 10 nearest pictures of the gallery
             (after Sun et al. 2022, arXiv:2204.06507, who take the tenth).
     """
 
     kind: str
     pictures: int
-    by_confidence: float
+    by_confidence: float | None
     by_neighbours: float
 
 
 def outliers(
     encoder: PictureEncoder,
-    confidence: NDArray[np.float32],
+    confidence: NDArray[np.float32] | None,
     xq: Vectors,
     xb: Vectors,
     count: int = COUNT,
@@ -49,7 +49,8 @@ def outliers(
 
     Args:
         encoder: the model.
-        confidence: of its predictions for the evaluated pictures ``(nq,)``.
+        confidence: of its predictions for the evaluated pictures ``(nq,)``; None if they have
+            other classes.
         xq: embeddings of the evaluated pictures ``(nq, d)``.
         xb: embeddings of the gallery ``(n, d)``.
         count: number of outliers of each kind.
@@ -58,10 +59,15 @@ def outliers(
     results = []
     for kind, pictures in outlier_pictures(count).items():
         probabilities, x = encoder.encode(pictures)
-        by_confidence = auroc(confidence, probabilities.max(1))
+        by_confidence = None if confidence is None else auroc(confidence, probabilities.max(1))
         by_neighbours = auroc(similarity, _neighbour_similarity(x, xb))
         results.append(Outliers(kind, count, by_confidence, by_neighbours))
     return tuple(results)
+
+
+def outlier_count(size: int) -> int:
+    """How many outliers of each kind to compare: fewer where ``size`` pixels make them slow."""
+    return max(COUNT * 64**2 // max(size, 64) ** 2, 200)
 
 
 def outlier_pictures(count: int, seed: int = 0) -> dict[str, RGB]:

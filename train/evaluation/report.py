@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from embed.architecture import Backbone
+from embed.backbones import build_backbone
 from embed.bundle import Bundle
 from embed.corpus import CIFAR10_CLASSES
 from embed.resnet import build, count_flops
@@ -106,7 +110,7 @@ def write_report(
         baselines=baselines if is_cifar10 and evaluation.split == "test" else None,
         model_size=_size(bundle),
         searches={"this model": evaluation.search, **(others or {})},
-        matrix=shaded_matrix(evaluation) if len(evaluation.classes) <= MAX_MATRIX else None,
+        matrix=shaded_matrix(evaluation) if 0 < len(evaluation.confusion) <= MAX_MATRIX else None,
         confusions=confusions(evaluation),
         mistakes=cards(evaluation.mistakes, MAX_MISTAKES),
         label_errors=cards(evaluation.label_errors, MAX_LABEL_ERRORS),
@@ -196,9 +200,9 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         rows.append(("pictures", ", ".join(parts)))
     if "best_epoch" in training:
         # Epochs are counted from 0 in the log and from 1 for people.
-        rows.append(
-            ("epochs", f"{training['epochs_run']} run, number {training['best_epoch'] + 1} kept")
-        )
+        best = training["best_epoch"]
+        kept = "none" if best is None else f"number {best + 1}"
+        rows.append(("epochs", f"{training['epochs_run']} run, {kept} kept"))
     shown = ("recipe", "pictures", "best_epoch", "epochs_run")
     rest = {k: v for k, v in training.items() if k not in shown}
     return rows + _rows(rest) + _rows(bundle.metrics)
@@ -210,6 +214,8 @@ def model_card(bundle: Bundle, evaluation: Evaluation | None = None) -> str:
     After Mitchell et al. 2019, "Model cards for model reporting" (arXiv:1810.03993).
     """
     network, size = bundle.architecture, bundle.preprocess.input_size
+    if isinstance(network, Backbone):
+        return _imported_card(bundle, evaluation)
     recipe = bundle.training.get("recipe")
     on_cifar10 = bundle.classes == CIFAR10_CLASSES
     name = "CIFAR-10" if on_cifar10 else f"{len(bundle.classes)} classes of pictures"
@@ -248,6 +254,64 @@ def model_card(bundle: Bundle, evaluation: Evaluation | None = None) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _imported_card(bundle: Bundle, evaluation: Evaluation | None) -> str:
+    """The model card of an imported network, possibly trained here on somebody's pictures."""
+    network, preprocess, training = bundle.architecture, bundle.preprocess, bundle.training
+    recipe = training.get("recipe")
+    knows = f"{len(bundle.classes)} classes" if bundle.classes else "no classes"
+    limits = [
+        "It is not suitable for decisions about people, nor where a mistake does harm. It is not a"
+        " medical device.",
+        f"It sees {preprocess.input_size} x {preprocess.input_size} pixels ({preprocess.resize})."
+        " Small details of a picture are lost.",
+    ]
+    if bundle.classes:
+        limits.insert(
+            0,
+            f"Its classifier always predicts one of its {len(bundle.classes)} classes, even for"
+            " a picture that shows none of them.",
+        )
+    sections = [
+        f"# Model card: {network.name} with {knows}",
+        "A network of another library. Its pooled features serve as an embedding of length one for"
+        " similarity search.",
+        f"- Network: `{training.get('source', network.name)}`\n"
+        f"- Weights: {training.get('weights', 'not stated')}\n"
+        f"- Licence of the weights: {training.get('licence', 'not stated')}\n"
+        + (f"- Classes: {', '.join(bundle.classes)}\n" if bundle.classes else "")
+        + f"- Digest of what embeds: `{bundle.digest}`",
+        "## Intended use and limits",
+        "\n".join(f"- {limit}" for limit in limits),
+    ]
+    if recipe is not None:
+        sections += ["## Training data", _OTHER_SOURCE, "## What was trained", _trained(bundle)]
+    sections += ["## Results", _results(evaluation), "## Training", _table(facts(bundle))]
+    if recipe is not None:
+        sections += ["## Recipe", f"```json\n{json.dumps(recipe, indent=2)}\n```"]
+    sections += ["## Licence", "That of the weights, above, and of the pictures trained on."]
+    return "\n\n".join(sections) + "\n"
+
+
+def _trained(bundle: Bundle) -> str:
+    outcome = bundle.metrics.get("fine_tuning")
+    if outcome is None:
+        return (
+            "Only the classifier, on the embedding: regularised multinomial logistic regression,"
+            " its settings and temperature chosen by cross-validation."
+        )
+    figures = (
+        f"validation accuracy {outcome['validation_accuracy']:.2%} and loss"
+        f" {outcome['validation_loss']:.4f}, the probe's {outcome['probe_validation_accuracy']:.2%}"
+        f" and {outcome['probe_validation_loss']:.4f}"
+    )
+    if outcome["ships"] == "probe":
+        return (
+            "Only the classifier. The last layers were trained as well, but validation did not"
+            f" become better ({figures}), so this model is the probe that it started from."
+        )
+    return f"The classifier and the last layers ({figures})."
+
+
 _CIFAR10_SOURCE = (
     "CIFAR-10: 60,000 colour pictures of 32 x 32 pixels in ten classes, 50,000 for training and"
     " 10,000 for testing (Krizhevsky 2009, *Learning Multiple Layers of Features from Tiny"
@@ -273,14 +337,18 @@ def _results(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "Not evaluated yet; the metrics under Training below are on validation pictures."
     e, retrieval = evaluation, evaluation.retrieval
-    rows = [
-        ("accuracy, single view", _percent(e.accuracy)),
-        ("mean precision, recall, F1", ", ".join(map(_percent, vars(e.macro).values()))),
-        (f"expected calibration error, {BINS} bins", _percent(e.calibration.error)),
+    rows = []
+    if e.accuracy is not None and e.macro is not None and e.calibration is not None:
+        rows = [
+            ("accuracy, single view", _percent(e.accuracy)),
+            ("mean precision, recall, F1", ", ".join(map(_percent, vars(e.macro).values()))),
+            (f"expected calibration error, {BINS} bins", _percent(e.calibration.error)),
+        ]
+    rows += [
         ("search: mean average precision", _percent(retrieval.mean_average_precision)),
         *((f"search: precision at {k}", _percent(p)) for k, p in retrieval.precision_at.items()),
         *_within_classes(e.search),
-    ]  # fmt: skip
+    ]
     environment = ", ".join(f"{name} {value}" for name, value in _rows(e.environment))
     return (
         f"On {e.pictures:,} {e.split} pictures. Search: {retrieval.queries:,} queries among"
@@ -305,9 +373,16 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 def _size(bundle: Bundle) -> tuple[int, int]:
     """Parameters, and FLOPs (2 x MAC) of one forward pass."""
-    network = bundle.architecture
-    parameters = sum(parameter.numel() for parameter in build(network).parameters())
-    return parameters, count_flops(network, bundle.preprocess.input_size)
+    architecture, size = bundle.architecture, bundle.preprocess.input_size
+    network: torch.nn.Module
+    if isinstance(architecture, Backbone):
+        network = build_backbone(architecture, size).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, size, size))
+        flops = int(counter.get_total_flops())
+    else:
+        network, flops = build(architecture), count_flops(architecture, size)
+    return sum(parameter.numel() for parameter in network.parameters()), flops
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:

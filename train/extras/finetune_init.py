@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embed.architecture import Architecture
-from embed.bundle import PRETRAINED, Bundle
+from embed.bundle import Bundle
 from embed.precision import autocast
 from embed.preprocess import Preprocess
 from embed.resnet import ResNet18, WhitenedResNet
@@ -27,17 +26,6 @@ from 1e-5 to 0.1, the best or second best on the validation splits of three sets
 (``benchmarks/finetune.py``: flowers, things, hands) with 400 to 500 training pictures."""
 
 
-def read_init(name: str | None) -> Bundle | None:
-    """The bundle that a recipe's ``init`` names; None for fresh weights.
-
-    Raises:
-        BundleError: there is no such bundle, or it is damaged.
-    """
-    if name is None:
-        return None
-    return Bundle.load(PRETRAINED if name == "pretrained" else Path(name))
-
-
 def architecture_for(bundle: Bundle, size: int, classes: int, dropout: float) -> Architecture:
     """The bundle's network for ``classes`` new classes and pictures of ``size`` pixels.
 
@@ -45,6 +33,7 @@ def architecture_for(bundle: Bundle, size: int, classes: int, dropout: float) ->
     dropped; it is recomputed after training.
     """
     old = bundle.architecture
+    assert isinstance(old, Architecture)
     if old.name != "whitened-resnet":
         return replace(old, classes=classes, dropout=dropout)
     shrink = max(size * old.shrink // bundle.preprocess.input_size, 1)

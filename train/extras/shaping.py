@@ -25,20 +25,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from embed.architecture import Architecture
+from embed.architecture import Architecture, Backbone
 from embed.bundle import Bundle
 from embed.precision import autocast
 from embed.preprocess import Preprocess
 from embed.resnet import WhitenedResNet, build
 from train.evaluation.similarity import altered_copies
+from train.imported import unfitted
 from train.recipe import Shaping
 
 BatchProgress = Callable[[Iterator[Tensor], int], Iterator[Tensor]]
 
 
-def check_shaping(shaping: Shaping, architecture: Architecture) -> None:
+def check_shaping(shaping: Shaping, architecture: Architecture | Backbone) -> None:
     """Raise ValueError unless the network is a ``whitened-resnet`` with enough channels."""
-    if architecture.name != "whitened-resnet":
+    if isinstance(architecture, Backbone) or architecture.name != "whitened-resnet":
         raise ValueError(
             f"the architecture is {architecture.name}; expected whitened-resnet, the only one whose"
             " embedding can be shaped"
@@ -71,6 +72,7 @@ def shape(
         ValueError: as ``check_shaping``.
     """
     check_shaping(shaping, bundle.architecture)
+    assert isinstance(bundle.architecture, Architecture)
     plain = unshaped(bundle).network()
     assert isinstance(plain, WhitenedResNet)
     generator = Generator().manual_seed(seed)
@@ -117,7 +119,12 @@ def shape(
 
 
 def unshaped(bundle: Bundle) -> Bundle:
-    """The same model without the shape of its embedding; its features are the last features."""
+    """The same model without the shape of its embedding; its features are the last features.
+
+    That of an imported network is its fit to a corpus (``embed.projection``).
+    """
+    if isinstance(bundle.architecture, Backbone):
+        return unfitted(bundle)
     return replace(
         bundle,
         architecture=bundle.architecture.plain(),
@@ -131,7 +138,7 @@ def plain_weights(bundle: Bundle) -> dict[str, Tensor]:
     For a ``whitened-resnet`` the two linear layers between last features and logits become one.
     """
     weights = {name: torch.tensor(w) for name, w in bundle.weights.items()}
-    if not bundle.architecture.likeness:
+    if isinstance(bundle.architecture, Backbone) or not bundle.architecture.likeness:
         return weights
     network = bundle.network()
     assert isinstance(network, WhitenedResNet) and network.compress is not None

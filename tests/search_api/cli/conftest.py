@@ -11,6 +11,7 @@ import pytest
 from embed.pictures import encode_png
 from embed.scenes import render
 from tests.search_api.cli.helpers import CLASSES, EACH, Env, put, run
+from tests.train.helpers import imported
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run trained by the command itself on the 24 scenes."""
     out = tmp_path_factory.mktemp("runs") / "scenes"
-    done = run("train", "--data", scenes, "--epochs", 3, "--out", out, "--json")
+    quick = ("--recipe", "quick", "--epochs", 3)
+    done = run("train", "--data", scenes, *quick, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["split"] == "validation"
@@ -89,3 +91,28 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return root / "run" / "bundle"
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a tiny imported network, which knows day and night."""
+    folder = tmp_path_factory.mktemp("network")
+    imported().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def probed(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the default recipe on that network: 20 scenes of each class, and 3 of another."""
+    root = tmp_path_factory.mktemp("probed")
+    for label in CLASSES:
+        put(root / "pictures", label, range(20))
+    put(root / "pictures", "car", range(3))
+    done = run(
+        *("train", "--data", root / "pictures", "--init", network, "--out", root / "run"),
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    (root / "report.json").write_text(done.stdout)
+    (root / "said.txt").write_text(done.stderr)
+    return root

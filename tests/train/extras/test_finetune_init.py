@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from embed.architecture import Architecture
-from embed.bundle import PRETRAINED, Bundle, BundleError
+from embed.bundle import Bundle
 from embed.preprocess import Preprocess
 from embed.resnet import build
 from tests.train.helpers import QUICK, coloured, colours
@@ -19,7 +19,6 @@ from train.extras.finetune_init import (
     fit_head,
     initialise,
     preprocess_for,
-    read_init,
     recompute_batch_norm,
 )
 from train.extras.shaping import shape
@@ -33,18 +32,6 @@ FROM_TINY = dataclasses.replace(QUICK, epochs=2, low_share=0.0, class_balance=0.
 def saved(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     tiny_bundle.save(tmp_path / "tiny")
     return tmp_path / "tiny"
-
-
-def test_read_init(saved: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    assert read_init(None) is None
-    found = read_init(str(saved))
-    assert found is not None
-    assert found.digest == tiny_bundle.digest
-    shipped = read_init("pretrained")
-    assert shipped is not None
-    assert shipped.digest == Bundle.load(PRETRAINED).digest
-    with pytest.raises(BundleError, match=r"no model in .*nowhere"):
-        read_init(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
