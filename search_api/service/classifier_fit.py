@@ -89,6 +89,7 @@ class ClassifierFitter:
         self._classes = classes
         self._checking = threading.Lock()
         self._resume = 0.0
+        self._seen = -1
 
     def fit(
         self, encoder: PictureEncoder, control: JobControl = JobControl(), *, again: bool = True
@@ -167,7 +168,7 @@ class ClassifierFitter:
         built. Looks only now and then, unless ``now``, because this reads the catalogue.
         """
         started = time.monotonic()
-        if (not now and started < self._resume) or not self._checking.acquire(blocking=False):
+        if (not now and started < self._resume) or not self._checking.acquire(blocking=now):
             return False
         try:
             return self._due()
@@ -180,22 +181,33 @@ class ClassifierFitter:
         catalogue = self._store.catalogue
         stored = self._classes.refresh()
         record = stored.record
-        model = self._store.served.current(wait=False).manifest.model_digest
+        state = self._store.served.current(wait=False)
+        model = state.manifest.model_digest
         if record is None or model != catalogue.model():
             return False
         if record.pending or record.model != model or stored.problem is not None:
             return True
+        if state.sequence in (self._seen, record.sequence):
+            return False  # nothing has been written since
+        due = self._changed(stored, record)
+        if not due:
+            self._seen = state.sequence
+        return due
+
+    def _changed(self, stored: StoredClasses, record: ClassifierRecord) -> bool:
+        """Whether enough labels have changed since the fit."""
+        catalogue = self._store.catalogue
         counts = catalogue.label_counts()
         if record.learnt != _code(_learnt(counts)):
             return True
+        if stored.sample is None:
+            return False  # whether there is a classifier depends on nothing else
         grown: int = abs(sum(counts.values()) - record.labelled)
         least = max(MIN_PER_CLASS, CHANGED_SHARE * record.labelled)
-        if record.network_answers:
-            return False
         if grown >= least:
             return True
-        if stored.sample is None or record.reason is not None or not len(stored.sample.ids):
-            return False
+        if record.reason is not None:
+            return False  # the sample is of the fit before the one that failed
         was = dict(zip(stored.sample.ids.tolist(), stored.sample.labels.tolist(), strict=True))
         entries = catalogue.find(stored.sample.ids)
         changed: int = sum(_code([entry.label]) != was[entry.id] for entry in entries)
@@ -227,14 +239,11 @@ class ClassifierFitter:
         control: JobControl,
     ) -> ClassifierRecord:
         learnt = labelled.learnt
-        network_answers = bool(learnt) and learnt <= set(encoder.classes)
-        novelty = self._novelty(state, labelled, ids, xb, trained=network_answers)
+        novelty = self._novelty(state, labelled, ids, xb)
         members = None if novelty is None else asdict(novelty)
-        if network_answers:
+        if learnt and learnt <= set(encoder.classes):
             reason = "the model's own classes contain every label"
-            return _record(
-                encoder, state, **facts, reason=reason, novelty=members, network_answers=True
-            )
+            return _record(encoder, state, **facts, reason=reason, novelty=members)
 
         def progress(done: int, steps: int) -> None:
             if control.cancelled():
@@ -257,15 +266,8 @@ class ClassifierFitter:
         return _record(encoder, state, **facts, file=file)
 
     def _novelty(
-        self,
-        state: SearchState[PictureEncoder],
-        labelled: _Labelled,
-        ids: Ids,
-        xb: Vectors,
-        *,
-        trained: bool,
+        self, state: SearchState[PictureEncoder], labelled: _Labelled, ids: Ids, xb: Vectors
     ) -> Novelty | None:
-        """What is usual; ``trained`` if the network may have been trained on these pictures."""
         if labelled.total < MIN_NOVELTY:
             return None
         if labelled.total > len(labelled.ids):
@@ -273,13 +275,11 @@ class ClassifierFitter:
             every = state.index.ids()
             rows = np.random.default_rng(0).permutation(len(every))[: _most(state)]
             ids, xb = _vectors(state, every[np.sort(rows)])
-        held_out = None
-        if trained:
-            of = self._store.catalogue.members("split")
-            test = [of.of(code) for code, split in enumerate(of.values) if split != "train"]
-            rows = np.flatnonzero(np.isin(ids, np.concatenate([np.empty(0, np.int64), *test])))
-            held_out = rows if len(rows) >= MIN_NOVELTY else None
-        return fit_novelty(xb, held_out=held_out)
+        # The network may have been trained on the others.
+        of = self._store.catalogue.members("split")
+        test = [of.of(code) for code, split in enumerate(of.values) if split != "train"]
+        rows = np.flatnonzero(np.isin(ids, np.concatenate([np.empty(0, np.int64), *test])))
+        return fit_novelty(xb, held_out=rows if len(rows) >= MIN_NOVELTY else None)
 
 
 def fit_now(

@@ -67,7 +67,6 @@ class ClassifierRecord:
         file: SHA-256 of its file; None if there is no classifier.
         reason: why there is none, or why an older one is still in use; None otherwise.
         novelty: the members of a `Novelty` where there is no file that has one.
-        network_answers: whether there is none because the network's own classes suffice.
         pending: whether the fit has begun and has not ended yet.
     """
 
@@ -80,7 +79,6 @@ class ClassifierRecord:
     file: str | None = None
     reason: str | None = None
     novelty: Mapping[str, Any] | None = None
-    network_answers: bool = False
     pending: bool = False
 
 

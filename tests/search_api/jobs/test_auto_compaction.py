@@ -61,6 +61,27 @@ def test_what_other_processes_write_is_compacted_too(
             assert [job["kind"] for job in jobs] == ["compact", "compact"]
 
 
+def test_the_classifier_is_fitted_when_that_is_due(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the server's own checks.
+    client = TestClient(create_app(engine, LIMITS))
+    compaction = client.app.state.context.compaction
+    assert compaction.check(restored=True) is None
+    # Fewer changes than are compacted, but a label that can be learnt.
+    monkeypatch.setattr("search_api.service.classifier_fit.MIN_PER_CLASS", 2)
+    engine.ingest.add([Upload(png(NEW), str(n), "violet") for n in range(2)])
+    job = compaction.check(restored=True)
+    assert job is not None and job.kind == "fit"
+    assert wait(client, job.id)["state"] == "succeeded"
+    assert compaction.check(restored=True) is None
+    engine.ingest.add([Upload(png(NEW), str(n), "violet") for n in range(2, 5)])
+    engine.catalogue.delete([1, 2, 3])
+    job = compaction.check(restored=True)
+    assert job is not None and job.kind == "compact"  # which fits it, too
+    assert wait(client, job.id)["state"] == "succeeded"
+
+
 def wait_for_first(client: TestClient) -> None:
     end = time.monotonic() + 60
     while not (jobs := client.get("/v1/jobs").json()["jobs"]) or not jobs[0]["finished"]:

@@ -29,7 +29,7 @@ from search_api.service.engine import SearchEngine
 from search_api.settings import StoreLocation
 from search_api.stores.model_store import open_model
 from tests.search_api.conftest import colour, png, rebuild
-from tests.search_api.helpers import until
+from tests.search_api.helpers import garden, tint, until
 
 pytestmark = pytest.mark.slow
 
@@ -162,12 +162,26 @@ def test_a_rebuild_by_a_worker_is_served(folder: Path, tiny: Path, tmp_path: Pat
     worker = WorkerProcess(engine, StoreLocation(engine.var), folder, tiny)
     result = worker(Task("rebuild"), seen.control)
     assert result == {"generation": 2, "total": 25, "embedded": 1, "removed": 0, "skipped": 1}
-    assert seen.progress[-1] == ("indexing", 25, 25)
+    assert ("indexing", 25, 25) in seen.progress
+    assert seen.progress[-1] == ("fitting the classifier", 25, 25)
     assert list(seen.skipped) == ["train/red/bad.png"]
     assert engine.served.last is not None
     assert engine.served.last.manifest.generation == 2
     with store_lock(engine.var), pytest.raises(StoreBusyError):
         worker(Task("compact"), seen.control)
+    engine.close()
+
+
+def test_a_classifier_fitted_by_a_worker_is_used(tiny: Path, tmp_path: Path) -> None:
+    folder = garden(tmp_path / "garden")
+    engine = SearchEngine(open_model(tiny), FolderCorpus(folder), tmp_path / "var")
+    rebuild(engine)
+    ids = [entry.id for entry in engine.catalogue.page(-1, 100) if entry.label == "sea"]
+    engine.catalogue.update(ids, label="lake")
+    worker = WorkerProcess(engine, StoreLocation(engine.var), folder, tiny)
+    assert worker(Task("fit"), Seen().control) == {"classes": 3, "total": 60}
+    found = engine.search(png(tint("sea", 3)), classes="store").prediction
+    assert found is not None and set(found.probabilities) == {"lake", "leaf", "rose"}
     engine.close()
 
 
