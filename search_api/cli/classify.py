@@ -304,7 +304,7 @@ def _value(result: Tagged) -> dict[str, object]:
     values: dict[str, object] = {"path": path, **tables.prediction_values(result.prediction)}
     if result.predictions is not None:
         values["predictions"] = {
-            "store": tables.prediction_values(result.predictions.store),
-            "network": tables.prediction_values(result.predictions.network),
+            name: None if one is None else tables.prediction_values(one)
+            for name, one in vars(result.predictions).items()
         }
     return values

@@ -157,6 +157,9 @@ def test_classify_without_a_classifier(
 ) -> None:
     own.catalogue.set_meta("classifier", "")
     assert lookalike("classify", pictures / "a.png").stdout.startswith("blue\t0.9234\t")
+    both = shown(lookalike("classify", pictures / "a.png", "--classes", "both", "--json"))
+    assert both["predictions"]["store"] is None
+    assert both["predictions"]["network"]["class"] == both["class"] == "blue"
     done = lookalike("classify", pictures / "a.png", "--classes", "store")
     assert done.returncode == 2
     assert "the store has no classifier of its own: none has been fitted yet" in done.stderr
