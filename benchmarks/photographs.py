@@ -73,10 +73,8 @@ class Model(Protocol):
     """What makes features of pictures."""
 
     bundle: Bundle | None
-
-    @property
-    def size(self) -> int:
-        """The shorter side in pixels that pictures are decoded for."""
+    size: int
+    """The shorter side in pixels that pictures are decoded for."""
 
     def prepare(self, picture: RGB) -> RGB:
         """What is kept of a picture until a batch is complete."""
@@ -88,14 +86,15 @@ class Model(Protocol):
 class Pixels:
     """The pixels of pictures scaled to 32x32."""
 
-    bundle = None
+    bundle: Bundle | None = None
     size = 32
 
     def prepare(self, picture: RGB) -> RGB:
         return Preprocess().fit(picture)
 
     def features(self, prepared: Sequence[RGB]) -> Features:
-        return pixels(np.stack(prepared))
+        found: Features = pixels(np.stack(prepared))
+        return found
 
 
 class Network:
@@ -123,8 +122,10 @@ class Averaged(Network):
         return np.stack([np.asarray(crop) for crop in crops])
 
     def features(self, prepared: Sequence[RGB]) -> Features:
-        found = unit(super().features(np.concatenate(list(prepared))))
-        return found.reshape(len(prepared), 3, -1).mean(axis=1)
+        crops = [crop for picture in prepared for crop in picture]
+        found = unit(super().features(crops)).reshape(len(prepared), 3, -1)
+        mean: Features = found.mean(axis=1)
+        return mean
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class Seen:
 
 def unit(x: Features) -> Features:
     """The rows at length one; rows of zeros stay."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    rows: Features = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return rows
 
 
 def fitted(bundle: Bundle, xb: Features) -> Transform:

@@ -121,8 +121,8 @@ ALTERATIONS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]
     "text": lambda image, _: _written_on(image),
 }
 """Crop: 80 % of each side, anywhere; turn: by 90 degrees; jpeg: of quality 40; resize: to a third
-of each side; border: white, 8 % of the shorter side; text: across the middle, an eighth of the width
-high. (``train.evaluation.similarity.altered_copies`` alters small pictures, which keep their
+of each side; border: white, 8 % of the shorter side; text: across the middle, an eighth of the
+width high. (``train.evaluation.similarity.altered_copies`` alters small pictures, which keep their
 shape.)"""
 
 
