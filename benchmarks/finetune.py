@@ -59,6 +59,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from embed.bundle import Bundle
 from embed.corpus import Corpus, open_corpus
@@ -66,7 +70,7 @@ from embed.encoder import Encoder
 from train import environment
 from train.checkpoint import Epoch
 from train.choice import choose_recipe, read_init
-from train.data import Dataset, load_dataset
+from train.data import Dataset, Split, load_dataset
 from train.evaluation.metrics import calibration
 from train.evaluation.search_quality import pictures_of
 from train.evaluation.similarity import Integers, Vectors
@@ -145,9 +149,7 @@ SETS = {
     "cells": cells,
     "xrays": xrays,
 }
-MOST_TESTED = 1000
-"""Pictures at most that the models of the photo encoder are tested on."""
-GRID = [10.0**k for k in range(-3, 5)]
+GRID = [10.0**k for k in range(-3, 4)]
 """Inverse strengths of the regularisation that scikit-learn chooses from."""
 
 
@@ -192,10 +194,10 @@ class Labelled:
 
     notice = None
 
-    def __init__(self, corpus: Corpus, labelled: int, seed: int) -> None:
+    def __init__(self, corpus: Corpus, labelled: int, tested: int, seed: int) -> None:
         items = [item for item in corpus.items if item.label is not None]
         order = np.random.default_rng(seed).permutation(len(items)).tolist()
-        held_out = order[labelled : labelled + MOST_TESTED]
+        held_out = order[labelled : labelled + tested]
         splits = {**dict.fromkeys(order[:labelled], None), **dict.fromkeys(held_out, "test")}
         self.items = tuple(
             dataclasses.replace(items[i], split=split) for i, split in sorted(splits.items())
@@ -205,18 +207,13 @@ class Labelled:
 
 def best_of_grid(x: Vectors, y: Integers, xq: Vectors, yq: Integers) -> tuple[float, float]:
     """Test accuracy of scikit-learn's logistic regression: chosen by cross-validation, and best."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     found = []
     for model in (
         make_pipeline(LogisticRegression(max_iter=2000)),
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
     ):
-        folds = StratifiedKFold(5, shuffle=True, random_state=0)
-        search = GridSearchCV(model, {"logisticregression__C": GRID}, cv=folds).fit(x, y)
+        divide = StratifiedKFold(5, shuffle=True, random_state=0)
+        search = GridSearchCV(model, {"logisticregression__C": GRID}, cv=divide).fit(x, y)
         for c in GRID:
             fitted = model.set_params(logisticregression__C=c).fit(x, y)
             found.append((c, float(fitted.score(xq, yq))))
@@ -229,6 +226,21 @@ def best_of_grid(x: Vectors, y: Integers, xq: Vectors, yq: Integers) -> tuple[fl
         found.append((0.0, chosen))
     by_choice = max(score for c, score in found if c == 0.0)
     return by_choice, max(score for _, score in found)
+
+
+def raw_pixels(data: Dataset) -> float:
+    """Test accuracy of a classifier of the pictures themselves, as 16 x 16 pixels."""
+
+    def vectors(split: Split) -> Vectors:
+        small = torch.nn.functional.adaptive_avg_pool2d(split.pictures.float(), 16).flatten(1)
+        found: Vectors = (small / 255 - 0.5).numpy()
+        return found
+
+    assert data.test is not None
+    x = np.concatenate([vectors(data.train), vectors(data.validation)])
+    y = torch.cat([data.train.labels, data.validation.labels]).numpy()
+    search = GridSearchCV(LogisticRegression(max_iter=500), {"C": GRID[:5]}, cv=5).fit(x, y)
+    return float(search.score(vectors(data.test), data.test.labels.numpy()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +279,7 @@ def imported(name: str, init: str, corpus: Corpus, seed: int) -> tuple[Measured,
 def photo_encoder(args: argparse.Namespace, corpus: Corpus) -> None:
     rows = []
     for seed in args.seeds:
-        chosen = Labelled(corpus, args.photo_encoder, seed)
+        chosen = Labelled(corpus, args.photo_encoder, args.tested, seed)
         probe, bundle, data = imported("probe", args.init, chosen, seed)
         assert data.test is not None
         features = embed(bundle, [data.train, data.validation])
@@ -283,16 +295,20 @@ def photo_encoder(args: argparse.Namespace, corpus: Corpus) -> None:
             f" classes, {len(test.labels)} tested, {features.values.shape[1]} features,"
             f" {bundle.weights['head.weight'].shape[1]} dimensions"
         )
+        pixels = raw_pixels(data)
         print(
-            f"  probe {probe}\n  scikit-learn chosen {by_choice:.4f}, best {best:.4f}", flush=True
+            f"  probe {probe}\n  scikit-learn chosen {by_choice:.4f}, best {best:.4f}; raw pixels"
+            f" {pixels:.4f}",
+            flush=True,
         )
-        row = [probe.accuracy, by_choice, best, probe.ece, probe.minutes, probe.cpu]
+        row = [pixels, probe.accuracy, by_choice, best, probe.ece, probe.minutes, probe.cpu]
         if not args.only_probe:
             tuned, bundle, _ = imported("finetune", args.init, chosen, seed)
             print(f"  fine-tuned {tuned} {bundle.metrics['fine_tuning']}", flush=True)
             row += [tuned.accuracy, tuned.ece, tuned.minutes, tuned.cpu]
         rows.append(row)
     columns = [
+        "raw pixels",
         "probe",
         "scikit-learn, by cross-validation",
         "its best on the test",
@@ -328,6 +344,9 @@ def main() -> None:
         "--photo-encoder", type=int, metavar="N", help="train on top of it with N labelled pictures"
     )
     parser.add_argument("--init", default="photo-encoder", help="another imported network")
+    parser.add_argument(
+        "--tested", type=int, default=1000, help="test it on at most this many of the others"
+    )
     parser.add_argument("--only-probe", action="store_true", help="without fine-tuning")
     args = parser.parse_args()
     environment.prepare()

@@ -57,7 +57,7 @@ def shape_command(
     predicted classes stay the same. Recipes with a shaping do this at the end of training.
 
     The embedding of an imported network is centred on the training pictures and reduced to the
-    directions in which they differ most. It takes up less room, and usually finds better. A
+    directions in which they differ most. It needs less memory and disk, and usually finds better. A
     classifier that reads the embedding is fitted again.
 
     \b

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from torch import Tensor
 
 from embed.architecture import Backbone
@@ -69,7 +70,11 @@ _STARTS = {"pretrained": "the shipped model", PHOTO_ENCODER: "the photo encoder"
     type=click.IntRange(32, 224),
     help="Side of the network's input in pixels; imported networks have their own.",
 )
-@click.option("--print-recipe", is_flag=True, help="Print the recipe as JSON and exit.")
+@click.option(
+    "--print-recipe",
+    is_flag=True,
+    help="Print the recipe, for --data and --init if they are given, as JSON and exit.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Number of epochs. Default: the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Batch size. Default: the recipe's.")
 @click.option("--lr", type=float, help="Peak learning rate. Default: the recipe's.")
@@ -128,7 +133,10 @@ def train(
     if resume is not None:
         recipe = read_recipe(str(resume / RECIPE))
     else:
-        recipe = choose_recipe(recipe_name, _are_photographs(data), changes, say)
+        # What LOOKALIKE_DATA holds does not change what is printed of a recipe.
+        source = click.get_current_context().get_parameter_source("data")
+        shown = None if print_recipe and source is ParameterSource.ENVIRONMENT else data
+        recipe = choose_recipe(recipe_name, _are_photographs(shown), changes, say)
     if print_recipe:
         print_json(recipe.to_dict())
         return

@@ -8,6 +8,7 @@ import torch
 
 from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Item
 from embed.pictures import encode_png
+from embed.preprocess import Preprocess
 from train.data import Split, in_batches, load_dataset, stratified
 
 
@@ -191,3 +192,17 @@ def test_batches_of_equal_memory() -> None:
     assert sizes(501, 32) == [251, 250]
     assert sizes(0, 32) == [0]
     assert sizes(30, 224) == [15, 15]
+
+
+def test_pictures_become_square_as_the_network_takes_them() -> None:
+    tall = np.zeros((2, 64, 32, 3), np.uint8)
+    tall[:, :16] = 255  # above what a central crop keeps
+    corpus = ArrayCorpus(
+        "made",
+        ("a", "b"),
+        lambda: {"train": (np.repeat(tall, 2, 0), np.array([0, 1, 0, 1], np.int64))},
+    )
+    whole = load_dataset(corpus, Preprocess(16, resize="squeeze"), validation=0.5)
+    assert whole.train.pictures.shape == (2, 3, 16, 16)
+    assert whole.train.pictures[:, :, 0].min() == 255
+    assert load_dataset(corpus, 16, validation=0.5).train.pictures.max() < 64

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from embed.architecture import Backbone
 from embed.bundle import Bundle
 from embed.encoder import Encoder, Encoding
 from tests.train.helpers import colours
@@ -192,6 +193,37 @@ def test_with_a_real_encoder(tiny_bundle: Bundle) -> None:
 
 
 def test_other_classes_are_refused(tiny_bundle: Bundle) -> None:
+    data = dataclasses.replace(colours(), classes=("a", "b", "c"))
+    with pytest.raises(ValueError, match="the model has the classes red, green, blue, the data"):
+        evaluate(Encoder(tiny_bundle), data)
+
+
+def test_an_imported_network_with_other_classes_is_measured_by_its_search() -> None:
+    class Imported(FakeEncoder):
+        classes = ("day", "night")  # type: ignore[assignment]
+        bundle = SimpleNamespace(temperature=2.0, architecture=Backbone("timm", "resnet18"))
+
+    splits = {
+        "train": numbered([0, 3], [0, 0]),
+        "validation": numbered([2], [1]),
+        "test": numbered([0, 1, 2, 3], [0, 1, 1, 0]),
+    }
+    data = Dataset(("red", "green", "blue"), skipped={}, **splits)
+    found = evaluate(Imported(), data)  # type: ignore[arg-type]
+    known = evaluate(FakeEncoder(), data)  # type: ignore[arg-type]
+    assert (found.accuracy, found.macro, found.calibration, found.uncalibrated) == (None,) * 4
+    assert (found.scores, found.confusion, found.mistakes, found.label_errors) == ((),) * 4
+    assert (found.classes, found.pictures) == (data.classes, 4)
+    assert found.search == known.search
+    assert [o.by_neighbours for o in found.outliers] == [o.by_neighbours for o in known.outliers]
+    assert {o.by_confidence for o in found.outliers} == {None}
+    assert found.duplicates.accuracy_without is None
+    assert "No accuracy: the network's own classes" in summary(found)
+    assert "accuracy  " not in summary(found)
+    assert json.loads(json.dumps(found.to_dict()))["accuracy"] is None
+
+
+def test_a_network_of_ours_needs_its_classes(tiny_bundle: Bundle) -> None:
     data = dataclasses.replace(colours(), classes=("a", "b", "c"))
     with pytest.raises(ValueError, match="the model has the classes red, green, blue, the data"):
         evaluate(Encoder(tiny_bundle), data)

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embed.encoder import Encoding
-from train.evaluation.outliers import auroc, outlier_pictures, outliers
+from train.evaluation.outliers import auroc, outlier_count, outlier_pictures, outliers
 
 
 def test_auroc_by_hand() -> None:
@@ -50,3 +50,8 @@ def test_confidence_and_neighbours_tell_them_apart() -> None:
     assert [kind.kind for kind in found] == ["scenes", "noise", "text"]
     assert [kind.pictures for kind in found] == [30] * 3
     assert all(kind.by_confidence == kind.by_neighbours == 1.0 for kind in found[1:])
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 1000), (64, 1000), (128, 250), (224, 200)])
+def test_large_pictures_are_compared_with_fewer(size: int, count: int) -> None:
+    assert outlier_count(size) == count

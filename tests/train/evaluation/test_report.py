@@ -18,7 +18,7 @@ from embed.corpus import CIFAR10_CLASSES
 from embed.encoder import Encoder
 from embed.pictures import decode
 from embed.resnet import build
-from tests.train.helpers import coloured, colours
+from tests.train.helpers import coloured, colours, imported
 from train.data import Dataset, Split
 from train.evaluation.evaluate import Evaluation, evaluate, evaluate_search
 from train.evaluation.report import (
@@ -353,3 +353,22 @@ def test_model_card_of_a_bundle_without_training_facts(tiny_bundle: Bundle) -> N
     card = model_card(tiny_bundle)
     assert "How to reproduce" not in card
     assert "| temperature | 1.500 |" in card
+
+
+def test_an_imported_network_has_its_own_size_and_card(tmp_path: Path) -> None:
+    network = imported()
+    data = dataclasses.replace(colours(), classes=("blue", "green", "red"))
+    found = evaluate(Encoder(network), data)
+    html = written(found, data, network, tmp_path)
+    parameters = sum(p.numel() for p in network.network().parameters())
+    assert f"{parameters:,} parameters" in dict(facts(network))["network"]
+    assert not dict(facts(network))["network"].endswith(" 0 MFLOP per picture")
+    assert "there is no accuracy" in html
+    for absent in ("Confusion matrix", "Misclassified pictures", "<h2>Confidence"):
+        assert absent not in html
+    card = model_card(network, found)
+    assert "- Network: `timm:test_efficientnet`" in card
+    assert "- Weights: not stated" not in card
+    assert "accuracy, single view" not in card
+    assert "search: mean average precision" in card
+    assert "not a medical device" in card
