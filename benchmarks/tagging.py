@@ -26,7 +26,7 @@ from embed.pictures import RGB, decode, encode_png
 from search_api.cli.classify import judging
 from search_api.offline import sidecars, tables
 from search_api.service.corpus_sync import BATCH
-from search_api.service.tagging import StoreJudge, tag_files
+from search_api.service.labelling.tagging import StoreJudge, tag_files
 from search_api.settings import StoreLocation
 from search_api.stores.model_store import open_model
 

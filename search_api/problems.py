@@ -27,8 +27,8 @@ from index.contract import (
 )
 from search_api.jobs.runner import JobFinishedError, JobRunningError
 from search_api.service.batching import QueueFullError
-from search_api.service.classes import NoClassesError
 from search_api.service.cursors import CursorError, CursorModelError
+from search_api.service.labelling.classes import NoClassesError
 from search_api.service.model_migration import UnknownModelError
 from search_api.service.page import PageError
 

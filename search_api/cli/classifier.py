@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from search_api.cli import remote
-from search_api.cli.index_maintenance import existing_store
+from search_api.cli.index.maintenance import existing_store
 from search_api.cli.options import (
     Bars,
     bundle_option,
@@ -49,7 +49,7 @@ def show(location: StoreLocation, server: str | None, api_key: str | None, as_js
         with remote.connect(server, api_key) as client:
             _print(client.classifier().model_dump(exclude=_STAMP), as_json)
         return
-    from search_api.service.classes import ClassStore
+    from search_api.service.labelling.classes import ClassStore
     from search_api.stores.classifier_store import ClassifierFiles
 
     with existing_store(location) as store:
@@ -88,8 +88,8 @@ def _fit(location: StoreLocation, bundle: Path | None) -> dict[str, Any]:
     from contextlib import closing
 
     from index.contract import JobControl
-    from search_api.service.classes import ClassStore
-    from search_api.service.classifier_fit import ClassifierFitter, fit_now
+    from search_api.service.labelling.classes import ClassStore
+    from search_api.service.labelling.classifier_fit import ClassifierFitter, fit_now
     from search_api.stores.classifier_store import ClassifierFiles
     from search_api.stores.model_store import find_bundle, open_model
     from search_api.stores.opening import open_store
@@ -107,7 +107,7 @@ def _fit(location: StoreLocation, bundle: Path | None) -> dict[str, Any]:
 
 
 def _description(classes: Any, model: str) -> dict[str, Any]:
-    from search_api.service.classes import description
+    from search_api.service.labelling.classes import description
 
     classes.refresh()
     stored = classes.of(model)

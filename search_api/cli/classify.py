@@ -36,7 +36,7 @@ from search_api.settings import StoreLocation
 if TYPE_CHECKING:
     # With --server neither torch nor FAISS is needed, so they are imported only for local work.
     from embed.encoder import PictureEncoder
-    from search_api.service.tagging import StoreJudge
+    from search_api.service.labelling.tagging import StoreJudge
 
 _MANY = 256
 """With more files than this, there is a progress bar."""
@@ -182,7 +182,7 @@ def _locally(
     classes: Classes,
     with_tags: bool,
 ) -> Iterator[tuple[Results, str, Sequence[str]]]:
-    from search_api.service.tagging import tag_files
+    from search_api.service.labelling.tagging import tag_files
     from search_api.stores.model_store import find_bundle, open_model
 
     encoder = open_model(find_bundle(bundle, location))
@@ -206,8 +206,8 @@ def judging(
         NoClassesError: there are no such ``classes``.
     """
     from index.contract import CatalogueError, GenerationError, NoGenerationError
-    from search_api.service.classes import ClassStore, NoClassesError
-    from search_api.service.tagging import NeighbourTags, StoreJudge
+    from search_api.service.labelling.classes import ClassStore, NoClassesError
+    from search_api.service.labelling.tagging import NeighbourTags, StoreJudge
     from search_api.stores.classifier_store import ClassifierFiles
     from search_api.stores.opening import has_store, open_store
 

@@ -25,7 +25,7 @@ _COMMANDS = {
         "classifier",
         "Show or fit the classifier of the store's labels.",
     ),
-    "index": ("search_api.cli.index", "index", "Build, inspect and maintain the index."),
+    "index": ("search_api.cli.index.group", "index", "Build, inspect and maintain the index."),
     "add": ("search_api.cli.pictures", "add", "Add pictures to the store."),
     "delete": ("search_api.cli.pictures", "delete", "Delete pictures from the store."),
     "model": (
@@ -36,7 +36,7 @@ _COMMANDS = {
     "train": (
         "search_api.cli.training",
         "train",
-        "Train a model and write its bundle, log and report.",
+        "Train a model and write its bundle and report.",
     ),
     "shape": ("search_api.cli.shaping", "shape_command", "Shape the embedding of a trained model."),
     "tune": ("search_api.cli.tuning", "tune", "Search for better settings of a recipe."),

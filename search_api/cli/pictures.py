@@ -11,7 +11,7 @@ import click
 from embed.corpus import FolderCorpus
 from embed.pictures import PictureError, read_file
 from index.filters import parse_filter
-from search_api.cli.index_maintenance import existing_store
+from search_api.cli.index.maintenance import existing_store
 from search_api.cli.options import (
     bundle_option,
     counted,

@@ -17,7 +17,7 @@ from index.local.store import CacheSizes
 from search_api import logs
 from search_api.api.app import create_app
 from search_api.api.server import Server
-from search_api.cli.building import build
+from search_api.cli.index.building import build
 from search_api.cli.instance import instance_options
 from search_api.cli.options import Bars, say
 from search_api.jobs.worker_process import WorkerProcess

@@ -11,8 +11,8 @@ from typing import Literal
 from index.contract import JobControl
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunner
-from search_api.service.classifier_fit import fit_now
 from search_api.service.engine import SearchEngine
+from search_api.service.labelling.classifier_fit import fit_now
 from search_api.service.model_migration import encoder_in_use, encoder_of
 
 _SWITCH_SECONDS = 0.0005

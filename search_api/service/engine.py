@@ -27,10 +27,10 @@ from index.local.store import CacheSizes
 from index.ranking.recommend import Strategy
 from index.records import Entry
 from search_api.schemas.search import Classes
-from search_api.service.classes import ClassStore
-from search_api.service.classifier_fit import ClassifierFitter
 from search_api.service.first_model import first_model, refitted_model
 from search_api.service.ingest import Ingest
+from search_api.service.labelling.classes import ClassStore
+from search_api.service.labelling.classifier_fit import ClassifierFitter
 from search_api.service.page import Page
 from search_api.service.rebuild import IndexBuilder
 from search_api.service.recall_sampler import RecallSampler

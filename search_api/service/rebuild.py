@@ -22,8 +22,8 @@ from index.contract import (
     no_skip,
 )
 from index.records import Entry
-from search_api.service.classifier_fit import ClassifierFitter
 from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
+from search_api.service.labelling.classifier_fit import ClassifierFitter
 
 log = logging.getLogger(__name__)
 

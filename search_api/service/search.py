@@ -30,8 +30,8 @@ from index.contract import (
 from index.ranking.vote import VOTERS, vote
 from index.records import Entry
 from search_api.schemas.search import Classes
-from search_api.service.classes import ClassStore
 from search_api.service.cursors import Cursor
+from search_api.service.labelling.classes import ClassStore
 from search_api.service.page import Page, fingerprint
 from search_api.service.recall_sampler import RecallSampler
 from search_api.service.result_page import (

@@ -10,8 +10,11 @@ ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "search_api" / "service"
 
 
-@pytest.mark.parametrize("module", sorted(p.stem for p in SERVICE.glob("*.py") if p.stem[0] != "_"))
-def test_every_module_of_the_service_has_its_namesake(module: str) -> None:
-    tests = ROOT / "tests" / "search_api" / "service" / f"test_{module}.py"
+MODULES = sorted(path.relative_to(SERVICE) for path in SERVICE.rglob("*.py") if path.stem[0] != "_")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_every_module_of_the_service_has_its_namesake(module: Path) -> None:
+    tests = ROOT / "tests" / "search_api" / "service" / module.with_name(f"test_{module.name}")
     assert tests.is_file()
     assert "\ndef test_" in tests.read_text("utf-8")

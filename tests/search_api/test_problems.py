@@ -17,7 +17,8 @@ from search_api.api.errors import as_problem
 from search_api.jobs import runner
 from search_api.jobs.model import Job
 from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
-from search_api.service import batching, classes, cursors, engine, model_migration, page
+from search_api.service import batching, cursors, engine, model_migration, page
+from search_api.service.labelling import classes
 
 UNAVAILABLE = Meaning(503, "store-unavailable", 1)
 NOTHING_TO_SERVE = Meaning(503, "store-unavailable", 2)

@@ -9,7 +9,7 @@ from search_api.api import responses
 from search_api.api.context import Ctx, stamp_of
 from search_api.api.openapi import problems
 from search_api.jobs.tasks import Task
-from search_api.service.classes import description
+from search_api.service.labelling.classes import description
 
 router = APIRouter(prefix="/v1/classifier", tags=["classifier"])
 

@@ -28,10 +28,10 @@ from search_api.api.responses import (
     prediction,
     predictions,
 )
+from search_api.service.labelling.tagging import tags_of
 from search_api.service.page import Page, make_page
 from search_api.service.recommend import ExampleSet
 from search_api.service.search import PictureQuery
-from search_api.service.tagging import tags_of
 from search_api.timings import Timings
 
 _PICTURE = {"schema": {"type": "string", "format": "binary", "description": "The picture."}}

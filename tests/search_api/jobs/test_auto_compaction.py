@@ -69,7 +69,7 @@ def test_the_classifier_is_fitted_when_that_is_due(
     compaction = client.app.state.context.compaction
     assert compaction.check(restored=True) is None
     # Fewer changes than are compacted, but a label that can be learnt.
-    monkeypatch.setattr("search_api.service.classifier_fit.MIN_PER_CLASS", 2)
+    monkeypatch.setattr("search_api.service.labelling.classifier_fit.MIN_PER_CLASS", 2)
     engine.ingest.add([Upload(png(NEW), str(n), "violet") for n in range(2)])
     job = compaction.check(restored=True)
     assert job is not None and job.kind == "fit"

@@ -151,7 +151,7 @@ def test_labels_change_and_it_is_fitted_again(garden_client: TestClient) -> None
 
 def test_a_server_fits_it_by_itself(own: SearchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search_api.jobs.auto_compaction._CHECK_SECONDS", 0.02)
-    monkeypatch.setattr("search_api.service.classifier_fit._REST_SECONDS", 0.0)
+    monkeypatch.setattr("search_api.service.labelling.classifier_fit._REST_SECONDS", 0.0)
     with TestClient(create_app(own)) as client:
         assert client.get("/v1/jobs").json()["jobs"] == []
         relabel(client, "sea", "lake")

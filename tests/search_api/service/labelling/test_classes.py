@@ -13,10 +13,10 @@ from embed.encoder import Encoding
 from index.contract import CatalogueError
 from index.filters import parse_filter
 from search_api.schemas.search import Classes
-from search_api.service import classes as module
-from search_api.service.classes import NoClassesError
-from search_api.service.classifier_fit import fit_now
 from search_api.service.engine import SearchEngine
+from search_api.service.labelling import classes as module
+from search_api.service.labelling.classes import NoClassesError
+from search_api.service.labelling.classifier_fit import fit_now
 from search_api.service.page import Page
 from search_api.service.results import Prediction
 from search_api.service.search import PictureQuery

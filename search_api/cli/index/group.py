@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from search_api.cli import remote
-from search_api.cli.index_maintenance import (
+from search_api.cli.index.maintenance import (
     compact,
     diff,
     existing_store,
@@ -17,6 +17,7 @@ from search_api.cli.index_maintenance import (
     restore,
     snapshot,
 )
+from search_api.cli.index.shards import embed, import_
 from search_api.cli.options import (
     Bars,
     bundle_option,
@@ -28,7 +29,6 @@ from search_api.cli.options import (
     together,
 )
 from search_api.cli.remote import server_options
-from search_api.cli.shards import embed, import_
 from search_api.settings import StoreLocation
 
 
@@ -84,7 +84,7 @@ def build(
             print_json(result)
         return
     # With --server torch is not needed, so it is imported only for local work.
-    from search_api.cli.building import build as build_index
+    from search_api.cli.index.building import build as build_index
     from search_api.service.engine import open_engine
 
     with (

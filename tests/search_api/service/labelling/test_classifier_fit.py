@@ -12,10 +12,10 @@ from embed.corpus import FolderCorpus
 from embed.novelty import Novelty
 from index.contract import CancelledError, JobControl, StoreBusyError
 from index.local.lock import store_lock
-from search_api.service import classifier_fit
-from search_api.service.classifier_fit import fit_now
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
+from search_api.service.labelling import classifier_fit
+from search_api.service.labelling.classifier_fit import fit_now
 from search_api.stores.classifier_store import ClassifierRecord, read_record
 from tests.search_api.conftest import MeanColour, colour, compact, png, rebuild
 from tests.search_api.helpers import EACH, KINDS, ODD, OTHER, Wider, garden, tint

@@ -29,7 +29,7 @@ from index.contract import (
     UnknownIdError,
     Vectors,
 )
-from search_api.service.classes import ClassStore, StoredClasses
+from search_api.service.labelling.classes import ClassStore, StoredClasses
 from search_api.stores.classifier_store import (
     ClassifierRecord,
     Sample,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search_api.cli.building import build
+from search_api.cli.index.building import build
 from search_api.service.engine import SearchEngine
 from tests.search_api.conftest import MeanColour, png, source_of
 from tests.search_api.helpers import NEW

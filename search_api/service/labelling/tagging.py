@@ -18,8 +18,8 @@ from index.ann.quick_lists import QuickLists
 from index.contract import Catalogue, Neighbours, ServedIndex, UnknownIdError
 from index.ranking.vote import VOTERS
 from search_api.schemas.search import Classes
-from search_api.service.classes import NOTHING_STORED, Predicted, StoredClasses
 from search_api.service.corpus_sync import batches
+from search_api.service.labelling.classes import NOTHING_STORED, Predicted, StoredClasses
 from search_api.service.results import Point, Tagged, Tags
 from search_api.threads import limit_faiss_threads
 

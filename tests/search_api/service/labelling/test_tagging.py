@@ -10,11 +10,9 @@ import pytest
 
 from embed.encoder import Encoding
 from index.ann.quick_lists import QuickLists
-from search_api.service.classes import Predicted
 from search_api.service.engine import SearchEngine
-from search_api.service.page import Page
-from search_api.service.results import Tags
-from search_api.service.tagging import (
+from search_api.service.labelling.classes import Predicted
+from search_api.service.labelling.tagging import (
     NeighbourTags,
     StoreJudge,
     count,
@@ -22,6 +20,8 @@ from search_api.service.tagging import (
     tags_of,
     words,
 )
+from search_api.service.page import Page
+from search_api.service.results import Tags
 from tests.search_api.conftest import CLASSES, MeanColour, colour, compact, png
 
 
@@ -82,8 +82,8 @@ def test_pictures_deleted_in_between_have_no_vote(
 def test_many_queries_are_voted_on_by_inverted_lists(
     engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search_api.service.tagging.MANY_QUERIES", 3)
-    monkeypatch.setattr("search_api.service.tagging.MANY_STORED", 24)
+    monkeypatch.setattr("search_api.service.labelling.tagging.MANY_QUERIES", 3)
+    monkeypatch.setattr("search_api.service.labelling.tagging.MANY_STORED", 24)
     for entry in engine.catalogue.page(-1, 100):
         engine.ingest.update(entry.id, payload={"tags": [f"plain {entry.label}"]})
     searched: list[int] = []
@@ -104,8 +104,8 @@ def test_many_queries_are_voted_on_by_inverted_lists(
 def test_an_approximate_index_needs_no_inverted_lists(
     engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search_api.service.tagging.MANY_QUERIES", 1)
-    monkeypatch.setattr("search_api.service.tagging.MANY_STORED", 24)
+    monkeypatch.setattr("search_api.service.labelling.tagging.MANY_QUERIES", 1)
+    monkeypatch.setattr("search_api.service.labelling.tagging.MANY_STORED", 24)
     monkeypatch.setattr(QuickLists, "__init__", lambda *values: pytest.fail("built"))
     engine.builder.set_kind("hnsw")
     compact(engine)
