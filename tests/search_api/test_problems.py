@@ -85,7 +85,7 @@ def made(error: type[Exception]) -> Exception:
 
 def test_every_exception_of_the_contract_and_the_service_is_listed() -> None:
     names = (
-        module.name for module in pkgutil.iter_modules(service.__path__, "search_api.service.")
+        module.name for module in pkgutil.walk_packages(service.__path__, "search_api.service.")
     )
     modules = [contract, runner, *map(importlib.import_module, names)]
     assert set().union(*map(errors_of, modules)) == set(EXPECTED_MEANINGS)
