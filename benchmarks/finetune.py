@@ -22,6 +22,8 @@ scikit-learn finds on the same embeddings:
     python -m benchmarks.finetune cells --source cells --photo-encoder 200
     python -m benchmarks.finetune xrays --source xrays --photo-encoder 500
 
+``--folder`` only writes a set as a folder, for ``lookalike train --data``.
+
 - ``hands``: 2,062 photographs of hands that show a digit, 100 x 100, ten classes of equal size, one
   sub-folder for each (Mavi 2020, arXiv:2011.08927). Split by picture, so other pictures of the same
   person may be in the training set.
@@ -348,7 +350,11 @@ def main() -> None:
         "--tested", type=int, default=1000, help="test it on at most this many of the others"
     )
     parser.add_argument("--only-probe", action="store_true", help="without fine-tuning")
+    parser.add_argument("--folder", type=Path, help="only write the set's pictures to this folder")
     args = parser.parse_args()
+    if args.folder:
+        print(SETS[args.set](args.source, args.folder))
+        return
     environment.prepare()
     if args.photo_encoder:
         with tempfile.TemporaryDirectory() as folder:

@@ -227,28 +227,38 @@ def _finish(setup: Setup, run: Run) -> Bundle:
 
 
 def _finish_imported(setup: Setup, run: Run, start: Start) -> Bundle:
-    """The bundle of the best epoch, or of the probe if validation has not become better."""
+    """The bundle of the best epoch, or of the probe unless validation has become better.
+
+    Better by more than chance: the accuracy has risen, and the loss has fallen by more than the
+    standard error of the fall. A few dozen pictures otherwise choose an epoch by its luck.
+    """
     data, best = setup.data, run.history[run.best_epoch]
+    labels = data.validation.labels
     validation = start.features.values[len(data.train) :]
     weight, bias = start.probe.weights["head.weight"], start.probe.weights["head.bias"]
     logits = torch.from_numpy(embeddings(start.probe, validation) @ weight.T + bias)
-    scaled = logits / fit_temperature(logits, data.validation.labels)
+    scaled = logits / fit_temperature(logits, labels)
     probe_loss, probe_accuracy = _scored(setup, scaled)
-    better = best.validation_accuracy > probe_accuracy and best.validation_loss < probe_loss
+    setup.network.load_state_dict(run.best_weights)
+    _, _, logits = _validate(setup)
+    temperature = fit_temperature(logits, labels)
+    fall = F.cross_entropy(scaled, labels, reduction="none")
+    fall -= F.cross_entropy(logits / temperature, labels, reduction="none")
+    error = float(fall.std()) / math.sqrt(len(fall)) if len(fall) > 1 else math.inf
+    better = best.validation_accuracy > probe_accuracy and float(fall.mean()) > error
     outcome = {
         "ships": "fine-tuned" if better else "probe",
         "probe_validation_accuracy": round(probe_accuracy, 4),
         "probe_validation_loss": round(probe_loss, 4),
         "validation_accuracy": round(best.validation_accuracy, 4),
         "validation_loss": round(best.validation_loss, 4),
+        "standard_error": round(error, 4) if math.isfinite(error) else None,
     }
     if better:
-        setup.network.load_state_dict(run.best_weights)
-        _, _, logits = _validate(setup)
         bundle = replace(
             start.probe,
             weights={name: tensor.cpu().numpy() for name, tensor in run.best_weights.items()},
-            temperature=fit_temperature(logits, data.validation.labels),
+            temperature=temperature,
             metrics={},
         )
     else:  # fitted to the validation pictures too, which no longer have to be held out

@@ -203,7 +203,8 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         best = training["best_epoch"]
         kept = "none" if best is None else f"number {best + 1}"
         rows.append(("epochs", f"{training['epochs_run']} run, {kept} kept"))
-    shown = ("recipe", "pictures", "best_epoch", "epochs_run")
+    # That of an imported network counts its statistics too.
+    shown = ("recipe", "pictures", "best_epoch", "epochs_run", "parameters")
     rest = {k: v for k, v in training.items() if k not in shown}
     return rows + _rows(rest) + _rows(bundle.metrics)
 
@@ -284,7 +285,7 @@ def _imported_card(bundle: Bundle, evaluation: Evaluation | None) -> str:
         "\n".join(f"- {limit}" for limit in limits),
     ]
     if recipe is not None:
-        sections += ["## Training data", _OTHER_SOURCE, "## What was trained", _trained(bundle)]
+        sections += ["## Training data", _HELD_OUT, "## What was trained", _trained(bundle)]
     sections += ["## Results", _results(evaluation), "## Training", _table(facts(bundle))]
     if recipe is not None:
         sections += ["## Recipe", f"```json\n{json.dumps(recipe, indent=2)}\n```"]
@@ -307,7 +308,8 @@ def _trained(bundle: Bundle) -> str:
     if outcome["ships"] == "probe":
         return (
             "Only the classifier. The last layers were trained as well, but validation did not"
-            f" become better ({figures}), so this model is the probe that it started from."
+            f" become better by more than chance ({figures}), so this model is the probe that it"
+            " started from."
         )
     return f"The classifier and the last layers ({figures})."
 
@@ -322,6 +324,10 @@ _CIFAR10_SOURCE = (
 _OTHER_SOURCE = (
     "A labelled collection provided by the user, one folder for each class. A share of it was held"
     " out to choose the epoch and the temperature."
+)
+_HELD_OUT = (
+    "A labelled collection provided by the user, one folder for each class. The test pictures"
+    " below were held out from it."
 )
 _CIFAR10_LICENCE = (
     "The weights come under the same terms as the code. CIFAR-10 has no licence of its own: it is a"
