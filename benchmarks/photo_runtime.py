@@ -27,10 +27,10 @@ from benchmarks.picture_sets import PictureSet
 from embed.bundle import Bundle
 from embed.corpus import Item
 from embed.encoder import Encoder
-from embed.model_import import import_model
-from embed.packaged_weights import packaged_state, packaged_weights
-from embed.photo_encoder import RESIZE, SOURCE
-from embed.projection import PICTURES, fit_embedding
+from embed.imported.fitting import PICTURES, fit_embedding
+from embed.imported.importing import import_model
+from embed.imported.packaged_weights import packaged_state, packaged_weights
+from embed.imported.photo_encoder import RESIZE, SOURCE
 from embed.runtime.select import make_runtime
 from index.ann.exact import ExactIndex
 from search_api.cli.model import SUGGESTIONS
@@ -91,8 +91,9 @@ def speed(pictures: PictureSet, threads: int, rounds: int) -> dict[str, dict[str
         "eager PyTorch float32": Encoder(bundle, 64, "float32", "torch", threads),
     }
     rng = np.random.default_rng(SEED)
-    xb = rng.standard_normal((STORED, plain_dimension(bundle)), dtype=np.float32)
-    index = ExactIndex(xb.shape[1])
+    d = encoders["OpenVINO, as served"].dimension
+    xb = rng.standard_normal((STORED, d), dtype=np.float32)
+    index = ExactIndex(d)
     index.add(np.arange(STORED), xb / np.linalg.norm(xb, axis=1, keepdims=True))
     times: dict[str, list[float]] = {name: [] for name in encoders}
     for _ in range(rounds):
@@ -184,12 +185,6 @@ def plain_network(source: str) -> tuple[nn.Module, Transform, bool]:
 
     network = models.get_model(name, weights=None)
     return network.eval(), models.get_model_weights(name).DEFAULT.transforms(), True
-
-
-def plain_dimension(bundle: Bundle) -> int:
-    """The length of a bundle's embedding."""
-    axes = bundle.weights.get("projection.weight")
-    return len(bundle.weights["centre"] if axes is None else axes)
 
 
 def _calibrate(network: nn.Module, transform: Transform, pictures: PictureSet) -> None:

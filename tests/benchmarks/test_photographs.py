@@ -27,8 +27,8 @@ from benchmarks.photographs import (
 from benchmarks.picture_sets import ALTERATIONS, altered, contact_sheet, picture_set
 from embed.bundle import Bundle
 from embed.encoder import Encoder
-from embed.model_import import import_model
-from embed.projection import fit_embedding
+from embed.imported.fitting import fit_embedding
+from embed.imported.importing import import_model
 from search_api.cli.model import SUGGESTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -127,8 +127,8 @@ def test_fitted_features_are_those_of_the_fitted_bundle(
     folder: Path, bundle: Bundle, dimension: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many dimensions as the network has are only centred.
-    monkeypatch.setattr("embed.projection.DIMENSION", dimension)
-    monkeypatch.setattr("embed.projection.FEWEST_PROJECTED", 32)
+    monkeypatch.setattr("embed.imported.fitting.DIMENSION", dimension)
+    monkeypatch.setattr("embed.imported.fitting.FEWEST_PROJECTED", 32)
     pictures = picture_set(folder, 1000)
     items = pictures.items * 2
     model = Network(bundle, 2)
@@ -225,7 +225,10 @@ def test_an_imported_network_serves_what_the_plain_one_finds(folder: Path) -> No
 
 
 @pytest.mark.slow
-def test_speed_compares_the_runtimes_with_the_eager_one(folder: Path) -> None:
+def test_speed_compares_the_runtimes_with_the_eager_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.photo_runtime.STORED", 500)
     found = speed(picture_set(folder, 1000), 2, 1)
     assert list(found) == ["OpenVINO, as served", "OpenVINO float32", "eager PyTorch float32"]
     assert found["eager PyTorch float32"]["ratio"] == 1.0
