@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from embed.bundle import Bundle
-from embed.classifier import fit_classifier
+from embed.classes.classifier import fit_classifier
+from embed.classes.novelty import NEIGHBOURS, answer, fit_novelty
 from embed.corpus import Corpus, FolderCorpus, open_corpus
 from embed.encoder import Encoder, Encoding
-from embed.novelty import NEIGHBOURS, answer, fit_novelty
-from embed.projection import PICTURES, fit_embedding
+from embed.imported.fitting import PICTURES, fit_embedding
 from train import environment
 from train.evaluation.metrics import calibration
 from train.evaluation.similarity import nearest

@@ -50,11 +50,11 @@ from embed.architecture import Backbone
 from embed.bundle import PRETRAINED, Bundle
 from embed.corpus import Corpus, FolderCorpus, Item
 from embed.encoder import Encoder
-from embed.model_import import import_model
-from embed.photo_encoder import RESIZE, SOURCE
+from embed.imported.fitting import PICTURES, fit_embedding
+from embed.imported.importing import import_model
+from embed.imported.photo_encoder import RESIZE, SOURCE
 from embed.pictures import RGB
 from embed.preprocess import Preprocess, Resize
-from embed.projection import PICTURES, fit_embedding
 from index.ann.exact import ExactIndex
 from search_api.service.corpus_sync import batches
 from train import environment

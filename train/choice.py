@@ -9,8 +9,8 @@ from typing import Any
 
 from embed.architecture import Backbone
 from embed.bundle import PRETRAINED, Bundle, BundleError
-from embed.packaged_weights import packaged_weights
-from embed.photo_encoder import NETWORK, PACKAGE, default_cache, photo_bundle
+from embed.imported.packaged_weights import packaged_weights
+from embed.imported.photo_encoder import NETWORK, PACKAGE, default_cache, photo_bundle
 from train.recipe import (
     FINETUNE,
     FINETUNE_IMPORTED,

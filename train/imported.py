@@ -12,7 +12,7 @@ from embed.architecture import Backbone
 from embed.bundle import Bundle
 
 _FITTED = ("centre", "projection.weight")
-"""Weights that ``embed.projection`` adds."""
+"""Weights that ``embed.imported.fitting`` adds."""
 
 
 def without_classifier(bundle: Bundle) -> Bundle:

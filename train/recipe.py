@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from embed.architecture import Backbone
 from embed.bundle import Bundle
-from embed.photo_encoder import SOURCE
+from embed.imported.photo_encoder import SOURCE
 
 OWN = ("whitened-resnet", "resnet18")
 """The architectures that are trained from fresh weights."""
 PHOTO_ENCODER = "photo-encoder"
-"""The value of ``init`` that stands for ``embed.photo_encoder``."""
+"""The value of ``init`` that stands for ``embed.imported.photo_encoder``."""
 _LAYERS = "all for a network of ours, and last or classifier for an imported one"
 
 

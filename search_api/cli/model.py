@@ -153,7 +153,7 @@ def import_(
       lookalike model import timm:resnet18 --weights resnet18.safetensors --out models/resnet18
       lookalike up --data ~/Pictures --bundle models/lite0
     """
-    from embed.model_import import import_model, model_card
+    from embed.imported.importing import import_model, model_card
 
     if out.exists() and any(out.iterdir()):
         raise click.UsageError(f"{out} is not empty; choose another --out")
@@ -188,7 +188,7 @@ def list_(as_json: bool) -> None:
     Example:
       lookalike model list
     """
-    from embed.packaged_weights import packaged_weights
+    from embed.imported.packaged_weights import packaged_weights
 
     rows = [
         {**s._asdict(), "installed": packaged_weights(s.source.partition(":")[2]) is not None}

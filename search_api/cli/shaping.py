@@ -9,7 +9,7 @@ import click
 from embed.architecture import Backbone
 from embed.bundle import Bundle
 from embed.corpus import find_corpus
-from embed.projection import DIMENSION
+from embed.imported.fitting import DIMENSION
 from search_api.cli.options import FOLDER, data_option, say
 from search_api.cli.training import evaluate_and_save, load_for, reprojected, shaped
 from train.recipe import Shaping

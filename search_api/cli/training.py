@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embed.architecture import Backbone
 from embed.bundle import Bundle
-from embed.classifier import MIN_PER_CLASS
+from embed.classes.classifier import MIN_PER_CLASS
 from embed.corpus import Corpus, FolderCorpus, find_corpus, open_corpus
 from embed.encoder import Encoder
 from embed.preprocess import Preprocess

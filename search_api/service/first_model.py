@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from embed.bundle import CARD, Bundle
 from embed.corpus import Corpus, FolderCorpus
 from embed.encoder import Encoder
-from embed.photo_encoder import PACKAGE, SOURCE, default_cache, photo_bundle
-from embed.projection import PICTURES, fit_embedding
+from embed.imported.fitting import PICTURES, fit_embedding
+from embed.imported.photo_encoder import PACKAGE, SOURCE, default_cache, photo_bundle
 from index.contract import ModelMismatchError, Progress, no_progress
 from search_api.service.corpus_sync import batches, item_reader
 from search_api.settings import StoreLocation

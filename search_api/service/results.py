@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.novelty import answer
+from embed.classes.novelty import answer
 from search_api.schemas.search import Source
 
 if TYPE_CHECKING:  # `lookalike classify --server` reads results without loading an index

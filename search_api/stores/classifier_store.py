@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.classifier import Classifier, ClassifierError
-from embed.novelty import Novelty
+from embed.classes.classifier import Classifier, ClassifierError
+from embed.classes.novelty import Novelty
 from index.blobs.objects import ObjectBlobs
 from index.contract import BlobError, Catalogue, IndexInputError
 from index.files import write_atomically

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from embed.bundle import Bundle
-from embed.model_import import import_model
+from embed.imported.importing import import_model
 from train.data import Dataset, Split
 from train.recipe import Augment, BatchSelection, Recipe
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from embed.architecture import Backbone
 from embed.encoder import Encoder
-from embed.projection import centred, projected
+from embed.imported.fitting import centred, projected
 from tests.train.helpers import imported
 from train.imported import (
     embeddings,

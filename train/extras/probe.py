@@ -1,8 +1,8 @@
 """Probing: a classifier on the embedding of an imported network, whose layers stay as they are.
 
-The classifier is that of a store (``embed.classifier``), on the embedding that a store would use:
-fitted to what tells the pictures apart (``embed.projection``). Each picture is embedded once,
-without augmentation.
+The classifier is that of a store (``embed.classes``), on the embedding that a store would use: fitted
+to what tells the pictures apart (``embed.imported.fitting``). Each picture is embedded once, without
+augmentation.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from embed.architecture import Backbone
 from embed.bundle import Bundle
-from embed.classifier import MIN_PER_CLASS, TooFewLabelsError, fit_classifier
+from embed.classes.classifier import MIN_PER_CLASS, TooFewLabelsError, fit_classifier
 from embed.encoder import Encoder
-from embed.projection import PICTURES, fit_embedding, projected
+from embed.imported.fitting import PICTURES, fit_embedding, projected
 from train import environment
 from train.choice import read_init
 from train.data import Dataset, Split

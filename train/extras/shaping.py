@@ -121,7 +121,7 @@ def shape(
 def unshaped(bundle: Bundle) -> Bundle:
     """The same model without the shape of its embedding; its features are the last features.
 
-    That of an imported network is its fit to a corpus (``embed.projection``).
+    That of an imported network is its fit to a corpus (``embed.imported.fitting``).
     """
     if isinstance(bundle.architecture, Backbone):
         return unfitted(bundle)

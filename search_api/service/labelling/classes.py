@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.classifier import Classifier, ClassifierError
+from embed.classes.classifier import Classifier, ClassifierError
+from embed.classes.novelty import Novelty
 from embed.encoder import PictureEncoder
-from embed.novelty import Novelty
 from index.contract import Catalogue, CatalogueError
 from search_api.schemas.search import Classes, Source
 from search_api.service.results import Prediction, Predictions

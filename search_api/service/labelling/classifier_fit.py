@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.classifier import MIN_PER_CLASS, TooFewLabelsError, fit_classifier
+from embed.classes.classifier import MIN_PER_CLASS, TooFewLabelsError, fit_classifier
+from embed.classes.novelty import Novelty, fit_novelty
 from embed.encoder import PictureEncoder
-from embed.novelty import Novelty, fit_novelty
 from index.contract import (
     CancelledError,
     Ids,

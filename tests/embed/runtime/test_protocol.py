@@ -8,8 +8,8 @@ import timm
 import torch
 
 from embed.bundle import PRETRAINED, Bundle
-from embed.model_import import import_model
-from embed.projection import centred, projected
+from embed.imported.fitting import centred, projected
+from embed.imported.importing import import_model
 from embed.runtime.openvino import OpenVinoRuntime
 from embed.runtime.pytorch import TorchRuntime
 from embed.scenes import SCENES, render

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import timm
 
-from embed import projection
 from embed.bundle import PRETRAINED, Bundle
 from embed.corpus import FolderCorpus, sample
-from embed.model_import import import_model
+from embed.imported import fitting as projection
+from embed.imported.importing import import_model
 from embed.pictures import encode_png
 from index.contract import JobControl, ModelMismatchError
 from search_api.service import first_model as module

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed.classifier import Classifier, ClassifierError
-from embed.novelty import Novelty
+from embed.classes.classifier import Classifier, ClassifierError
+from embed.classes.novelty import Novelty
 from index.contract import IndexInputError
 from index.local.catalogue import SqliteCatalogue
 from index.milvus.settings import MilvusSettings

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from embed.architecture import Backbone
 from embed.bundle import Bundle
-from embed.classifier import TooFewLabelsError
+from embed.classes.classifier import TooFewLabelsError
 from embed.encoder import Encoder
-from embed.projection import fit_embedding, projected
+from embed.imported.fitting import fit_embedding, projected
 from tests.train.helpers import coloured, colours, imported
 from train.data import Dataset, Split
 from train.evaluation.search_quality import pictures_of
@@ -83,8 +83,8 @@ def test_it_is_the_classifier_of_a_store(probe: Bundle, network: Bundle, data: D
 def test_many_pictures_are_projected_a_few_not_even_centred(
     network: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embed.projection.DIMENSION", 16)
-    monkeypatch.setattr("embed.projection.FEWEST_PROJECTED", 33)
+    monkeypatch.setattr("embed.imported.fitting.DIMENSION", 16)
+    monkeypatch.setattr("embed.imported.fitting.FEWEST_PROJECTED", 33)
     enough = coloured(11)
     shaped = fit(embed(network, [enough]), CLASSES)
     assert isinstance(shaped.architecture, Backbone)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embed.classes.novelty import Novelty
 from embed.corpus import FolderCorpus
-from embed.novelty import Novelty
 from index.contract import CancelledError, JobControl, StoreBusyError
 from index.local.lock import store_lock
 from search_api.service.engine import SearchEngine

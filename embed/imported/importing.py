@@ -23,7 +23,7 @@ from embed.backbones import (
     without_classifier,
 )
 from embed.bundle import Bundle
-from embed.packaged_weights import PACKAGES, packaged_state, packaged_weights
+from embed.imported.packaged_weights import PACKAGES, packaged_state, packaged_weights
 from embed.preprocess import Interpolation, Preprocess, Resize
 
 State = Mapping[str, Tensor]

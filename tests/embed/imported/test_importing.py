@@ -14,7 +14,7 @@ from torchvision import models
 from embed.architecture import Backbone
 from embed.bundle import Bundle
 from embed.encoder import Encoder
-from embed.model_import import ModelImportError, import_model, model_card
+from embed.imported.importing import ModelImportError, import_model, model_card
 from embed.preprocess import Preprocess
 from tests.embed.helpers import noise
 

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from embed.packaged_weights import PACKAGES, packaged_state, packaged_weights
+from embed.imported.packaged_weights import PACKAGES, packaged_state, packaged_weights
 
 NETWORK = "tf_efficientnet_lite0"
 

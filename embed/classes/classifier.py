@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
 
-from embed.novelty import Novelty, fit_novelty
+from embed.classes.novelty import Novelty, fit_novelty
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from embed.bundle import Bundle, BundleError
-from embed.packaged_weights import packaged_weights
+from embed.imported.packaged_weights import packaged_weights
 from embed.preprocess import Resize
 
 NETWORK = "tf_efficientnet_lite0"
@@ -41,7 +41,7 @@ def photo_bundle(cache: Path) -> Path | None:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     # Imports torch and timm, which a start with a finished bundle need not wait for.
-    from embed.model_import import import_model, model_card
+    from embed.imported.importing import import_model, model_card
 
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     bundle = import_model(SOURCE, resize=RESIZE)

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from embed import classifier as module
-from embed.classifier import (
+from embed.classes import classifier as module
+from embed.classes.classifier import (
     GRID,
     Classifier,
     ClassifierError,
@@ -17,7 +17,7 @@ from embed.classifier import (
     fit_classifier,
     near_duplicates,
 )
-from embed.novelty import NEIGHBOURS, Novelty, answer
+from embed.classes.novelty import NEIGHBOURS, Novelty, answer
 
 D = 12
 

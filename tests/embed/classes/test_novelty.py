@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embed.novelty import (
+from embed.classes.novelty import (
     LIKE,
     NEIGHBOURS,
     NOT_COMPARED,

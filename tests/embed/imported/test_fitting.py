@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import timm
 
-from embed import projection
 from embed.bundle import Bundle
 from embed.encoder import Encoder
-from embed.model_import import import_model
-from embed.projection import centred, fit_embedding, projected
+from embed.imported import fitting as projection
+from embed.imported.fitting import centred, fit_embedding, projected
+from embed.imported.importing import import_model
 from tests.embed.helpers import noise
 
 

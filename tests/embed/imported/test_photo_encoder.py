@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from embed import photo_encoder
 from embed.bundle import Bundle
-from embed.photo_encoder import default_cache, photo_bundle
+from embed.imported import photo_encoder
+from embed.imported.photo_encoder import default_cache, photo_bundle
 
 
 def test_the_bundle_is_made_once_and_is_private(tmp_path: Path) -> None:
