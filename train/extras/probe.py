@@ -1,8 +1,8 @@
 """Probing: a classifier on the embedding of an imported network, whose layers stay as they are.
 
-The classifier is that of a store (``embed.classes``), on the embedding that a store would use: fitted
-to what tells the pictures apart (``embed.imported.fitting``). Each picture is embedded once, without
-augmentation.
+The classifier is that of a store (``embed.classes``), on the embedding that a store would use:
+fitted to what tells the pictures apart (``embed.imported.fitting``). Each picture is embedded
+once, without augmentation.
 """
 
 from __future__ import annotations
