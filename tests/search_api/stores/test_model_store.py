@@ -61,6 +61,18 @@ def test_a_model_that_is_there_is_not_copied_again(bundle: Path, tmp_path: Path)
     assert (folder / "weights.safetensors").read_bytes() == b"weights"
 
 
+def test_another_classifier_of_the_same_embedding_replaces_the_copy(
+    bundle: Path, tmp_path: Path
+) -> None:
+    folder = keep_model(tmp_path, bundle, OTHER)
+    (bundle / "bundle.json").write_text("another classifier")
+    (bundle / "weights.safetensors").write_bytes(b"others")
+    assert keep_model(tmp_path, bundle, OTHER) == folder
+    assert (folder / "bundle.json").read_text() == "another classifier"
+    assert (folder / "weights.safetensors").read_bytes() == b"others"
+    assert names(tmp_path / "models") == [HEX]
+
+
 def test_a_failed_copy_leaves_nothing(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
