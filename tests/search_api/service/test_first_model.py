@@ -118,11 +118,19 @@ def test_another_model_cannot_be_fitted_again(
         refitted_model(corpus, location)
 
 
-def test_a_named_model_and_the_sample_are_left_alone(
-    location: StoreLocation, tmp_path: Path
+def test_the_store_keeps_a_named_model(
+    location: StoreLocation, tmp_path: Path, tiny_bundle: Bundle
 ) -> None:
-    named = tmp_path / "named"
-    assert first_model(named, pictures(tmp_path / "pictures", 3), location, str) == named
+    data, named = tmp_path / "pictures", tmp_path / "named"
+    tiny_bundle.save(named)
+    pictures(data, 3)
+    for bundle in (named, None):
+        with open_engine(data, location, bundle, progress=lambda *_: None) as engine:
+            engine.builder.rebuild(engine.encoder, engine.corpus, JobControl())
+            assert engine.encoder.digest == tiny_bundle.digest
+
+
+def test_the_sample_gets_the_model_that_ships(location: StoreLocation) -> None:
     assert first_model(None, sample(5), location, str) == PRETRAINED
 
 
