@@ -47,7 +47,21 @@ def test_up_builds_what_is_missing_once(fresh: Env) -> None:
 def test_up_with_another_model_embeds_again(fresh: Env, trained: Path, scenes: Path) -> None:
     Server("up", fresh).stop()
     other = trained.parent / "other"
-    done = run("train", "--data", scenes, "--epochs", 1, "--seed", 7, "--out", other)
+    done = run(
+        *(
+            "train",
+            "--data",
+            scenes,
+            "--recipe",
+            "quick",
+            "--epochs",
+            1,
+            "--seed",
+            7,
+            "--out",
+            other,
+        )
+    )
     assert done.returncode == 0, done.stderr
     env = {**fresh, "LOOKALIKE_BUNDLE": str(other / "bundle")}
     refused = run("serve", "--port", 0, env=env)
