@@ -431,8 +431,8 @@ PROBE = Recipe(
 )
 
 # Continues `probe`: the classifier first, then with it the last third of the network's layers, so
-# that a random classifier does not spoil them (Kumar et al. 2022, arXiv:2202.10054). The rates are
-# the better of two tried on two sets of photographs (docs/training.md).
+# that a random classifier does not spoil them (Kumar et al. 2022, arXiv:2202.10054). Of two
+# settings tried on flowers: with `old_rate` 0.1, validation was still improving after 8 epochs.
 FINETUNE_IMPORTED = Recipe(
     name="finetune",
     architecture=SOURCE,
