@@ -138,9 +138,11 @@ def cost(sources: Sequence[str], threads: int, rounds: int) -> Iterator[tuple[st
 
 def _cost(bundle: Bundle, threads: int, rounds: int) -> dict[str, Any]:
     size = bundle.preprocess.input_size
+    # The counter follows gradients, and knows a CPU's attention only on the meta device.
+    network = bundle.network().requires_grad_(False).to("meta")
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
-        dimension = bundle.network()(torch.zeros(1, 3, size, size)).features.shape[1]
+    with counter:
+        dimension = network(torch.zeros(1, 3, size, size, device="meta")).features.shape[1]
     gflop = counter.get_total_flops() / 1e9
     runtime = make_runtime(bundle, "auto", "auto", threads)
     n = int(np.clip(200 / gflop, 1, 64))  # a batch takes some seconds at most

@@ -449,7 +449,11 @@ def main() -> None:
     if args.sheet is not None and RESIZE not in args.resize:
         parser.error(f"--sheet shows the photo encoder; add {RESIZE} to --resize")
     if args.cost is not None:
-        print_table(dict(cost(args.cost, args.threads, args.rounds)))
+        rows = {}
+        for name, row in cost(args.cost, args.threads, args.rounds):
+            rows[name] = row
+            print(f"{name}: {row['pictures/s']:.1f} pictures/s", flush=True)
+        print_table(rows)
     elif args.defects is not None:
         defects(args.defects, args.good, args.pictures, args.resize, args.threads)
     elif not args.folders:

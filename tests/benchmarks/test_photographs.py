@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import photographs
-from benchmarks.photo_runtime import parity, plain_network, speed
+from benchmarks.photo_runtime import cost, parity, plain_network, speed
 from benchmarks.photographs import (
     Model,
     Network,
@@ -233,6 +233,16 @@ def test_speed_compares_the_runtimes_with_the_eager_one(
     assert list(found) == ["OpenVINO, as served", "OpenVINO float32", "eager PyTorch float32"]
     assert found["eager PyTorch float32"]["ratio"] == 1.0
     assert all(row["pictures/s"] > 0 for row in found.values())
+
+
+@pytest.mark.slow
+def test_the_cost_is_that_of_one_pass() -> None:
+    found = dict(cost(["timm:tf_efficientnet_lite0"], 2, 1))["timm:tf_efficientnet_lite0"]
+    suggested = next(s for s in SUGGESTIONS if s.source == "timm:tf_efficientnet_lite0")
+    assert found["GFLOP"] == pytest.approx(suggested.gflop, abs=0.05)
+    assert found["M parameters"] == pytest.approx(suggested.parameters, abs=0.05)
+    assert (found["pixels"], found["d"]) == (suggested.pixels, suggested.dimension)
+    assert found["pictures/s"] > 0
 
 
 def test_options_that_do_not_fit_are_refused(
