@@ -81,7 +81,7 @@ class Encoder:
             batch_size: pictures in one forward pass; bounds memory.
             precision: ``bfloat16`` is about twice as fast on a CPU with instructions for it.
                 Embeddings of our own networks keep a cosine above 0.999 to those of ``float32``,
-                of the photo encoder above 0.98; ``auto`` chooses by the hardware.
+                and of the photo encoder mostly above 0.99; ``auto`` chooses by the hardware.
             runtime: ``openvino`` or ``torch``; ``auto`` chooses the fastest that works.
             threads: CPU threads; None for one per core.
             cache: folder in which a runtime keeps the network it has exported.

@@ -219,7 +219,7 @@ def progress_bar(
     return tqdm(
         total=total,
         desc=title.capitalize(),
-        unit=f" {unit}s",
+        unit=f" {unit}{'es' if unit.endswith('ch') else 's'}",
         leave=leave,
         disable=not show,
         mininterval=interval,
