@@ -145,7 +145,7 @@ class Encoder:
             probabilities ``(n, classes)`` and embeddings ``(n, dimension)``, float32.
         """
         logits, features = self.raw(pictures, spare=spare)
-        return Encoding(_softmax(logits / self.bundle.temperature), _normalise(features))
+        return Encoding(_softmax(logits / self.bundle.temperature), normalise(features))
 
     def raw(self, pictures: Sequence[RGB] | RGB, *, spare: bool = False) -> Raw:
         """Logits before division by the temperature, and features before normalisation."""
@@ -184,7 +184,8 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def _normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features float32 ``(n, d)`` with rows of length one."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     # A picture with all features zero keeps a zero vector instead of becoming NaN.
     embeddings: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)

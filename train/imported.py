@@ -10,6 +10,7 @@ from torch import nn
 
 from embed.architecture import Backbone
 from embed.bundle import Bundle
+from embed.encoder import normalise
 
 _FITTED = ("centre", "projection.weight")
 """Weights that ``embed.imported.fitting`` adds."""
@@ -52,19 +53,12 @@ def embeddings(bundle: Bundle, features: NDArray[np.float32]) -> NDArray[np.floa
         bundle: an imported network.
         features: of its body, float32 ``(n, k)``.
     """
-    x = normalised(features)
+    x = normalise(features)
     if _backbone(bundle).centred:
         x -= bundle.weights["centre"]
     if _backbone(bundle).projection:
         x = x @ bundle.weights["projection.weight"].T
-    return normalised(x)
-
-
-def normalised(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows ``(n, d)`` of length one; a row of zeros stays one."""
-    lengths = np.linalg.norm(x, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = x / np.maximum(lengths, np.float32(1e-12))
-    return unit
+    return normalise(x)
 
 
 def freeze_all_but_last(body: nn.Module, share: float) -> None:

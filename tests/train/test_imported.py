@@ -7,13 +7,12 @@ import pytest
 from torch import nn
 
 from embed.architecture import Backbone
-from embed.encoder import Encoder
+from embed.encoder import Encoder, normalise
 from embed.imported.fitting import centred, projected
 from tests.train.helpers import imported
 from train.imported import (
     embeddings,
     freeze_all_but_last,
-    normalised,
     unfitted,
     without_classifier,
 )
@@ -55,7 +54,7 @@ def test_embeddings_are_those_of_the_network() -> None:
 
 
 def test_zeros_stay_zeros() -> None:
-    assert normalised(np.zeros((1, 3), np.float32)).tolist() == [[0, 0, 0]]
+    assert normalise(np.zeros((1, 3), np.float32)).tolist() == [[0, 0, 0]]
 
 
 def test_only_the_last_layers_learn() -> None:
