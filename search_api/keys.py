@@ -1,4 +1,4 @@
-"""API keys: how they are read, and what each one allows."""
+"""Who may use the API: keys and what each allows, origins, hosts and proxies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 
 SHORTEST_KEY = 16
 """Characters; shorter keys can be guessed."""
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""Hosts, as in a URL, that always mean the machine that asks."""
 
 
 class KeyFormatError(ValueError):
@@ -64,16 +67,21 @@ class Keys:
 
 @dataclass(frozen=True)
 class Access:
-    """Keys, and the origins whose pages may call the API.
+    """Keys, and whose requests are accepted.
 
     Attributes:
         keys: if there are none, anyone who can reach the address may do anything.
         origins: for CORS, such as ``https://shop.example``; if there are none, pages of other
             origins can neither read a response nor change anything.
+        hosts: what requests may name as their host besides the loopback names, in lower case; if
+            there are none, requests for any other host are refused unless there are keys.
+        proxies: addresses and networks whose ``X-Forwarded-For`` and ``-Proto`` are believed.
     """
 
     keys: Keys = field(default_factory=Keys)
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
 
 
 def read_keys(read: str, write: str, file: Path | None) -> Keys:

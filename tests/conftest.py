@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from embed.architecture import Architecture
 from embed.bundle import Bundle
@@ -19,6 +20,11 @@ from embed.resnet import build
 # test has redirected stderr. So import it here, before OpenVINO brings absl.
 with contextlib.suppress(ImportError):
     import pymilvus  # noqa: F401
+
+# Its Host would be "testserver", which a server without keys does not answer.
+_defaults = TestClient.__init__.__defaults__
+assert _defaults is not None and _defaults[0] == "http://testserver"
+TestClient.__init__.__defaults__ = ("http://localhost", *_defaults[1:])  # type: ignore[attr-defined]
 
 # A GPU rounds differently; set the variable to test on one.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Lifespan
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from embed.runtime.protocol import WORKERS
 from search_api.api import errors, openapi
@@ -27,6 +28,7 @@ from search_api.api.middleware.auth import AuthMiddleware
 from search_api.api.middleware.body_limit import BodyLimitMiddleware
 from search_api.api.middleware.errors import ErrorMiddleware
 from search_api.api.middleware.request_log import RequestLogMiddleware
+from search_api.api.middleware.site import SiteMiddleware
 from search_api.api.response_encoder import ResponseEncoder
 from search_api.api.routes import (
     classifier,
@@ -77,7 +79,7 @@ def create_app(
     Args:
         engine: answers the requests.
         limits: bounds on requests and load.
-        access: API keys and allowed origins.
+        access: API keys, allowed origins and hosts, trusted proxies.
         worker: does the work of jobs in another process; None for this one.
     """
     metrics = Metrics()
@@ -131,12 +133,15 @@ def create_app(
             allow_headers=["Authorization", "api-key", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "Location"],
         )
+    app.add_middleware(SiteMiddleware, access=access)
     app.add_middleware(
         RequestLogMiddleware,
         metrics=metrics,
         draining=draining,
         max_requests=limits.max_requests,
     )
+    if access.proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(access.proxies))
     return app
 
 
@@ -149,6 +154,8 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
         description=_DESCRIPTION,
         version=version("lookalike"),
         lifespan=lifespan,
+        # Such a redirect would be built from the Host header.
+        redirect_slashes=False,
         form_limits={
             # One more than allowed, so that the route can report how many there are.
             "max_files": limits.max_images + 1,

@@ -125,6 +125,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ws="none",
+                # The app does it, for the configured proxies only.
+                proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=max(
                     1, int(shutdown.grace_seconds - shutdown.drain_seconds)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -20,11 +22,13 @@ from search_api.cli.options import (
     store_options,
     together,
 )
-from search_api.keys import Access, KeyFormatError, is_loopback, read_keys
+from search_api.keys import Access, KeyFormatError, Keys, is_loopback, read_keys
 from search_api.logs import FORMATS
 from search_api.settings import Limits, Settings, Shutdown
+from search_api.text import shortened
 
 _DEFAULTS = Settings()
+_HOST = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*[a-z0-9_-]|[a-z0-9_-]")
 _PICTURE_HELP = {
     "max_bytes": "Maximum size of an encoded picture, in bytes.",
     "max_pixels": "Maximum width times height of a picture.",
@@ -105,6 +109,24 @@ _options = together(
         " https://shop.example. Default: none.",
     ),
     click.option(
+        "--allowed-host",
+        default="",
+        envvar="LOOKALIKE_ALLOWED_HOSTS",
+        show_envvar=True,
+        metavar="HOSTS",
+        help="Hosts that requests may name besides localhost, separated by commas, such as"
+        " pictures.example. Default: with API keys any host, otherwise none.",
+    ),
+    click.option(
+        "--trusted-proxy",
+        default="",
+        envvar="LOOKALIKE_TRUSTED_PROXIES",
+        show_envvar=True,
+        metavar="ADDRESSES",
+        help="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or"
+        " networks, separated by commas, such as 10.0.0.0/8. Default: none.",
+    ),
+    click.option(
         "--log-format",
         type=click.Choice(FORMATS),
         envvar="LOOKALIKE_LOG_FORMAT",
@@ -164,7 +186,12 @@ def _settings(values: dict[str, Any]) -> Settings:
         bundle=values["bundle"],
         host=host,
         port=values["port"],
-        access=Access(keys, _origins(values["cors_origins"])),
+        access=Access(
+            keys,
+            _origins(values["cors_origins"]),
+            _hosts(values["allowed_host"], keys, host),
+            _proxies(values["trusted_proxy"]),
+        ),
         limits=Limits(
             picture=PictureLimits(
                 values["max_picture_bytes"],
@@ -187,3 +214,38 @@ def _origins(text: str) -> tuple[str, ...]:
                 f"--cors-origins contains {origin!r}; expected origins such as https://shop.example"
             )
     return origins
+
+
+def _hosts(text: str, keys: Keys, listening: str) -> tuple[str, ...]:
+    """The allowed hosts, with the name that the server listens on; empty for any host."""
+    hosts = tuple(host.lower() for host in text.replace(",", " ").split())
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise click.UsageError(
+                f"--allowed-host contains {shortened(host)!r}; expected names or addresses without"
+                " scheme and port, such as pictures.example or [2001:db8::1]"
+            )
+    if (hosts or not keys) and not _is_address(listening):
+        return (*hosts, listening.lower())
+    return hosts
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _proxies(text: str) -> tuple[str, ...]:
+    proxies = tuple(text.replace(",", " ").split())
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise click.UsageError(
+                f"--trusted-proxy contains {shortened(proxy)!r} ({error}); expected addresses or"
+                " networks such as 10.0.0.7 or 10.0.0.0/8"
+            ) from None
+    return proxies

@@ -21,6 +21,7 @@ from search_api.cli.index.building import build
 from search_api.cli.instance import instance_options
 from search_api.cli.options import Bars, say
 from search_api.jobs.worker_process import WorkerProcess
+from search_api.keys import is_loopback
 from search_api.service.engine import SearchEngine, engine_over, open_engine
 from search_api.service.first_model import first_model
 from search_api.settings import Settings
@@ -153,6 +154,13 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
             settings.bundle,
             settings.limits.picture,
             settings.log_format,
+        )
+    if not (settings.access.keys or is_loopback(settings.host)):
+        say(
+            "\n*** WARNING *** No API key is set: whoever reaches this server may read, change and"
+            " delete everything.\nIt answers to localhost, to its own addresses and to the hosts in"
+            f" LOOKALIKE_ALLOWED_HOSTS ({', '.join(settings.access.hosts) or 'none'}); requests for"
+            " any other name are refused.\n"
         )
     app = create_app(engine, settings.limits, settings.access, worker)
 

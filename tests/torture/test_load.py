@@ -40,7 +40,7 @@ def test_slow_clients(service: Service, counts: Counts, note: Note, red: bytes) 
     """Half of them send their head, the others their body, one byte at a time."""
     latencies(service, red, counts.healthy // 2)
     alone = latencies(service, red, counts.healthy)
-    head = b"POST /v1/search HTTP/1.1\r\nhost: x\r\n"
+    head = b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\n"
     whole = head + b"content-type: multipart/form-data; boundary=x\r\ncontent-length: 9999\r\n\r\n"
     slow = [socket.create_connection(service.address) for _ in range(counts.slow)]
     stop = threading.Event()

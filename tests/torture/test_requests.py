@@ -153,7 +153,7 @@ def test_paths_that_lead_out(
 def raw_get(service: Service, target: str) -> tuple[int, bytes]:
     """GET of a target exactly as given; clients would normalise the path."""
     with socket.create_connection(service.address, timeout=30) as connection:
-        request = f"GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        request = f"GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         connection.sendall(request.encode())
         answer = b""
         while data := connection.recv(65536):
@@ -255,7 +255,7 @@ def test_two_rebuilds_at_once(service: Service, note: Note, red: bytes) -> None:
 
 def test_requests_that_are_not_http(service: Service, red: bytes) -> None:
     rng = random.Random(0)
-    post = b"POST /v1/search HTTP/1.1\r\nhost: x\r\n"
+    post = b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\n"
     for line in (
         b"\0" * 100,
         b"A" * 100_000,

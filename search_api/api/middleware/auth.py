@@ -8,13 +8,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from search_api.api.access import key_of, needed
 from search_api.api.errors import Problem, respond
 from search_api.keys import Access, Level
+from search_api.text import shortened
 
 
 class AuthMiddleware:
     """Passes a request on if its key allows it, before any of its body is read.
 
-    Without keys anyone may do anything, except that a web page of another origin cannot make its
-    visitor's browser change something.
+    Without keys anyone may do anything; `SiteMiddleware` has refused pages of other sites.
     """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -32,14 +32,9 @@ class AuthMiddleware:
 
     def _check(self, scope: Scope) -> None:
         need = needed(scope["method"], scope["path"])
-        if need is Level.OPEN:
+        if need is Level.OPEN or not self.access.keys:
             return
-        headers = dict(scope["headers"])
-        if not self.access.keys:
-            if need is Level.WRITE:
-                self._check_origin(headers)
-            return
-        key = key_of(headers)
+        key = key_of(dict(scope["headers"]))
         level = Level.OPEN if key is None else self.access.keys.level(key)
         if level >= need:
             return
@@ -61,19 +56,7 @@ class AuthMiddleware:
         raise Problem(
             403,
             "read-only-key",
-            f"{scope['method']} {scope['path'][:200]} needs a key for writing; the key of the"
+            f"{scope['method']} {shortened(scope['path'])} needs a key for writing; the key of the"
             " request may only read",
             headers={"WWW-Authenticate": challenge + ', error="insufficient_scope"'},
-        )
-
-    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        host = headers.get(b"host", b"").decode("latin-1")
-        if not origin or origin in self.access.origins or origin.partition("://")[2] == host:
-            return
-        raise Problem(
-            403,
-            "cross-origin",
-            f"a page of {origin[:200]!r} may not change anything at {host[:200]!r}; allow it with"
-            " LOOKALIKE_CORS_ORIGINS, or make the proxy pass on the Host header",
         )

@@ -127,7 +127,7 @@ def test_pictures_of_disconnected_clients_are_dropped(
             "headers": [
                 (b"content-type", b"image/png"),
                 (b"content-length", b"%d" % len(RED)),
-                (b"host", b"t"),
+                (b"host", b"localhost"),
             ],
             "client": ("127.0.0.1", 1),
         }

@@ -42,8 +42,8 @@ def ended(connection: socket.socket) -> bool:
     [
         b"",
         b"GET /livez HT",
-        b"GET /livez HTTP/1.1\r\nhost: x\r\n",
-        b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n{",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\n",
+        b"POST /v1/recommend HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999\r\n\r\n{",
     ],
 )
 def test_silent_connections_are_closed(engine: SearchEngine, sent: bytes) -> None:
@@ -59,14 +59,15 @@ def test_a_slow_body_gets_a_response(engine: SearchEngine) -> None:
     limits = Limits(header_seconds=0.1, body_idle_seconds=1.5)
     with running(engine, limits) as (_, address), socket.create_connection(address) as connection:
         head = (
-            b"POST /v1/search HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=x"
+            b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: multipart/form-data; boundary=x\r\ncontent-length: 1000\r\n\r\n"
         )
-        connection.sendall(head + b"\r\ncontent-length: 1000\r\n\r\n--x")
+        connection.sendall(head + b"--x")
         connection.settimeout(15)
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
-POST = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+POST = b"POST /v1/recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,24 @@ def test_shutdown_and_origins() -> None:
     assert settings.access.origins == ("http://a", "https://b:8")
 
 
+def test_hosts_and_proxies() -> None:
+    access = made(ALLOWED_HOSTS="Shop.example, [2001:db8::1]", TRUSTED_PROXIES="10.0.0.0/8").access
+    assert access.hosts == ("shop.example", "[2001:db8::1]")
+    assert access.proxies == ("10.0.0.0/8",)
+    named = made("--host", "here.example", "--insecure", "--allowed-host", "other.example")
+    assert named.access.hosts == ("other.example", "here.example")
+    keys = made("--host", "here.example", READ_KEYS="0123456789-in-env")
+    assert keys.access.hosts == ()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--allowed-host", "*"], "pictures.example"),
+        (["--allowed-host", "https://shop.example"], "without scheme and port"),
+        (["--allowed-host", "shop.example:443"], "without scheme and port"),
+        (["--trusted-proxy", "*"], "10.0.0.0/8"),
+        (["--trusted-proxy", "10.0.0.1/8"], "has host bits set"),
         (["--max-images", "0"], "--max-images"),
         (["--body-seconds", "0"], "--body-seconds"),
         (["--drain-seconds", "30"], "less than --grace-seconds"),

@@ -67,6 +67,6 @@ def post_scope(path: str) -> dict[str, Any]:
         "method": "POST",
         "path": path,
         "query_string": b"",
-        "headers": [(b"content-type", b"multipart/form-data; boundary=x"), (b"host", b"t")],
+        "headers": [(b"content-type", b"multipart/form-data; boundary=x"), (b"host", b"localhost")],
         "client": ("127.0.0.1", 1),
     }

@@ -130,3 +130,26 @@ def test_draining(client: TestClient) -> None:
     answer = client.get("/v1/index")
     assert answer.status_code == 200
     assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("proxies", "client"),
+    [
+        ((), "127.0.0.1"),
+        (("127.0.0.1",), "203.0.113.9"),
+        (("127.0.0.0/8", "::1"), "203.0.113.9"),
+        (("10.0.0.0/8",), "127.0.0.1"),
+        (("127.0.0.1", "203.0.113.9"), "198.51.100.7"),
+    ],
+)
+def test_forwarded_for_is_believed_from_configured_proxies_only(
+    engine: SearchEngine, lines: Any, proxies: tuple[str, ...], client: str
+) -> None:
+    scope = post_scope("/v1/nothing")
+    scope["headers"] = [
+        (b"host", b"localhost"),
+        (b"x-forwarded-for", b"198.51.100.7, 203.0.113.9"),
+        (b"x-forwarded-host", b"evil.example"),
+    ]
+    call(create_app(engine, access=Access(proxies=proxies)), scope, [])
+    assert request_lines(lines)[-1]["client"] == client
