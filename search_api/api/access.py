@@ -14,10 +14,7 @@ HEAD or OPTIONS needs one, even on routes that do not exist yet."""
 
 # The pages themselves contain no data and are in every copy of this project. What they show, they
 # fetch with the key that the visitor enters.
-OPEN_PATHS = frozenset(
-    {"/", "/livez", "/readyz", "/healthz", "/docs", "/redoc", "/openapi.json"}
-    | {"/docs/oauth2-redirect"}
-)
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs", "/redoc", "/openapi.json"})
 OPEN_PREFIXES = ("/static/", "/static-offline-docs/")
 
 

@@ -20,13 +20,14 @@ from starlette.types import Lifespan
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from embed.runtime.protocol import WORKERS
-from search_api.api import errors, openapi
+from search_api.api import documentation, errors, openapi
 from search_api.api.context import Context
 from search_api.api.fast_path import FastPath
 from search_api.api.metrics import Metrics
 from search_api.api.middleware.auth import AuthMiddleware
 from search_api.api.middleware.body_limit import BodyLimitMiddleware
 from search_api.api.middleware.errors import ErrorMiddleware
+from search_api.api.middleware.headers import PAGE_POLICY
 from search_api.api.middleware.request_log import RequestLogMiddleware
 from search_api.api.middleware.site import SiteMiddleware
 from search_api.api.response_encoder import ResponseEncoder
@@ -53,13 +54,7 @@ from search_api.service.search import MIN_BATCH
 from search_api.settings import Limits
 
 WEB = Path(__file__).parents[1] / "web"
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-    "X-Content-Type-Options": "nosniff",
-}
+_PAGE_HEADERS = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
 _DESCRIPTION = """\
 Visual similarity search: upload a picture, get its class and the pictures most similar to it.
 
@@ -147,8 +142,10 @@ def create_app(
 
 def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The routes and their documentation, without an engine."""
-    # The page at /docs works offline: its scripts come with the package.
+    # For the files of /docs; the pages are those of `documentation`.
     app: FastAPI = FastAPIOffline(
+        docs_url=None,
+        redoc_url=None,
         title="Lookalike",
         summary="Visual similarity search",
         description=_DESCRIPTION,
@@ -165,6 +162,7 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
     )
     errors.install(app)
     openapi.install(app)
+    documentation.install(app)
     # search before images: both have paths under /v1/images.
     modules = (search, search_several, writes, images, index, classifier, jobs, snapshots, models)
     for module in (*modules, health):

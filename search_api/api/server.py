@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from search_api.api.context import Context
+from search_api.api.middleware.headers import secured
 from search_api.logs import event
 from search_api.settings import Limits, Shutdown
 
@@ -92,10 +93,11 @@ class _Protocol(HttpToolsProtocol):
         body = json.dumps(members).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+        ).encode()
+        for name, value in secured([], request_id.encode()):
+            head += name + b": " + value + b"\r\n"
+        self.transport.write(head + b"\r\n" + body)
         self._lingering = True
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)

@@ -1,4 +1,4 @@
-"""The outermost layer: gives each request an id, counts it and logs it in one line."""
+"""The outermost layer: request ids, security headers, counts and the log line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from search_api import logs
 from search_api.api.errors import Problem, as_problem, respond
 from search_api.api.metrics import Metrics
+from search_api.api.middleware.headers import secured
 
 log = logging.getLogger(__name__)
 
 _SENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
-_OURS = (b"x-request-id", b"x-content-type-options")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/livez", "/readyz", "/healthz"})
 
 
 class RequestLogMiddleware:
     """Gives a request its id, counts it, logs one line, and responds to unhandled errors.
+
+    Every answer passes through here and gets the security headers.
 
     The id is the ``X-Request-ID`` that was sent if it is valid, otherwise a new one. It is in the
     response's headers, in every problem, and in every line logged while the request is handled.
@@ -64,8 +65,7 @@ class RequestLogMiddleware:
             nonlocal status, bytes_out
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [pair for pair in message.get("headers", ()) if pair[0] not in _OURS]
-                headers += [(b"x-request-id", request_id.encode()), _NOSNIFF]
+                headers = secured(message.get("headers", ()), request_id.encode())
                 if self.draining.is_set():
                     # The client opens its next connection to another server and loses no request.
                     headers = [pair for pair in headers if pair[0] != b"connection"]

@@ -18,6 +18,7 @@ from index.filters import parse_filter
 from search_api import schemas
 from search_api.api.context import Ctx, stamp
 from search_api.api.errors import Problem
+from search_api.api.middleware.headers import FILE_POLICY
 from search_api.api.openapi import problems
 from search_api.api.params import FilterParam, ImageId
 from search_api.api.responses import image, json_response, stored_image
@@ -154,7 +155,7 @@ def get_image_file(
         "ETag": etag,
         # Another corpus may be served under the same ids later, so clients must revalidate.
         "Cache-Control": "private, no-cache",
-        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": FILE_POLICY,
     }
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)

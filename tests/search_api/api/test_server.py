@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from index.contract import JobControl
+from search_api.api.middleware.headers import SECURITY
 from search_api.service.engine import SearchEngine
 from search_api.service.rebuild import IndexBuilder
 from search_api.settings import Limits, Shutdown
@@ -90,7 +91,8 @@ def test_invalid_http_gets_a_problem(engine: SearchEngine, sent: bytes) -> None:
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     problem = json.loads(body)
     assert problem["status"] == 400
-    assert f"X-Request-ID: {problem['request_id']}".encode() in head
+    assert f"x-request-id: {problem['request_id']}".encode() in head
+    assert all(b"\r\n" + b": ".join(pair) in head for pair in SECURITY)
 
 
 def test_sigterm_drains_first(engine: SearchEngine) -> None:
