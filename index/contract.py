@@ -106,6 +106,10 @@ class BlobError(Exception):
     """The bytes of a picture are missing or damaged; the message names the file."""
 
 
+class BlobsBusyError(Exception):
+    """Bytes cannot be removed now, because somebody holds them; try again later."""
+
+
 class IndexFileError(Exception):
     """A file does not hold a readable index."""
 
@@ -152,6 +156,14 @@ class UnknownSnapshotError(SnapshotError):
 
 class SnapshotExistsError(SnapshotError):
     """There is already a snapshot with that name."""
+
+
+class SnapshotBusyError(SnapshotError):
+    """The snapshot is being read, so it cannot be deleted now."""
+
+
+class SnapshotIncompleteError(SnapshotError):
+    """The bytes of added pictures that the snapshot refers to are missing."""
 
 
 class SnapshotModelError(SnapshotError):
@@ -516,14 +528,33 @@ class Selections(Protocol):
 
 
 class Blobs(Protocol):
-    """The bytes of added pictures, named by their content."""
+    """The bytes of added pictures, named by their content.
 
-    def adding(self) -> AbstractContextManager[None]:
-        """Hold off `sweep` from `put` until an entry that names the bytes is stored."""
+    Entries, snapshots and whatever else refers to bytes does so by name, and bytes without a
+    reference are removed. Hence one protocol for all:
+
+    - Who makes a reference *holds* the bytes from before they are stored, or before the reference
+      that they have is read, until the new reference can be seen by ``needed``: from `put` to the
+      entry's commit; from copying the catalogue to the snapshot's own name; from checking a
+      snapshot to the commit of its restore. Holders never exclude each other.
+    - Who removes bytes calls `sweep`, whose ``needed`` names every reference: the catalogue's
+      entries and all snapshots. Removing a reference needs no holding.
+    - The order is: build lock, bytes, snapshot, catalogue. ``needed`` must not hold bytes, and
+      nobody starts to hold bytes inside a transaction of the catalogue.
+
+    Where many machines share an object store there is no lock, and no snapshots; there `sweep`
+    spares objects that were put during its grace period.
+    """
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Hold off `sweep`; waits only while one is removing."""
         ...
 
     def put(self, data: bytes) -> str:
-        """Store ``data`` durably; return its name, ``sha256:`` and 64 hexadecimal digits."""
+        """Store ``data`` durably; return its name, ``sha256:`` and 64 hexadecimal digits.
+
+        What is stored under that name already is compared with ``data``, and mended if it differs.
+        """
         ...
 
     def get(self, name: str) -> bytes:
@@ -534,8 +565,21 @@ class Blobs(Protocol):
         """The names of everything stored, sorted."""
         ...
 
+    def missing(self, names: set[str]) -> set[str]:
+        """Those of ``names`` under which nothing is stored; reads no bytes."""
+        ...
+
     def sweep(self, needed: Callable[[], set[str]]) -> int:
-        """Remove what ``needed`` does not name; return how many were removed."""
+        """Remove what ``needed`` does not name; return how many were removed.
+
+        ``needed`` is called once to find candidates, and once more while nobody holds bytes.
+
+        Raises BlobsBusyError if they are held for too long; nothing is removed then.
+        """
+        ...
+
+    def remove_orphans(self) -> int:
+        """Remove what killed processes left unfinished; return how many files."""
         ...
 
 
@@ -647,8 +691,14 @@ class Snapshot:
 class Snapshots(Protocol):
     """Named copies of everything that is indexed, to restore. Methods raise SnapshotError."""
 
-    def create(self, name: str | None = None) -> Snapshot:
-        """Take a snapshot while others read and write; without a name, it is named by the time."""
+    def create(self, name: str | None = None, *, allow_missing: bool = False) -> Snapshot:
+        """Take a snapshot while others read and write; without a name, it is named by the time.
+
+        When this returns, the snapshot is durable and has been checked as `restore` checks it.
+
+        Raises SnapshotExistsError for a name that is taken, also by another call at the same time;
+        SnapshotIncompleteError if bytes of added pictures are missing, unless ``allow_missing``.
+        """
         ...
 
     def names(self) -> list[str]:
@@ -659,16 +709,22 @@ class Snapshots(Protocol):
         """The description of a snapshot; reads no large file."""
         ...
 
-    def restore(self, name: str) -> tuple[Snapshot, int, int]:
-        """Restore, in one write; return the snapshot, and how many were changed and deleted."""
+    def restore(self, name: str, *, allow_missing: bool = False) -> tuple[Snapshot, int, int]:
+        """Restore, in one write; return the snapshot, and how many were changed and deleted.
+
+        Raises SnapshotIncompleteError as `create`.
+        """
         ...
 
     def remove(self, name: str) -> None:
-        """Delete a snapshot."""
+        """Delete a snapshot. Raises SnapshotBusyError while it is being restored."""
         ...
 
-    def content_hashes(self) -> set[str]:
-        """The content hashes of added pictures that snapshots refer to."""
+    def content_hashes(self, seen: set[str] | None = None) -> set[str]:
+        """The content hashes of added pictures that snapshots refer to.
+
+        Snapshots in ``seen`` are left out, and those that were read are added to it.
+        """
         ...
 
 

@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-TEMPORARY = ".tmp-"
-"""The start of the names of folders that are incomplete or about to be removed."""
+from index.temporaries import temporary_file, temporary_folder
+
 _CHUNK = 1 << 20
 
 
@@ -32,21 +30,34 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     If anything raises, ``path`` is unchanged and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
+    with temporary_file(path) as temporary:
         write(temporary)
         fsync_file(temporary)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def drop_cached(path: Path) -> None:
+    """Let the next reader of a synced file read it from the disk rather than from memory."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents durably; do nothing if it exists."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
     fsync_folder(path.parent)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder; it is renamed first, so that a crash leaves none that looks complete."""
-    doomed = path.with_name(f"{TEMPORARY}{path.name}")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    with temporary_folder(path.parent) as doomed:
+        # What is in a temporary folder is removed with it.
+        path.rename(doomed / path.name)
+        fsync_folder(path.parent)
 
 
 def sha256_of(path: Path) -> str:

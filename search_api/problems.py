@@ -10,6 +10,7 @@ from typing import NamedTuple
 from embed.pictures import PictureError
 from index.contract import (
     BlobError,
+    BlobsBusyError,
     CatalogueError,
     EngineCannotError,
     GenerationError,
@@ -17,8 +18,10 @@ from index.contract import (
     ModelChangedError,
     ModelMismatchError,
     NoGenerationError,
+    SnapshotBusyError,
     SnapshotError,
     SnapshotExistsError,
+    SnapshotIncompleteError,
     SnapshotModelError,
     StateGoneError,
     StoreBusyError,
@@ -66,6 +69,9 @@ MEANINGS: dict[type[Exception], Meaning] = {
     UnknownModelError: Meaning(404, "unknown-model", _WRONG_USE),
     UnknownSnapshotError: Meaning(404, "unknown-snapshot", _WRONG_USE),
     SnapshotExistsError: Meaning(409, "snapshot-exists", _WRONG_USE),
+    SnapshotIncompleteError: Meaning(409, "snapshot-incomplete", _FAILURE),
+    SnapshotBusyError: Meaning(409, "snapshot-busy", _FAILURE),
+    BlobsBusyError: Meaning(409, "pictures-busy", _FAILURE),
     SnapshotModelError: Meaning(409, "snapshot-of-another-model", _WRONG_USE),
     ModelChangedError: Meaning(409, "model-changed", _WRONG_USE),
     EngineCannotError: Meaning(501, "not-with-this-index", _WRONG_USE),

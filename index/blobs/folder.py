@@ -4,16 +4,19 @@ A file is durable before `put` returns. Deleting an entry leaves its bytes, beca
 need them; `sweep` removes what neither the catalogue nor a snapshot refers to.
 """
 
-import fcntl
 import hashlib
-import os
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from index.blobs.holding import BytesLock
 from index.blobs.naming import DIGEST, PREFIX, check, digest_of
 from index.contract import BlobError
-from index.files import fsync_folder, write_atomically
+from index.files import fsync_folder, make_folder, write_atomically
+from index.temporaries import remove_orphans
+
+log = logging.getLogger(__name__)
 
 
 class FolderBlobs:
@@ -21,20 +24,27 @@ class FolderBlobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._lock = BytesLock(root / ".lock")
 
     @contextmanager
-    def adding(self) -> Iterator[None]:
-        with self._locked(fcntl.LOCK_SH):
+    def holding(self) -> Iterator[None]:
+        with self._lock.shared():
             yield
 
     def put(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        if not path.exists():
-            if not path.parent.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                fsync_folder(self._root)
-            write_atomically(path, lambda temporary: _write(temporary, data))
+        stored = _size(path)
+        if stored is not None and stored == len(data) and _read(path) == data:
+            # Whoever wrote it may not have come to this yet.
+            fsync_folder(path.parent)
+            fsync_folder(self._root)
+            return PREFIX + digest
+        if stored is not None:
+            log.warning("%s: was damaged and is replaced by the bytes added again", path)
+        make_folder(path.parent)
+        fsync_folder(self._root)
+        write_atomically(path, lambda temporary: _write(temporary, data))
         return PREFIX + digest
 
     def get(self, name: str) -> bytes:
@@ -52,33 +62,42 @@ class FolderBlobs:
         found = (p.name for p in self._root.glob("[0-9a-f][0-9a-f]/*") if DIGEST.fullmatch(p.name))
         return sorted(PREFIX + name for name in found)
 
+    def missing(self, names: set[str]) -> set[str]:
+        return names.difference(self.names())
+
     def sweep(self, needed: Callable[[], set[str]]) -> int:
-        """Remove what ``needed``, called once nobody is adding, does not name; return how many."""
         if not self._root.is_dir():
             return 0
-        with self._locked(fcntl.LOCK_EX):
-            unused = set(self.names()) - needed()
-            for name in unused:
-                self._path(name.removeprefix(PREFIX)).unlink(missing_ok=True)
-            # Left by a crash during `put`.
-            for path in self._root.glob("*/.*.tmp"):
-                path.unlink(missing_ok=True)
+        # First without the lock, which is then held only for what may have changed meanwhile.
+        unused = set(self.names()) - needed()
+        if unused:
+            with self._lock.exclusive():
+                unused -= needed()
+                for name in unused:
+                    self._path(name.removeprefix(PREFIX)).unlink(missing_ok=True)
         return len(unused)
+
+    def remove_orphans(self) -> int:
+        if not self._root.is_dir():
+            return 0
+        return sum(remove_orphans(folder) for folder in self._root.glob("[0-9a-f][0-9a-f]"))
 
     def _path(self, digest: str) -> Path:
         return self._root / digest[:2] / digest
 
-    @contextmanager
-    def _locked(self, mode: int) -> Iterator[None]:
-        if not self._root.is_dir():
-            self._root.mkdir(parents=True, exist_ok=True)
-            fsync_folder(self._root.parent)
-        handle = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, mode)
-            yield
-        finally:
-            os.close(handle)
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None  # unreadable is as good as damaged
 
 
 def _write(path: Path, data: bytes) -> None:

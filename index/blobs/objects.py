@@ -1,17 +1,19 @@
 """The bytes of added pictures in a folder or an object store that fsspec reaches.
 
-Like `index.blobs.folder`, but for many machines. There is no lock, so `sweep` spares objects
-younger than a day. Object stores guarantee that an object is either complete or absent.
+Like `index.blobs.folder`, but for many machines, which have no lock in common: `sweep` therefore
+spares objects younger than a day. A store on one machine has a lock as well, because its snapshots
+refer to objects of any age. Object stores guarantee that an object is complete or absent.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from index.blobs.holding import BytesLock
 from index.blobs.naming import DIGEST, PREFIX, check, digest_of
 from index.contract import BlobError, IndexInputError
 
@@ -22,12 +24,13 @@ _COMPLETE = ".complete"
 class ObjectBlobs:
     """Implements `index.contract.Blobs` below one URL, such as ``s3://bucket/lookalike``."""
 
-    def __init__(self, url: str, grace: timedelta = _GRACE) -> None:
+    def __init__(self, url: str, grace: timedelta = _GRACE, lock: Path | None = None) -> None:
         """Prepare access; nothing is read yet.
 
         Args:
             url: where the objects are.
             grace: how old an object must be for `sweep` to remove it.
+            lock: file to lock where one machine has the store; None where many have it.
 
         Raises:
             IndexInputError: fsspec, or the package it needs for this URL, is not installed.
@@ -43,11 +46,13 @@ class ObjectBlobs:
             ) from error
         self._url = url
         self._grace = grace
+        self._lock = None if lock is None else BytesLock(lock)
 
     @contextmanager
-    def adding(self) -> Iterator[None]:
-        """Do nothing: the grace period of `sweep` takes the place of a lock."""
-        yield
+    def holding(self) -> Iterator[None]:
+        """Without a lock, do nothing: the grace period of `sweep` takes its place."""
+        with self._lock.shared() if self._lock is not None else nullcontext():
+            yield
 
     def put(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
@@ -73,21 +78,44 @@ class ObjectBlobs:
     def names(self) -> list[str]:
         return sorted(PREFIX + digest for digest, _ in self._all())
 
+    def missing(self, names: set[str]) -> set[str]:
+        return names.difference(self.names())
+
     def sweep(self, needed: Callable[[], set[str]]) -> int:
-        """Remove what ``needed`` does not name, except during its grace period; return how many.
+        """See `Blobs.sweep`; spares objects during their grace period.
 
         Another process may have stored bytes whose entry it has not stored yet.
         """
-        found = list(self._all())
+        found = dict(self._all())
         keep = needed()
         before = datetime.now(UTC) - self._grace
-        removed = 0
-        for digest, path in found:
-            if PREFIX + digest in keep or self._changed(path) > before:
-                continue
+        unused = {
+            digest: path
+            for digest, path in found.items()
+            if PREFIX + digest not in keep and self._changed(path) < before
+        }
+        if not unused:
+            return 0
+        with self._lock.exclusive() if self._lock is not None else nullcontext():
+            keep = needed()
+            return sum(
+                self._remove(path, before)
+                for digest, path in unused.items()
+                if PREFIX + digest not in keep
+            )
+
+    def remove_orphans(self) -> int:
+        """Nothing: object stores keep no incomplete objects."""
+        return 0
+
+    def _remove(self, path: str, before: datetime) -> bool:
+        try:
+            if self._changed(path) > before:
+                return False  # added again meanwhile
             self._files.rm_file(path)
-            removed += 1
-        return removed
+        except FileNotFoundError:
+            return False  # another process was first
+        return True
 
     def upload(self, folder: Path, below: str) -> None:
         """Store the files of a folder as objects ``below/<name>``."""

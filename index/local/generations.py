@@ -14,7 +14,6 @@ of truth: a damaged generation costs a rebuild, but no data.
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -37,14 +36,15 @@ from index.contract import (
     UnknownKindError,
 )
 from index.files import (
-    TEMPORARY,
     fsync_file,
     fsync_folder,
+    make_folder,
     remove_folder,
     sha256_of,
     write_atomically,
 )
 from index.local.manifest import MANIFEST_FILE, REBUILD, from_json, to_json
+from index.temporaries import remove_orphans, temporary_folder
 
 KEPT_PREVIOUS = 2
 _CURRENT = "CURRENT"
@@ -65,19 +65,15 @@ def publish(root: Path, index: Searchable, model_digest: str, sequence: int = 0)
     Publishers in several processes wait for each other.
     """
     generations = root / "generations"
-    generations.mkdir(parents=True, exist_ok=True)
+    make_folder(generations)
     with _locked(root):
-        _remove_temporaries(root)
+        remove_orphans(generations)
+        remove_orphans(root)
         number = max(_numbers(root), default=0) + 1
-        temporary = generations / f"{TEMPORARY}{number:06d}"
-        try:
+        with temporary_folder(generations) as temporary:
             manifest = _write(temporary, index, number, model_digest, sequence)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        temporary.rename(_folder(root, number))
+            temporary.rename(_folder(root, number))
         fsync_folder(generations)
-        fsync_folder(root)
         write_atomically(root / _CURRENT, lambda path: _write_number(path, number))
         for old in sorted(_numbers(root))[: -1 - KEPT_PREVIOUS]:
             remove_folder(_folder(root, old))
@@ -195,8 +191,7 @@ def check_current(root: Path) -> None:
 def _write(
     folder: Path, index: Searchable, number: int, model_digest: str, sequence: int
 ) -> Manifest:
-    """Write the index and its manifest into a new folder, durably."""
-    folder.mkdir()
+    """Write the index and its manifest into an empty folder, durably."""
     names = kinds.save(index, folder)
     built = kinds.description(index)
     manifest = Manifest(
@@ -291,13 +286,6 @@ def _no_index(root: Path) -> str:
 
 def _write_number(path: Path, number: int) -> None:
     path.write_text(f"{number:06d}\n", encoding="ascii")
-
-
-def _remove_temporaries(root: Path) -> None:
-    for path in (root / "generations").glob(f"{TEMPORARY}*"):
-        shutil.rmtree(path)
-    for path in root.glob(f".{_CURRENT}.*.tmp"):
-        path.unlink()
 
 
 @contextmanager

@@ -7,82 +7,173 @@
 
 Added pictures are stored once, however many snapshots refer to them: see `index.blobs`. The index
 is not copied, because it can be rebuilt from the catalogue.
+
+A snapshot is made in a temporary folder that its maker has locked, checked as a restore would check
+it, and only then renamed. Who reads a snapshot holds a shared lock on its folder, and who deletes
+one an exclusive lock.
 """
 
+import fcntl
 import json
+import os
 import re
-import shutil
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from index.blobs.folder import FolderBlobs
 from index.contract import (
+    Blobs,
+    CatalogueError,
     IndexInputError,
     Snapshot,
+    SnapshotBusyError,
     SnapshotCorruptError,
+    SnapshotError,
     SnapshotExistsError,
     SnapshotFormatError,
+    SnapshotIncompleteError,
     SnapshotModelError,
     UnknownSnapshotError,
 )
-from index.files import TEMPORARY, fsync_file, fsync_folder, remove_folder, sha256_of
+from index.files import (
+    drop_cached,
+    fsync_file,
+    fsync_folder,
+    make_folder,
+    remove_folder,
+    sha256_of,
+)
 from index.local.catalogue import SqliteCatalogue
 from index.local.manifest import checksum_of, with_checksum
+from index.temporaries import TEMPORARY, is_at, is_locked, temporary_folder
 
 FORMAT_VERSION = 1
 _CATALOGUE = "catalogue.sqlite"
 _DESCRIPTION = "snapshot.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PATIENCE = 30.0
+"""Seconds to wait for another maker of the same snapshot, and before deleting one in use."""
+_POLL_SECONDS = 0.05
+_SHOWN = 3
 
 
-def create(root: Path, catalogue: SqliteCatalogue, name: str | None = None) -> Snapshot:
+def create(
+    root: Path,
+    catalogue: SqliteCatalogue,
+    name: str | None = None,
+    *,
+    blobs: Blobs | None = None,
+    allow_missing: bool = False,
+) -> Snapshot:
     """Write a snapshot of one consistent state of the catalogue, while others read and write.
 
-    Without a name, it is named by the time. Raises IndexInputError for an invalid name,
-    SnapshotExistsError for one that is taken.
+    It can be restored when this returns: the copy has been read back, every record checked, and the
+    bytes of the added pictures were there, unless ``allow_missing``. Without a name, it is named by
+    the time; ``blobs`` are those in ``root`` unless given.
+
+    Raises IndexInputError for an invalid name; SnapshotExistsError for one that is taken, also by
+    another maker that does not finish soon; SnapshotIncompleteError; CatalogueError for a damaged
+    catalogue.
     """
     now = datetime.now(UTC)
     name = _checked(name if name is not None else now.strftime("%Y%m%dT%H%M%S.%fZ"))
+    blobs = blobs or _blobs(root)
     folder = root / "snapshots"
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / name).exists():
-        raise SnapshotExistsError(f"there is already a snapshot {name!r}; use another name")
-    temporary = folder / f"{TEMPORARY}{name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        catalogue.backup(temporary / _CATALOGUE)
-        with SqliteCatalogue(temporary / _CATALOGUE) as copy:
-            description = Snapshot(
-                name=name,
-                format_version=FORMAT_VERSION,
-                count=copy.count(),
-                model_digest=copy.model(),
-                sequence=copy.sequence(),
-                corpus=copy.get_meta("corpus"),
-                created=now.isoformat(timespec="seconds"),
-                size=(temporary / _CATALOGUE).stat().st_size,
-                files={},
-            )
-        # Only now that it is closed, because opening a catalogue sets its journal mode.
-        files = {_CATALOGUE: sha256_of(temporary / _CATALOGUE)}
-        content = {**asdict(description), "files": files}
-        (temporary / _DESCRIPTION).write_text(with_checksum(content), encoding="utf-8")
-        for file in (_CATALOGUE, _DESCRIPTION):
-            fsync_file(temporary / file)
-        fsync_folder(temporary)
-        try:
+    make_folder(folder)
+    # Nobody removes bytes until the snapshot has its name, and so is asked what it needs.
+    with _claimed(root, name) as temporary, blobs.holding():
+        _fill(temporary, catalogue, name, now)
+        _verify(temporary, name)
+        if not allow_missing:
+            _check_pictures(temporary, name, blobs)
+        with _locked(folder):
+            # A rename would replace an empty folder.
+            if (folder / name).exists():
+                raise _taken(root, name)
             temporary.rename(folder / name)
-        except OSError as error:
-            raise SnapshotExistsError(f"there is already a snapshot {name!r}") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fsync_folder(folder)
-    fsync_folder(root)
+        fsync_folder(folder)
     return read(root, name)
+
+
+@contextmanager
+def _claimed(root: Path, name: str) -> Iterator[Path]:
+    """A temporary folder that claims the name: other makers of the same snapshot wait."""
+    deadline = time.monotonic() + _PATIENCE
+    with ExitStack() as stack:
+        while (temporary := _claim(root, name, stack)) is None:
+            if time.monotonic() >= deadline:
+                raise SnapshotExistsError(
+                    f"the snapshot {name!r} is just being made; wait until it is listed, or use "
+                    "another name"
+                )
+            time.sleep(_POLL_SECONDS)
+        yield temporary
+
+
+def _claim(root: Path, name: str, stack: ExitStack) -> Path | None:
+    folder = root / "snapshots"
+    with _locked(folder):
+        if (folder / name).exists():
+            raise _taken(root, name)
+        if any(is_locked(path) for path in folder.glob(f"{TEMPORARY}{name}@*")):
+            return None
+        return stack.enter_context(temporary_folder(folder, f"{name}@"))
+
+
+def _taken(root: Path, name: str) -> SnapshotExistsError:
+    try:
+        found = read(root, name)
+        which = f"of {found.count:,} pictures, made at {found.created}"
+    except SnapshotError:
+        which = "which is damaged"
+    return SnapshotExistsError(
+        f"there is already a snapshot {name!r}, {which}; use another name, or delete it first"
+    )
+
+
+def _fill(folder: Path, catalogue: SqliteCatalogue, name: str, now: datetime) -> None:
+    """Write the files of a snapshot durably; raises CatalogueError for a damaged record."""
+    path = folder / _CATALOGUE
+    catalogue.backup(path)
+    with SqliteCatalogue(path) as copy:
+        damage = copy.check()
+        if damage is not None:
+            raise CatalogueError(f"the snapshot {name!r} was not made: {damage}")
+        description = Snapshot(
+            name=name,
+            format_version=FORMAT_VERSION,
+            count=copy.count(),
+            model_digest=copy.model(),
+            sequence=copy.sequence(),
+            corpus=copy.get_meta("corpus"),
+            created=now.isoformat(timespec="seconds"),
+            size=path.stat().st_size,
+            files={},
+        )
+    # Only now that it is closed, because opening a catalogue sets its journal mode.
+    content = {**asdict(description), "files": {_CATALOGUE: sha256_of(path)}}
+    (folder / _DESCRIPTION).write_text(with_checksum(content), encoding="utf-8")
+    for file in (path, folder / _DESCRIPTION):
+        fsync_file(file)
+        drop_cached(file)
+    fsync_folder(folder)
+
+
+def _check_pictures(folder: Path, name: str, blobs: Blobs) -> None:
+    missing = sorted(blobs.missing(_hashes(folder / _CATALOGUE)))
+    if missing:
+        shown = ", ".join(missing[:_SHOWN])
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise SnapshotIncompleteError(
+            f"the bytes of {len(missing):,} added pictures of the snapshot {name!r} are missing: "
+            f"{shown}{more}; add these pictures again or delete them (`lookalike index verify` "
+            "lists them), or allow missing pictures"
+        )
 
 
 def names(root: Path) -> list[str]:
@@ -98,10 +189,19 @@ def read(root: Path, name: str) -> Snapshot:
 
     Raises UnknownSnapshotError, SnapshotCorruptError or SnapshotFormatError.
     """
-    path = root / "snapshots" / _checked(name) / _DESCRIPTION
-    if not path.parent.is_dir():
-        known = ", ".join(names(root)[-10:]) or "none"
-        raise UnknownSnapshotError(f"there is no snapshot {name!r}; there are: {known}")
+    folder = root / "snapshots" / _checked(name)
+    if not folder.is_dir():
+        raise _unknown(root, name)
+    return _read(folder, name)
+
+
+def _unknown(root: Path, name: str) -> UnknownSnapshotError:
+    known = ", ".join(names(root)[-10:]) or "none"
+    return UnknownSnapshotError(f"there is no snapshot {name!r}; there are: {known}")
+
+
+def _read(folder: Path, name: str) -> Snapshot:
+    path = folder / _DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         expected = content.pop("checksum")
@@ -126,9 +226,14 @@ def verify(root: Path, name: str) -> Snapshot:
 
     Raises as `read` does.
     """
-    snapshot = read(root, name)
+    with _held(root, name) as folder:
+        return _verify(folder, name)
+
+
+def _verify(folder: Path, name: str) -> Snapshot:
+    snapshot = _read(folder, name)
     for file, expected in snapshot.files.items():
-        path = root / "snapshots" / name / file
+        path = folder / file
         try:
             found = sha256_of(path)
         except OSError as error:
@@ -140,49 +245,79 @@ def verify(root: Path, name: str) -> Snapshot:
     return snapshot
 
 
-def restore(root: Path, catalogue: SqliteCatalogue, name: str) -> tuple[Snapshot, int, int]:
+def restore(
+    root: Path,
+    catalogue: SqliteCatalogue,
+    name: str,
+    *,
+    blobs: Blobs | None = None,
+    allow_missing: bool = False,
+) -> tuple[Snapshot, int, int]:
     """Replace what is indexed with a snapshot, while searches continue.
 
     This is one atomic, durable write, which the next search sees. Returns the snapshot, how many
-    entries were stored or changed, and how many deleted.
+    entries were stored or changed, and how many deleted. ``blobs`` as in `create`.
 
     Raises SnapshotModelError if the snapshot belongs to a model or corpus other than the store's,
-    and as `verify` does.
+    SnapshotIncompleteError if bytes of added pictures are missing, unless ``allow_missing``, and as
+    `verify` does.
     """
-    snapshot = verify(root, name)
-    model, corpus = catalogue.model(), catalogue.get_meta("corpus")
-    if snapshot.model_digest != model:
-        raise SnapshotModelError(
-            f"the snapshot {name!r} was made with the model {snapshot.model_digest}, the store has "
-            f"{model}; change the store's model first, or use another snapshot"
-        )
-    if snapshot.corpus != corpus:
-        raise SnapshotModelError(
-            f"the snapshot {name!r} is of the corpus {snapshot.corpus!r}, the store has {corpus!r};"
-            " use another snapshot"
-        )
-    changed, deleted = catalogue.restore(root / "snapshots" / name / _CATALOGUE)
+    blobs = blobs or _blobs(root)
+    with blobs.holding(), _held(root, name) as folder:
+        snapshot = _verify(folder, name)
+        model, corpus = catalogue.model(), catalogue.get_meta("corpus")
+        if snapshot.model_digest != model:
+            raise SnapshotModelError(
+                f"the snapshot {name!r} was made with the model {snapshot.model_digest}, the store "
+                f"has {model}; change the store's model first, or use another snapshot"
+            )
+        if snapshot.corpus != corpus:
+            raise SnapshotModelError(
+                f"the snapshot {name!r} is of the corpus {snapshot.corpus!r}, the store has "
+                f"{corpus!r}; use another snapshot"
+            )
+        if not allow_missing:
+            _check_pictures(folder, name, blobs)
+        changed, deleted = catalogue.restore(folder / _CATALOGUE)
     return snapshot, changed, deleted
 
 
 def remove(root: Path, name: str) -> None:
-    """Delete a snapshot. Raises UnknownSnapshotError."""
-    folder = root / "snapshots" / _checked(name)
-    if not folder.is_dir():
-        raise UnknownSnapshotError(f"there is no snapshot {name!r}")
-    remove_folder(folder)
-    fsync_folder(folder.parent)
+    """Delete a snapshot. Raises UnknownSnapshotError, SnapshotBusyError if it stays in use."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with _held(root, name, fcntl.LOCK_EX | fcntl.LOCK_NB) as folder:
+                remove_folder(folder)
+                return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise SnapshotBusyError(
+                    f"the snapshot {name!r} is in use, perhaps being restored; try again later"
+                ) from None
+        time.sleep(_POLL_SECONDS)
 
 
-def content_hashes(root: Path) -> set[str]:
+def content_hashes(root: Path, seen: set[str] | None = None) -> set[str]:
     """The content hashes of added pictures that snapshots refer to.
+
+    Snapshots in ``seen`` are left out, and those that are read are added to it.
 
     Raises CatalogueError or SnapshotError if one cannot be read: its pictures must then be kept.
     """
+    seen = set() if seen is None else seen
     needed: set[str] = set()
     for name in names(root):
-        verify(root, name)
-        needed |= _hashes(root / "snapshots" / name / _CATALOGUE)
+        try:
+            with _held(root, name) as folder:
+                # One of the same name may be another one by now.
+                identity = f"{name} {folder.stat().st_ino} {sha256_of(folder / _DESCRIPTION)}"
+                if identity not in seen:
+                    _verify(folder, name)
+                    needed |= _hashes(folder / _CATALOGUE)
+                    seen.add(identity)
+        except UnknownSnapshotError:
+            continue  # just deleted
     return needed
 
 
@@ -193,6 +328,38 @@ def _hashes(path: Path) -> set[str]:
             "SELECT DISTINCT content_hash FROM images WHERE origin = 'added'"
         ).fetchall()
     return {row[0] for row in rows if row[0] is not None}
+
+
+def _blobs(root: Path) -> Blobs:
+    return FolderBlobs(root / "pictures")
+
+
+@contextmanager
+def _held(root: Path, name: str, how: int = fcntl.LOCK_SH) -> Iterator[Path]:
+    """A snapshot's folder, which nobody deletes meanwhile. Raises UnknownSnapshotError."""
+    folder = root / "snapshots" / _checked(name)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        raise _unknown(root, name) from None
+    try:
+        fcntl.flock(handle, how)
+        if not is_at(handle, folder):
+            raise _unknown(root, name)
+        yield folder
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Held by one process at a time, for moments: to look at the names and take one."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _checked(name: str) -> str:

@@ -48,12 +48,15 @@ def catalogue_path(root: Path) -> Path:
 class LocalSnapshots:
     """Implements `index.contract.Snapshots` in a store's folder."""
 
-    def __init__(self, root: Path, catalogue: SqliteCatalogue) -> None:
+    def __init__(self, root: Path, catalogue: SqliteCatalogue, blobs: Blobs) -> None:
         self._root = root
         self._catalogue = catalogue
+        self._blobs = blobs
 
-    def create(self, name: str | None = None) -> Snapshot:
-        return snapshots.create(self._root, self._catalogue, name)
+    def create(self, name: str | None = None, *, allow_missing: bool = False) -> Snapshot:
+        return snapshots.create(
+            self._root, self._catalogue, name, blobs=self._blobs, allow_missing=allow_missing
+        )
 
     def names(self) -> list[str]:
         return snapshots.names(self._root)
@@ -61,14 +64,16 @@ class LocalSnapshots:
     def read(self, name: str) -> Snapshot:
         return snapshots.read(self._root, name)
 
-    def restore(self, name: str) -> tuple[Snapshot, int, int]:
-        return snapshots.restore(self._root, self._catalogue, name)
+    def restore(self, name: str, *, allow_missing: bool = False) -> tuple[Snapshot, int, int]:
+        return snapshots.restore(
+            self._root, self._catalogue, name, blobs=self._blobs, allow_missing=allow_missing
+        )
 
     def remove(self, name: str) -> None:
         snapshots.remove(self._root, name)
 
-    def content_hashes(self) -> set[str]:
-        return snapshots.content_hashes(self._root)
+    def content_hashes(self, seen: set[str] | None = None) -> set[str]:
+        return snapshots.content_hashes(self._root, seen)
 
 
 class LocalStore(Generic[Model]):
@@ -103,7 +108,7 @@ class LocalStore(Generic[Model]):
         self.served: LocalServedIndex[Model] = LocalServedIndex(
             root, self.catalogue, model_of, self.entries
         )
-        self.snapshots = LocalSnapshots(root, self.catalogue)
+        self.snapshots = LocalSnapshots(root, self.catalogue, self.blobs)
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from index.milvus.settings import MilvusSettings
 class MilvusSnapshots:
     """Unsupported: Milvus has its own tools for backups."""
 
-    def create(self, name: str | None = None) -> Snapshot:
+    def create(self, name: str | None = None, *, allow_missing: bool = False) -> Snapshot:
         raise _refused()
 
     def names(self) -> list[str]:
@@ -39,13 +39,13 @@ class MilvusSnapshots:
     def read(self, name: str) -> Snapshot:
         raise _refused()
 
-    def restore(self, name: str) -> tuple[Snapshot, int, int]:
+    def restore(self, name: str, *, allow_missing: bool = False) -> tuple[Snapshot, int, int]:
         raise _refused()
 
     def remove(self, name: str) -> None:
         raise _refused()
 
-    def content_hashes(self) -> set[str]:
+    def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return set()
 
 

@@ -73,7 +73,7 @@ class Ingest:
                 results.append(error)
         if good:
             # A sweep must not remove the bytes as unused before an entry refers to them.
-            with self.blobs.adding():
+            with self.blobs.holding():
                 records = [self._record(uploads[row]) for row, _ in good]
                 ids = self._upsert(records, [picture for _, picture in good])
             for (row, _), id_ in zip(good, ids, strict=True):

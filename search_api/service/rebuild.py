@@ -12,6 +12,7 @@ from embed.corpus import Corpus
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
 from index.contract import (
+    BlobsBusyError,
     CancelledError,
     JobControl,
     Manifest,
@@ -183,13 +184,17 @@ class IndexBuilder:
         return manifest
 
     def _sweep(self) -> None:
+        seen: set[str] = set()
+        kept: set[str] = set()
+
         def needed() -> set[str]:
-            added = self.store.catalogue.content_hashes("added")
-            return added | self.store.snapshots.content_hashes()
+            # Each snapshot is read once, so that the second call is quick.
+            kept.update(self.store.snapshots.content_hashes(seen))
+            return kept | self.store.catalogue.content_hashes("added")
 
         try:
             removed = self.store.blobs.sweep(needed)
-        except (SnapshotError, OSError) as error:
+        except (BlobsBusyError, SnapshotError, OSError) as error:
             log.warning("unused bytes of added pictures are kept: %s", error)
         else:
             if removed:

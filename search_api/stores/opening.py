@@ -64,4 +64,7 @@ def _blobs(location: StoreLocation) -> Blobs:
         return FolderBlobs(location.var / "pictures")
     if url.startswith("file://"):
         return FolderBlobs(Path(url.removeprefix("file://")))
-    return ObjectBlobs(url) if "://" in url else FolderBlobs(Path(url))
+    if "://" not in url:
+        return FolderBlobs(Path(url))
+    # Many machines share a store in Milvus, so a lock of this one would mean nothing.
+    return ObjectBlobs(url, lock=None if location.milvus else location.var / "pictures.lock")

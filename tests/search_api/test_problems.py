@@ -43,6 +43,9 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.SnapshotFormatError: UNAVAILABLE,
     contract.UnknownSnapshotError: Meaning(404, "unknown-snapshot", 2),
     contract.SnapshotExistsError: Meaning(409, "snapshot-exists", 2),
+    contract.SnapshotIncompleteError: Meaning(409, "snapshot-incomplete", 1),
+    contract.SnapshotBusyError: Meaning(409, "snapshot-busy", 1),
+    contract.BlobsBusyError: Meaning(409, "pictures-busy", 1),
     contract.SnapshotModelError: Meaning(409, "snapshot-of-another-model", 2),
     # These do not leave the code that handles them: a build, a job, the start of a service.
     contract.IndexFileError: None,

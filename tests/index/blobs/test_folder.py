@@ -47,7 +47,7 @@ def test_the_bytes_are_on_the_disk_before_put_returns(
         fsync(handle)
 
     monkeypatch.setattr("os.fsync", noted)
-    with FolderBlobs(tmp_path / "pictures").adding():
+    with FolderBlobs(tmp_path / "pictures").holding():
         FolderBlobs(tmp_path / "pictures").put(b"abc")
     (path,) = tmp_path.glob("pictures/??/*")
     for each in (path, path.parent, path.parent.parent, tmp_path):
@@ -60,7 +60,7 @@ def test_sweep_waits_for_those_who_add(tmp_path: Path) -> None:
     needed = {kept}
     removed: list[int] = []
     sweeper = threading.Thread(target=lambda: removed.append(blobs.sweep(lambda: set(needed))))
-    with blobs.adding():
+    with blobs.holding():
         sweeper.start()
         new = blobs.put(b"new")
         assert removed == []

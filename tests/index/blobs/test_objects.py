@@ -21,7 +21,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_put_and_get(url: str) -> None:
     blobs = ObjectBlobs(url)
     assert blobs.names() == []
-    with blobs.adding():
+    with blobs.holding():
         name = blobs.put(b"one")
     assert name == "sha256:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
     assert blobs.put(b"one") == name

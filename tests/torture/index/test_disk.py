@@ -45,11 +45,11 @@ def filled(root: Path, count: int) -> None:
 
 
 def left(root: Path) -> set[str]:
-    """Every file of the store except SQLite's journals."""
+    """Every file of the store except SQLite's journals and locks."""
     return {
         str(p.relative_to(root))
         for p in root.rglob("*")
-        if p.is_file() and not p.name.startswith("catalogue.sqlite-")
+        if p.is_file() and not p.name.startswith("catalogue.sqlite-") and p.name != ".lock"
     }
 
 

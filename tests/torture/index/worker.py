@@ -57,7 +57,7 @@ def main() -> None:
         action = choose.choices(["add", "delete", "build", "keep"], [60, 25, 12, 3])[0]
         print("begin", action, key, version, flush=True)
         if action == "add":
-            with blobs.adding():
+            with blobs.holding():
                 name = blobs.put(content(version))
                 record = Record(f"key:{key}", None, None, {"version": version}, name, "added")
                 catalogue.upsert([record], vector(version), MODEL)
