@@ -84,7 +84,7 @@ class Encoder:
                 and of the photo encoder mostly above 0.99; ``auto`` chooses by the hardware.
             runtime: ``openvino`` or ``torch``; ``auto`` chooses the fastest that works.
             threads: CPU threads; None for one per core.
-            cache: folder in which a runtime keeps the network it has exported.
+            cache: private folder in which a runtime keeps the network it has exported.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,10 @@ _defaults = TestClient.__init__.__defaults__
 assert _defaults is not None and _defaults[0] == "http://testserver"
 TestClient.__init__.__defaults__ = ("http://localhost", *_defaults[1:])  # type: ignore[attr-defined]
 
+# Nothing is left in the user's own cache.
+os.environ.setdefault(
+    "LOOKALIKE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "lookalike")
+)
 # A GPU rounds differently; set the variable to test on one.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # One thread: tests then give the same figures everywhere, and do not compete for cores.

@@ -10,7 +10,8 @@ from typing import Any
 from embed.architecture import Backbone
 from embed.bundle import PRETRAINED, Bundle, BundleError
 from embed.imported.packaged_weights import packaged_weights
-from embed.imported.photo_encoder import NETWORK, PACKAGE, default_cache, photo_bundle
+from embed.imported.photo_encoder import NETWORK, PACKAGE, photo_bundle
+from embed.private_cache import default_cache
 from train.recipe import (
     FINETUNE,
     FINETUNE_IMPORTED,
@@ -76,13 +77,12 @@ def read_init(name: str | None) -> Bundle | None:
     if name is None:
         return None
     if name == PHOTO_ENCODER:
-        cache = default_cache()
         try:
-            folder = photo_bundle(cache)
+            folder = photo_bundle(default_cache())
         except OSError as error:
             raise BundleError(
-                f"the photo encoder cannot be kept in {cache} ({error.strerror}); set"
-                " LOOKALIKE_CACHE to a folder that can be written"
+                f"the photo encoder cannot be kept ({error}); set LOOKALIKE_CACHE to a folder that"
+                " only you can write"
             ) from error
         if folder is None:
             raise BundleError(

@@ -6,7 +6,6 @@ It embeds everybody's pictures but CIFAR-10's where no model is named.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from embed.bundle import Bundle, BundleError
 from embed.imported.packaged_weights import packaged_weights
 from embed.preprocess import Resize
+from embed.private_cache import private_folder
 
 NETWORK = "tf_efficientnet_lite0"
 SOURCE = f"timm:{NETWORK}"
@@ -30,12 +30,13 @@ def photo_bundle(cache: Path) -> Path | None:
     None if the package with the weights is not installed.
 
     Raises:
-        OSError: ``cache`` cannot be written.
+        OSError: ``cache`` cannot be written, or other users can write into it.
     """
     path = packaged_weights(NETWORK)
     if path is None:
         return None
     key = f"{_FORMAT}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    cache = private_folder(cache)
     folder = cache / f"photo-encoder-{key}"
     if _intact(folder):
         return folder
@@ -43,7 +44,6 @@ def photo_bundle(cache: Path) -> Path | None:
     # Imports torch and timm, which a start with a finished bundle need not wait for.
     from embed.imported.importing import import_model, model_card
 
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     bundle = import_model(SOURCE, resize=RESIZE)
     temporary = Path(tempfile.mkdtemp(dir=cache))
     try:
@@ -63,11 +63,3 @@ def _intact(folder: Path) -> bool:
     except BundleError:
         return False
     return True
-
-
-def default_cache() -> Path:
-    """The user's cache folder: ``LOOKALIKE_CACHE``, or ``lookalike`` in the system's place."""
-    if chosen := os.environ.get("LOOKALIKE_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lookalike"

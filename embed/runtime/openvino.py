@@ -1,7 +1,8 @@
 """OpenVINO as the runtime: the fastest on a CPU, and serving needs no torch.
 
 The network is exported once, which needs torch and takes a few seconds. Later starts read the
-export after verifying its checksums.
+export from a private cache after verifying its checksums. One that lies next to a bundle is never
+read: it could be somebody else's network.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
 import sys
 import tempfile
+import time
 import warnings
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embed.bundle import Bundle
+from embed.private_cache import private_folder
 from embed.runtime.protocol import WORKERS, Precision, Raw, available_cores
 
 # Importing OpenVINO sends telemetry from a forked copy of the whole process, but only if this
@@ -37,6 +44,10 @@ _NETWORK, _SUMS = "network.xml", "checksums.json"
 _MIDDLE = 128  # subtracted from pixels 0..255
 _FORMAT = 2
 """Increased whenever the exported graph changes, so that older exports are not used."""
+_TEMPORARY = ".tmp-"
+_MOST_BYTES = 2 * 2**30
+_MOST_SECONDS = 30 * 24 * 3600
+"""Exports beyond this size, and those unused for longer, are removed when another is written."""
 
 
 class OpenVinoRuntime:
@@ -58,7 +69,7 @@ class OpenVinoRuntime:
             bundle: the trained model.
             precision: ``auto`` chooses bfloat16 if the CPU has instructions for it.
             threads: CPU threads; None for one per core.
-            cache: folder in which the export is kept; None to keep none.
+            cache: private folder in which the export is kept; None to keep none.
         """
         core = openvino.Core()
         if precision == "auto":
@@ -97,19 +108,49 @@ class OpenVinoRuntime:
 def _read_or_export(core: openvino.Core, bundle: Bundle, cache: Path | None) -> openvino.Model:
     if cache is None:
         return export(bundle)
-    # Each model and each release of OpenVINO has its own folder.
-    key = f"{_FORMAT}-{openvino.__version__.split('-')[0]}-{bundle.content_digest[-16:]}"
-    folder = cache / ".export" / key
+    try:
+        folder = private_folder(cache / "exports") / _key(bundle)
+    except OSError as error:
+        _say_once(f"exported networks cannot be kept: {error}")
+        return _exported_for_now(core, bundle)
     if _intact(folder):
+        with suppress(OSError):  # a cache that cannot be written
+            os.utime(folder)
         return core.read_model(folder / _NETWORK)
     model = export(bundle)
     try:
         _write(model, folder)
+        _tidy(folder)
     except OSError as error:
-        log.info("the exported network cannot be kept in %s: %s", cache, error)
-        return model
+        if not _intact(folder):  # otherwise another process was first
+            _say_once(f"the exported network cannot be kept in {folder.parent}: {error}")
+            return _exported_for_now(core, bundle, model)
     # Read it back as later starts do, so that all of them round alike.
     return core.read_model(folder / _NETWORK)
+
+
+def _key(bundle: Bundle) -> str:
+    """The same for exports that are the same; they depend neither on the precision nor the CPU."""
+    digest = bundle.content_digest.removeprefix("sha256:")
+    return f"{_FORMAT}-{openvino.__version__.split('-')[0]}-{digest}"
+
+
+def _exported_for_now(
+    core: openvino.Core, bundle: Bundle, model: openvino.Model | None = None
+) -> openvino.Model:
+    """The network by way of a temporary private folder; OpenVINO keeps what it has read."""
+    model = model or export(bundle)
+    try:
+        with tempfile.TemporaryDirectory(prefix="lookalike-") as name:
+            _save(model, Path(name))
+            return core.read_model(Path(name) / _NETWORK)
+    except OSError:
+        return model
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    log.warning("%s; this takes seconds at each start", message)
 
 
 def export(bundle: Bundle) -> openvino.Model:
@@ -182,17 +223,38 @@ def _over_whole_pixels(stem: Conv2d, preprocess: Preprocess) -> Conv2d:
 
 def _write(model: openvino.Model, folder: Path) -> None:
     """Write the export and its checksums atomically."""
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder.parent) as name:
         new = Path(name) / "new"
-        new.mkdir()
-        # Not in fp16, which would round the constants of the normalisation.
-        openvino.save_model(model, new / _NETWORK, compress_to_fp16=False)
+        new.mkdir(mode=0o700)
+        _save(model, new)
         sums = {path.name: _sha256(path) for path in new.iterdir()}
         (new / _SUMS).write_text(json.dumps(sums))
         if folder.exists():  # damaged
             folder.rename(Path(name) / "old")
         new.rename(folder)
+
+
+def _save(model: openvino.Model, folder: Path) -> None:
+    # Not in fp16, which would round the constants of the normalisation.
+    openvino.save_model(model, folder / _NETWORK, compress_to_fp16=False)
+
+
+def _tidy(newest: Path) -> None:
+    """Remove exports that are too old or too many, and what killed processes left behind."""
+    now, size = time.time(), _bytes_of(newest)
+    others = [(path.stat().st_mtime, path) for path in newest.parent.iterdir() if path != newest]
+    for used, path in sorted(others, reverse=True):
+        if path.name.startswith(_TEMPORARY):
+            if now - used > 3600:
+                shutil.rmtree(path, ignore_errors=True)
+            continue
+        size += _bytes_of(path)
+        if size > _MOST_BYTES or now - used > _MOST_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _intact(folder: Path) -> bool:

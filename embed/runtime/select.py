@@ -31,8 +31,7 @@ def make_runtime(
         name: ``auto``, ``openvino`` or ``torch``.
         precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 if the hardware has it.
         threads: CPU threads; None for one per core.
-        cache: folder in which an exported network is kept, usually the bundle's own; None for
-            none.
+        cache: private folder in which an exported network is kept; None for none.
 
     Raises:
         ValueError: ``name`` is not a runtime.

@@ -95,7 +95,7 @@ def _fit(location: StoreLocation, bundle: Path | None) -> dict[str, Any]:
     from search_api.stores.opening import open_store
 
     with existing_store(location):
-        encoder = open_model(find_bundle(bundle, location))
+        encoder = open_model(find_bundle(bundle, location), location.var)
     with closing(
         open_store(location, lambda digest: encoder if digest == encoder.digest else None)
     ) as store:

@@ -185,7 +185,7 @@ def _locally(
     from search_api.service.labelling.tagging import tag_files
     from search_api.stores.model_store import find_bundle, open_model
 
-    encoder = open_model(find_bundle(bundle, location))
+    encoder = open_model(find_bundle(bundle, location), location.var)
     with judging(location, encoder, len(files), classes, with_tags) as judge:
         yield tag_files(encoder, files, judge), encoder.digest, encoder.classes
 

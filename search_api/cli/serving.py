@@ -53,7 +53,7 @@ def up(settings: Settings) -> None:
             from search_api.cli.training import train_default
 
             folder = train_default(corpus, settings.store.var)
-        model = open_model(folder)
+        model = open_model(folder, settings.store.var)
         with engine_over(corpus, settings.store, model, picture, _cache_sizes(settings)) as engine:
             _make_ready(engine)
             _serve(engine, listener, settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +357,7 @@ def open_engine(
         folder = refitted_model(corpus, location, progress)
     else:
         folder = first_model(bundle, corpus, location, say, progress)
-    encoder = open_model(folder)
+    encoder = open_model(folder, location.var)
     with engine_over(corpus, location, encoder, limits, cache_sizes) as engine:
         yield engine
 
@@ -377,7 +378,7 @@ def engine_over(
         corpus,
         location.var,
         limits,
-        open_model,
+        partial(open_model, var=location.var),
         lambda model_of: opening.open_store(location, model_of, cache_sizes),
         lambda digest: fetch_model(location, digest),
         ClassifierFiles(location),

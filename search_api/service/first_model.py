@@ -14,11 +14,17 @@ from embed.bundle import CARD, Bundle
 from embed.corpus import Corpus, FolderCorpus
 from embed.encoder import Encoder
 from embed.imported.fitting import PICTURES, fit_embedding
-from embed.imported.photo_encoder import PACKAGE, SOURCE, default_cache, photo_bundle
+from embed.imported.photo_encoder import PACKAGE, SOURCE, photo_bundle
 from index.contract import ModelMismatchError, Progress, no_progress
 from search_api.service.corpus_sync import batches, item_reader
 from search_api.settings import StoreLocation
-from search_api.stores.model_store import find_bundle, keep_model, open_model, share_model
+from search_api.stores.model_store import (
+    find_bundle,
+    keep_model,
+    open_model,
+    share_model,
+    usable_cache,
+)
 from search_api.stores.opening import has_store, open_existing_store
 
 
@@ -85,7 +91,7 @@ def fitted_model(
     folder: Path, corpus: Corpus, location: StoreLocation, progress: Progress = no_progress
 ) -> Path:
     """Keep the model in ``folder`` in the store, its embedding fitted to the corpus."""
-    encoder = open_model(folder)
+    encoder = open_model(folder, location.var)
     bundle = fit_embedding(encoder.bundle, _features(encoder, corpus, progress))
     with tempfile.TemporaryDirectory() as temporary:
         bundle.save(Path(temporary), (folder / CARD).read_text())
@@ -122,7 +128,4 @@ def _has_model(location: StoreLocation) -> bool:
 
 
 def _photo_encoder(location: StoreLocation) -> Path | None:
-    try:
-        return photo_bundle(default_cache())
-    except OSError:  # a service's user may have no home
-        return photo_bundle(location.var / "cache")
+    return photo_bundle(usable_cache(location.var) or location.var / "cache")

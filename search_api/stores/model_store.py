@@ -6,6 +6,7 @@ With Milvus, the servers of one store share their models wherever they share add
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -14,24 +15,45 @@ from pathlib import Path
 
 from embed.bundle import MANIFEST, PRETRAINED, Bundle
 from embed.encoder import Encoder
+from embed.private_cache import default_cache, private_folder
 from embed.runtime.protocol import available_cores
 from index.blobs.objects import ObjectBlobs
 from index.files import fsync_file, fsync_folder
 from search_api.settings import StoreLocation
 from search_api.stores.opening import has_store, open_existing_store
 
+log = logging.getLogger(__name__)
+
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
-def open_model(folder: Path) -> Encoder:
+def open_model(folder: Path, var: Path | None = None) -> Encoder:
     """The encoder of a trained model, on all cores available to this process.
 
-    The network that its runtime exports is cached next to the model.
+    The network that its runtime exports is kept in a private cache; see `usable_cache`.
 
     Raises:
         BundleError: the folder holds no usable model.
     """
-    return Encoder(Bundle.load(folder), threads=available_cores(), cache=folder)
+    return Encoder(Bundle.load(folder), threads=available_cores(), cache=usable_cache(var))
+
+
+def usable_cache(var: Path | None) -> Path | None:
+    """The user's cache folder; one in ``var`` if the user, such as a service's, has none.
+
+    None if there is no ``var`` either, which is logged.
+    """
+    try:
+        cache = private_folder(default_cache())
+        if os.access(cache, os.W_OK):
+            return cache
+        why = f"{cache} cannot be written"
+    except OSError as error:
+        why = str(error)
+    if var is None:
+        log.warning("the exported network is not kept: %s", why)
+        return None
+    return var / "cache"
 
 
 def find_bundle(bundle: Path | None, location: StoreLocation) -> Path:

@@ -145,7 +145,7 @@ def model(
     Example:
       lookalike index model runs/new/bundle
     """
-    encoder = open_model(new)
+    encoder = open_model(new, location.var)
     with open_engine(data, location, bundle, say=say) as engine:
         engine.check_corpus()
         engine.load()

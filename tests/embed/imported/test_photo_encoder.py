@@ -7,7 +7,7 @@ import pytest
 
 from embed.bundle import Bundle
 from embed.imported import photo_encoder
-from embed.imported.photo_encoder import default_cache, photo_bundle
+from embed.imported.photo_encoder import photo_bundle
 
 
 def test_the_bundle_is_made_once_and_is_private(tmp_path: Path) -> None:
@@ -32,14 +32,3 @@ def test_without_the_package_there_is_none(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(photo_encoder, "packaged_weights", lambda network: None)
     assert photo_bundle(tmp_path / "cache") is None
     assert not (tmp_path / "cache").exists()
-
-
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOOKALIKE_CACHE", "/somewhere")
-    assert default_cache() == Path("/somewhere")
-    monkeypatch.delenv("LOOKALIKE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert default_cache() == Path("/xdg/lookalike")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert default_cache() == Path("/home/somebody/.cache/lookalike")

@@ -22,6 +22,7 @@ from search_api.stores.model_store import (
     model_folder,
     open_model,
     share_model,
+    usable_cache,
 )
 from search_api.stores.opening import open_store
 from tests.search_api.helpers import OTHER
@@ -167,3 +168,15 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
     assert not has_bundle(tmp_path)
     with pytest.raises(BundleError, match=r"bundle\.json"):
         open_model(tmp_path)
+
+
+def test_the_cache_is_the_users_or_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "own"))
+    assert usable_cache(tmp_path / "var") == tmp_path / "own"
+    (tmp_path / "own").chmod(0o777)  # anybody may have written what is in it
+    assert usable_cache(tmp_path / "var") == tmp_path / "var" / "cache"
+    assert not caplog.records
+    assert usable_cache(None) is None
+    assert "other users can write into" in caplog.text
