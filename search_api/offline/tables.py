@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,10 @@ COLUMNS = (
     *("path", "class", "confidence", "tags", "tag_shares", "error"),
     *("nearest_class", "grade", "source"),
 )
+
+# What spreadsheets take for the beginning of a formula (OWASP, CSV Injection); with apostrophes
+# before it, so that removing one gives every value back.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\0\uff1d\uff0b\uff0d\uff20]")
 
 Add = Callable[[Sequence[Tagged]], None]
 
@@ -48,8 +53,9 @@ def check(path: Path) -> None:
 def table(path: Path) -> Iterator[Add]:
     """Gives a function that adds rows; the file appears, complete, when the block succeeds.
 
-    CSV joins tags and their shares with ``;``; the other formats have lists, and JSON Lines also
-    has the probabilities. Without ``class`` and ``error``, a picture is none of the classes. A row
+    CSV joins tags and their shares with ``;``, and text in it is safe to open in a spreadsheet, see
+    `cell`. The other formats have lists and the text as it is, and JSON Lines also has the
+    probabilities. Without ``class`` and ``error``, a picture is none of the classes. A row
     has both if only the picture's sidecar file could not be written.
 
     Raises:
@@ -84,6 +90,15 @@ def row(result: Tagged) -> dict[str, Any]:
     }
 
 
+def cell(text: str) -> str:
+    """The text with an apostrophe before it if a spreadsheet would take it for a formula.
+
+    The name of a picture, a label or a tag may be anybody's. To get the text back, remove one
+    apostrophe where such a character follows the first apostrophes.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
 def prediction_values(prediction: Prediction | None) -> dict[str, Any]:
     """The members of a prediction in JSON, all of them null without one."""
     if prediction is None:
@@ -103,14 +118,16 @@ def prediction_values(prediction: Prediction | None) -> dict[str, Any]:
 @contextmanager
 def _csv(path: Path) -> Iterator[Add]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        # Text in quotes: where `;` separates cells, the first after one would begin a new cell.
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(COLUMNS)
 
         def add(results: Sequence[Tagged]) -> None:
             for values in map(row, results):
-                for name in ("tags", "tag_shares"):
-                    values[name] = ";".join(map(str, values[name]))
-                writer.writerow("" if v is None else v for v in values.values())
+                safe = {k: cell(v) if isinstance(v, str) else v for k, v in values.items()}
+                safe["tags"] = ";".join(map(cell, values["tags"]))
+                safe["tag_shares"] = ";".join(map(str, values["tag_shares"]))
+                writer.writerow(safe.values())
 
         yield add
 

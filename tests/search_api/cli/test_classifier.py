@@ -31,7 +31,7 @@ def own(tmp_path: Path) -> Iterator[SearchEngine]:
 def lookalike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lookalike:
     """Runs the command with the fake encoder, on the store of ``own``."""
     for module in ("stores.model_store", "service.engine"):
-        monkeypatch.setattr(f"search_api.{module}.open_model", lambda folder: MeanColour())
+        monkeypatch.setattr(f"search_api.{module}.open_model", lambda folder, var: MeanColour())
     env = {"LOOKALIKE_VAR": str(tmp_path / "var"), "LOOKALIKE_DATA": str(tmp_path / "garden")}
     return lambda *arguments: run(*arguments, env=env)
 

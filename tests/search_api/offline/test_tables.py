@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,69 @@ def test_none_of_the_classes_is_an_empty_class(tmp_path: Path) -> None:
     assert (values["class"], values["confidence"], values["nearest_class"]) == (None, 0.1, "cat")
     write(tmp_path / "tags.csv", [Tagged(Path("a.jpg"), NONE), RESULTS[0]])
     lines = (tmp_path / "tags.csv").read_text("utf-8").splitlines()
-    assert lines[1] == "a.jpg,,0.1,,,,cat,unlike the stored ones,store"
+    empty = '""'
+    assert lines[1] == ",".join(
+        [
+            *('"a.jpg"', empty, "0.1", empty, empty, empty),
+            *('"cat"', '"unlike the stored ones"', '"store"'),
+        ]
+    )
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-2",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\0=1",
+    "\uff1d1",
+    "'=1",
+    "''-1",
+]
+HARMLESS = ["cat.jpg", "'s-Hertogenbosch", "", "a=1", "1;=2", "''", "0.5"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_spreadsheet_takes_no_text_for_a_formula(tmp_path: Path, text: str) -> None:
+    """A picture's name, a class and a tag may be anybody's."""
+    evil = replace(CAT, label=text, nearest_class=text)
+    tags = ((text, 0.7), ("b", 0.2), (text, 0.1))
+    write(tmp_path / "tags.csv", [Tagged(Path(text), evil, tags, error=text), RESULTS[0]])
+    with (tmp_path / "tags.csv").open(encoding="utf-8", newline="") as file:
+        found = next(iter(csv.DictReader(file)))
+    for name in ("path", "class", "error", "nearest_class"):
+        assert found[name] == f"'{text}"
+    assert found["tags"].split(";") == [f"'{text}", "b", f"'{text}"]
+    assert (found["confidence"], found["tag_shares"]) == ("0.96875", "0.7;0.2;0.1")
+    # Where `;` separates cells, an unquoted one would begin a new cell.
+    raw = (tmp_path / "tags.csv").read_bytes().decode()
+    assert f"\"'{text};b;'{text}\"" in raw
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_other_text_is_left_alone(text: str) -> None:
+    assert tables.cell(text) == text
+
+
+@pytest.mark.parametrize("text", FORMULAS + HARMLESS)
+def test_the_text_can_be_got_back(text: str) -> None:
+    """As docs/api.md says."""
+    assert (
+        re.sub(r"^'('*[=+\-@\t\r\n\0\uff1d\uff0b\uff0d\uff20])", r"\1", tables.cell(text)) == text
+    )
+
+
+def test_numbers_stay_numbers_and_other_formats_exact(tmp_path: Path) -> None:
+    write(
+        tmp_path / "tags.jsonl", [Tagged(Path("=1.jpg"), replace(CAT, confidence=-0.5)), *RESULTS]
+    )
+    first = json.loads((tmp_path / "tags.jsonl").read_text("utf-8").splitlines()[0])
+    assert (first["path"], first["confidence"]) == ("=1.jpg", -0.5)
+    write(tmp_path / "tags.csv", [Tagged(Path("=1.jpg"), replace(CAT, confidence=-0.5)), *RESULTS])
+    assert '"\'=1.jpg","cat",-0.5,' in (tmp_path / "tags.csv").read_text("utf-8")
 
 
 def test_jsonl(tmp_path: Path) -> None:
