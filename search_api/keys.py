@@ -1,14 +1,18 @@
-"""Who may use the API: keys and what each allows, origins, hosts and proxies."""
+"""Who may use the API: keys and what each allows, origins, hosts, proxies, secrets in files."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import ipaddress
+import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 SHORTEST_KEY = 16
 """Characters; shorter keys can be guessed."""
@@ -100,6 +104,21 @@ def read_keys(read: str, write: str, file: Path | None) -> Keys:
     return keys | _read_file(file) if file else keys
 
 
+def read_secret(file: Path) -> str:
+    """The only word in a file, such as a key for another server.
+
+    Raises:
+        KeyFormatError: the file cannot be read, or holds anything else.
+    """
+    words = _text_of(file).split()
+    if len(words) != 1:
+        # They are not quoted: they may be keys.
+        raise KeyFormatError(
+            f"{file} holds {len(words)} words; expected the key or token and nothing else"
+        )
+    return words[0]
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach ``host``."""
     if host == "localhost":
@@ -120,10 +139,7 @@ def _checked(key: str) -> bytes:
 
 
 def _read_file(file: Path) -> Keys:
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFormatError(f"the key file {file} cannot be read ({error})") from error
+    lines = _text_of(file).splitlines()
     found: dict[str, list[str]] = {"read": [], "write": []}
     for number, line in enumerate(lines, 1):
         words = line.split()
@@ -136,3 +152,19 @@ def _read_file(file: Path) -> Keys:
     if not (found["read"] or found["write"]):
         raise KeyFormatError(f"the key file {file} has no keys; add a line such as `write KEY`")
     return Keys.of(found["read"], found["write"])
+
+
+def _text_of(file: Path) -> str:
+    try:
+        text = file.read_text("utf-8")
+        mode = file.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFormatError(f"the key file {file} cannot be read ({error})") from error
+    # systemd lets only the service read its credentials, whatever the group's bits say.
+    given = Path(os.environ.get("CREDENTIALS_DIRECTORY") or os.devnull)
+    if mode & (0o004 if file.parent == given else 0o044):
+        log.warning(
+            "other users can read the key file %s (mode %04o); run chmod 600 on it",
+            *(file, mode & 0o777),
+        )
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from index.milvus.settings import MilvusSettings
+from search_api.keys import KeyFormatError, read_secret
 from search_api.schemas.search import CLASSES_HELP, Classes
 from search_api.settings import ENGINES, Settings, StoreLocation
 
@@ -31,6 +33,57 @@ data_option = click.option(
     " with the columns file, label and, optionally, split."
     " Default: CIFAR-10 from ../shared or ./data, downloaded if it is in neither.",
 )
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Apply several options, listed by --help in this order."""
+
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+def secret_option(name: str, variable: str, help_: str) -> Callable[[Command], Command]:
+    """``--NAME-file`` for a secret, which the command gets as the parameter NAME.
+
+    The variable can hold the secret itself. As an option it is refused: other users of the machine
+    can read command lines.
+    """
+    file_option, parameter = f"--{name}-file", name.replace("-", "_")
+
+    def refuse(_: click.Context, __: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(
+                f"--{name} is no option any more, because other users of this machine can read"
+                f" command lines; write the secret to a file that only you can read and pass"
+                f" {file_option}, or set {variable}"
+            )
+
+    def read(_: click.Context, __: click.Parameter, file: Path | None) -> str | None:
+        if file is None:
+            return os.environ.get(variable)
+        try:
+            return read_secret(file)
+        except KeyFormatError as error:
+            raise click.UsageError(str(error)) from None
+
+    return together(
+        click.option(
+            file_option,
+            parameter,
+            type=FILE,
+            callback=read,
+            envvar=f"{variable}_FILE",
+            show_envvar=True,
+            help=f"{help_} {variable} can hold it instead.",
+        ),
+        click.option(
+            f"--{name}", f"{parameter}_refused", hidden=True, expose_value=False, callback=refuse
+        ),
+    )
 
 
 _store_options = (
@@ -59,12 +112,8 @@ _store_options = (
         show_envvar=True,
         help="URL of Milvus, such as http://127.0.0.1:19530, or a milvus-lite file ending in .db.",
     ),
-    click.option(
-        "--milvus-token",
-        envvar="MILVUS_TOKEN",
-        show_envvar=True,
-        default="",
-        help="Credentials for Milvus: user:password or an API key.",
+    secret_option(
+        "milvus-token", "MILVUS_TOKEN", "File with the token for Milvus: user:password or a key."
     ),
     click.option(
         "--milvus-prefix",
@@ -100,7 +149,7 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
         var: Path,
         engine: str,
         milvus_uri: str | None,
-        milvus_token: str,
+        milvus_token: str | None,
         milvus_prefix: str,
         milvus_flush: bool,
         pictures: str | None,
@@ -113,7 +162,7 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
                     "--index milvus needs the URL of Milvus; set MILVUS_URI or --milvus-uri, for"
                     " example to http://127.0.0.1:19530"
                 )
-            milvus = MilvusSettings(milvus_uri, milvus_token, milvus_prefix, milvus_flush)
+            milvus = MilvusSettings(milvus_uri, milvus_token or "", milvus_prefix, milvus_flush)
         command(location=StoreLocation(var, milvus, pictures), **values)
 
     return with_location
@@ -151,17 +200,6 @@ classes_option = click.option(
     help=CLASSES_HELP.replace("`", ""),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Apply several options, listed by --help in this order."""
-
-    def apply(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return apply
 
 
 def say(message: str) -> None:

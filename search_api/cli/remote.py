@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from embed.pictures import PictureError, read_file
-from search_api.cli.options import Bars, together
+from search_api.cli.options import Bars, secret_option, together
 from search_api.client import Client, Picture, ProblemError, UnreachableError
 from search_api.schemas import Classes, Classified, ItemError, Job
 
@@ -27,13 +27,7 @@ server_options = together(
         metavar="URL",
         help="Let the server at this URL do the work, such as http://127.0.0.1:8000.",
     ),
-    click.option(
-        "--api-key",
-        envvar="LOOKALIKE_API_KEY",
-        show_envvar=True,
-        metavar="KEY",
-        help="API key for the server. Other users can see options, but not the environment.",
-    ),
+    secret_option("api-key", "LOOKALIKE_API_KEY", "File with the API key for the server."),
 )
 
 

@@ -2,9 +2,11 @@
 
 What the API's responses look like is in `search_api.schemas`; nothing here imports the service.
 
+    import os
+
     from search_api.client import Client
 
-    with Client("http://127.0.0.1:8000", api_key="...") as lookalike:
+    with Client("http://127.0.0.1:8000", os.environ.get("LOOKALIKE_API_KEY")) as lookalike:
         answer = lookalike.search(Path("cat.jpg"), limit=5)
         print(answer.prediction.label, [point.id for point in answer.points])
 """

@@ -86,3 +86,33 @@ def test_missing_key_file(tmp_path: Path) -> None:
 )
 def test_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "warned"),
+    [
+        (0o600, False, False),
+        (0o640, False, True),
+        (0o604, False, True),
+        (0o440, True, False),
+        (0o444, True, True),
+    ],
+)
+def test_a_file_that_others_can_read_is_reported(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: int,
+    given: bool,
+    warned: bool,
+) -> None:
+    """systemd lets only the service read its credentials, whatever the group's bits say."""
+    if given:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    file = tmp_path / "keys"
+    file.write_text(f"read {READ}\n")
+    file.chmod(mode)
+    assert read_keys("", "", file).level(READ) is Level.READ
+    found = [r.getMessage() for r in caplog.records]
+    words = f"other users can read the key file {file} (mode {mode:04o}); run chmod 600 on it"
+    assert found == ([words] if warned else [])

@@ -34,7 +34,9 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def classify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Classify:
     """Runs the command with the fake encoder."""
-    monkeypatch.setattr("search_api.stores.model_store.open_model", lambda folder, var: MeanColour())
+    monkeypatch.setattr(
+        "search_api.stores.model_store.open_model", lambda folder, var: MeanColour()
+    )
 
     def run(*arguments: object) -> Result:
         given = [*map(str, arguments), "--var", str(tmp_path / "var")]
