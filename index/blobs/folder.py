@@ -26,6 +26,15 @@ class FolderBlobs:
         self._root = root
         self._lock = BytesLock(root / ".lock")
 
+    @property
+    def root(self) -> Path:
+        """The folder; it need not exist yet."""
+        return self._root
+
+    def exists(self) -> bool:
+        """Whether anything was ever added."""
+        return (self._root / ".lock").exists()
+
     @contextmanager
     def holding(self) -> Iterator[None]:
         with self._lock.shared():

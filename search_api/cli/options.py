@@ -14,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from index.milvus.settings import MilvusSettings
+from search_api.file_modes import private_files
 from search_api.keys import KeyFormatError, read_secret
 from search_api.schemas.search import CLASSES_HELP, Classes
 from search_api.settings import ENGINES, Settings, StoreLocation
@@ -141,7 +142,10 @@ _store_options = (
 
 
 def store_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` the options for the store, and pass their values as ``location``."""
+    """Give ``command`` the options for the store, and pass their values as ``location``.
+
+    What it writes is then for its user alone; see `search_api.file_modes`.
+    """
 
     @together(*_store_options)
     @functools.wraps(command)
@@ -163,7 +167,8 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
                     " example to http://127.0.0.1:19530"
                 )
             milvus = MilvusSettings(milvus_uri, milvus_token or "", milvus_prefix, milvus_flush)
-        command(location=StoreLocation(var, milvus, pictures), **values)
+        with private_files():
+            command(location=StoreLocation(var, milvus, pictures), **values)
 
     return with_location
 

@@ -31,6 +31,7 @@ from search_api.cli.options import (
     store_options,
     together,
 )
+from search_api.file_modes import users_files
 from search_api.settings import StoreLocation
 from search_api.stores.model_store import find_bundle
 from train import environment
@@ -209,7 +210,8 @@ def evaluate_command(
         others["plain"] = unshaped(model)
     corpus = find_corpus(data, say)
     dataset = load_for(model, corpus)
-    evaluation = _evaluate(model, dataset, out, others, corpus)
+    with users_files():
+        evaluation = _evaluate(model, dataset, out, others, corpus)
     if as_json:
         print_json(json.loads((out / METRICS).read_text()))
     else:

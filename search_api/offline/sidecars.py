@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from search_api.file_modes import users_umask
 from search_api.service.results import Tagged
 from search_api.text import printable
 
@@ -59,7 +60,7 @@ def write(result: Tagged, model: str) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(document(result, model))
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~users_umask())
         if replace:
             temporary.replace(path)
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from index.files import fsync_file, fsync_folder
+from search_api.file_modes import users_files
 from search_api.service.results import Prediction, Tagged
 from search_api.text import printable
 
@@ -65,6 +66,8 @@ def table(path: Path) -> Iterator[Add]:
     begin = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
     partial = path.with_name(f".{path.name}.partial")
     try:
+        with users_files():
+            partial.touch()
         with begin(partial) as add:
             yield add
         fsync_file(partial)

@@ -106,7 +106,7 @@ def keep_model(var: Path, bundle: Path, digest: str) -> Path:
         for path in bundle.iterdir():
             # Hidden files are a runtime's cached exports, which may be half written.
             if path.is_file() and not path.name.startswith("."):
-                fsync_file(Path(shutil.copy2(path, temporary)))
+                fsync_file(Path(shutil.copyfile(path, temporary / path.name)))
         fsync_folder(temporary)
         if folder.is_dir():
             folder.rename(old)

@@ -11,6 +11,7 @@ from index.blobs.objects import ObjectBlobs
 from index.contract import Blobs, IndexInputError, Store
 from index.local.store import CacheSizes, LocalStore, catalogue_path
 from index.milvus.store import MilvusStore
+from search_api.file_modes import tighten
 from search_api.settings import StoreLocation
 
 ModelOf = Callable[[str], PictureEncoder | None]
@@ -22,10 +23,16 @@ def open_store(
 ) -> Store[PictureEncoder]:
     """Open the store, creating it if needed; ``cache_sizes`` does not apply to Milvus.
 
+    One that other users can read is closed to them first; see `search_api.file_modes`.
+
     Raises:
         CatalogueError: it cannot be opened.
     """
+    if _is_ours(location.var):
+        tighten(location.var)
     blobs = _blobs(location)
+    if isinstance(blobs, FolderBlobs) and blobs.exists():
+        tighten(blobs.root)
     if location.milvus is None:
         return LocalStore(location.var, model_of, blobs, cache_sizes)
     return MilvusStore(location.milvus, model_of, blobs)
@@ -56,6 +63,12 @@ def shared_objects(location: StoreLocation) -> ObjectBlobs | None:
     if location.milvus is None:
         return None
     return ObjectBlobs(location.pictures or str((location.var / "pictures").absolute()))
+
+
+def _is_ours(var: Path) -> bool:
+    """Whether the folder is a store's, or nobody's yet."""
+    names = (catalogue_path(var), var / "jobs", var / "models")
+    return any(path.exists() for path in names) or (var.is_dir() and not any(var.iterdir()))
 
 
 def _blobs(location: StoreLocation) -> Blobs:
