@@ -94,7 +94,7 @@ def tighten(folder: Path) -> int:
     mask = store_umask()
     if not _too_open(folder, mask) or folder.resolve() in (Path.home(), *Path.home().parents):
         return 0
-    changed = _close(folder, mask)
+    changed = int(_close(folder, mask))
     for root, folders, files in os.walk(folder):
         changed += sum(_close(Path(root, name), mask) for name in folders + files)
     log.warning(
