@@ -123,7 +123,7 @@ def test_a_store_is_tightened_when_it_is_opened(tmp_path: Path) -> None:
     with private_files():
         for _ in range(2):
             store = open_store(location, lambda digest: None)
-            with store.blobs.adding():
+            with store.blobs.holding():
                 store.blobs.put(b"a picture")
             store.close()
             assert modes(var) == modes(pictures) == {True: {0o700}, False: {0o600}}
