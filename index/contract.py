@@ -95,6 +95,18 @@ class CancelledError(RuntimeError):
     """The caller cancelled the work."""
 
 
+class RestoreConflictError(Exception):
+    """Deleted pictures cannot come back: their sources are stored again. ``ids`` are theirs."""
+
+    def __init__(self, conflicts: "Mapping[int, int]") -> None:
+        self.ids = tuple(conflicts)
+        shown = ", ".join(f"{i} (now {other})" for i, other in list(conflicts.items())[:_SHOWN])
+        super().__init__(
+            "cannot restore what has been added again under the same key or source meanwhile: "
+            f"{shown}; delete the newer picture first, or leave this one in the trash"
+        )
+
+
 # Errors: something is missing or damaged
 
 
@@ -345,6 +357,82 @@ class Staging(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Trashed:
+    """A deleted picture that can still be restored; ``deleted`` is in seconds since 1970."""
+
+    entry: Entry
+    deleted: int
+
+
+@dataclass(frozen=True)
+class Undeleted:
+    """What `Trash.restore` brought back.
+
+    ``ids`` in ascending order; ``conflicts``: ids that stay in the trash, each with the id that is
+    stored under its source now; ``unembedded``: how many have an embedding of another model, which
+    no search finds until the next compaction has embedded them.
+    """
+
+    ids: list[int]
+    conflicts: Mapping[int, int]
+    unembedded: int
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What `Trash.purge` removed: ids, and the content hashes of the added ones among them."""
+
+    ids: list[int]
+    content_hashes: set[str]
+
+
+class Trash(Protocol):
+    """Deleted pictures with everything that was stored, until they are purged.
+
+    Methods raise EngineCannotError where the engine has no trash: a delete is final there.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether the engine has a trash."""
+        ...
+
+    def page(self, after_id: int, limit: int) -> list[Trashed]:
+        """At most ``limit`` deleted pictures with an id above ``after_id``, by ascending id."""
+        ...
+
+    def count(self) -> int:
+        """How many pictures it holds."""
+        ...
+
+    def last(self) -> list[int]:
+        """The ids of the newest delete that it still holds something of, ascending."""
+        ...
+
+    def restore(self, ids: IdsLike) -> Undeleted:
+        """Store these pictures again with their ids, fields and embeddings, in one write.
+
+        Raises UnknownIdError for ids that are not in the trash, RestoreConflictError if none can
+        come back because all their sources are stored again.
+        """
+        ...
+
+    def surplus(self, before: float, pictures: int, size: int) -> list[int]:
+        """Ids deleted before that time, and the oldest beyond so many ``pictures`` and bytes.
+
+        0 means no bound.
+        """
+        ...
+
+    def purge(self, ids: IdsLike | None) -> Purged:
+        """Remove these from the trash for good, or with None everything; unknown ids are ignored.
+
+        Neither free pages nor the log keep them. A tombstone stays.
+        """
+        ...
+
+
 class Catalogue(Protocol):
     """What is indexed: the durable record, and the only part of a store that callers write to.
 
@@ -354,6 +442,9 @@ class Catalogue(Protocol):
 
     @property
     def staging(self) -> Staging: ...
+
+    @property
+    def trash(self) -> Trash: ...
 
     def upsert(
         self, records: Sequence[Record], embeddings: Vectors, model_digest: str
@@ -403,12 +494,13 @@ class Catalogue(Protocol):
     def delete(self, ids: IdsLike, *, tombstone: bool = False) -> int:
         """Delete these ids and return how many there were. Unknown ids are ignored.
 
-        With ``tombstone``, a picture of the corpus stays deleted when the corpus is read again.
+        With ``tombstone``, a picture of the corpus stays deleted when the corpus is read again, and
+        all of them go to the `trash`, if there is one.
         """
         ...
 
     def delete_where(self, where: Filter) -> list[int]:
-        """Delete what matches, with tombstones; return the ids, ascending."""
+        """Delete what matches, with tombstones, to the trash; return the ids, ascending."""
         ...
 
     def get(self, ids: IdsLike) -> list[Entry]:
@@ -473,7 +565,7 @@ class Catalogue(Protocol):
         ...
 
     def content_hashes(self, origin: Origin) -> set[str]:
-        """The content hashes of everything with this origin."""
+        """The content hashes of everything with this origin, in the trash as well."""
         ...
 
     def model_digests(self) -> dict[str, int]:
@@ -725,6 +817,10 @@ class Snapshots(Protocol):
 
         Snapshots in ``seen`` are left out, and those that were read are added to it.
         """
+        ...
+
+    def holding(self, purged: Purged) -> dict[str, int]:
+        """Snapshot to how many of these pictures it holds; those that hold none are left out."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,14 +15,41 @@ from search_api.keys import Access
 Number = TypeVar("Number", int, float)
 
 
-def _limit(default: Number, help_: str, old_name: str = "") -> Number:
-    """A limit: its default, its help text and, if it was renamed, the name it had."""
-    value: Number = field(default=default, metadata={"help": help_, "old_name": old_name})
+def _limit(default: Number, help_: str, old_name: str = "", *, least: int = 1) -> Number:
+    """A limit: its default, help text, the name it had if it was renamed, and its least value."""
+    metadata = {"help": help_, "old_name": old_name, "least": least}
+    value: Number = field(default=default, metadata=metadata)
     return value
 
 
 @dataclass(frozen=True)
-class Limits:
+class Quotas:
+    """Bounds on what a store keeps; those of a server also apply to the commands that write.
+
+    Options and variables like those of `Limits`, which includes them.
+    """
+
+    trash_days: float = _limit(
+        30.0,
+        "How long deleted pictures stay in the trash, in days; 0 deletes for good at once.",
+        least=0,
+    )
+    max_trash_pictures: int = _limit(
+        0,
+        "Maximum number of pictures in the trash, beyond which the oldest are deleted for good;"
+        " 0 for no limit.",
+        least=0,
+    )
+    max_trash_bytes: int = _limit(
+        0,
+        "Maximum size of the added pictures in the trash, in bytes, beyond which the oldest are"
+        " deleted for good; 0 for no limit.",
+        least=0,
+    )
+
+
+@dataclass(frozen=True)
+class Limits(Quotas):
     """Bounds on the size of a request and on the load of the service.
 
     Each field is also an option of `lookalike up` and `lookalike serve` and an environment variable
@@ -93,6 +120,11 @@ class Limits:
         60.0, "Time limit for receiving the body of a request, in seconds."
     )
     body_idle_seconds: float = _limit(10.0, "Maximum pause while receiving a body, in seconds.")
+
+    @property
+    def quotas(self) -> Quotas:
+        """These limits without those on requests and load."""
+        return Quotas(**{field.name: getattr(self, field.name) for field in fields(Quotas)})
 
     @property
     def filter_bounds(self) -> FilterBounds:

@@ -1,13 +1,16 @@
 """Backing up the catalogue, and restoring a backup while readers and writers continue."""
 
+import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from index.contract import CatalogueError
 from index.files import fsync_file, fsync_folder
 from index.local.database import Database
-from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC
+from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, crc
 from index.local.staging import next_sequence, update_checksums
+from index.local.trash import move_to_trash
 
 # What a restore brings back; sequence numbers are new ones.
 _COLUMNS = (
@@ -19,15 +22,35 @@ _SAME = " AND ".join(
 
 
 def backup(database: Database, path: Path) -> None:
-    """Write one consistent state to ``path``, durably, without blocking writers."""
+    """Write one consistent state to ``path``, durably, without the trash; others may write."""
     with database.read() as connection:
         connection.execute("VACUUM INTO ?", (str(path),))
+    _forget_trash(path)
     fsync_file(path)
     fsync_folder(path.parent)
 
 
+def _forget_trash(path: Path) -> None:
+    """Remove the trash from a copy, which would otherwise outlive a purge."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM trash").fetchone()
+        if not count:
+            return
+        connection.create_function("crc", -1, crc, deterministic=True)
+        connection.execute("BEGIN")
+        connection.execute(
+            "UPDATE deletions SET source = '', crc = crc(id, '', sequence, tombstone) "
+            "WHERE NOT tombstone AND id IN (SELECT id FROM trash)"
+        )
+        connection.execute("DELETE FROM trash")
+        connection.execute("COMMIT")
+        connection.execute("VACUUM")
+
+
 def restore(database: Database, path: Path) -> tuple[int, int]:
     """Replace the images with those of a backup; return how many were changed and deleted.
+
+    What is deleted goes to the trash, whose contents stay, except what the backup brings back.
 
     Raises CatalogueError if the backup is damaged or belongs to another model than the store.
     """
@@ -40,6 +63,8 @@ def restore(database: Database, path: Path) -> tuple[int, int]:
             "0 FROM images WHERE id NOT IN (SELECT id FROM snap.images)",
             (sequence,),
         )
+        gone = connection.execute("SELECT id FROM deletions WHERE sequence = ?", (sequence,))
+        move_to_trash(connection, json.dumps([row[0] for row in gone]), sequence)
         connection.execute(
             "DELETE FROM images WHERE id IN (SELECT id FROM deletions WHERE sequence = ?)",
             (sequence,),
@@ -64,7 +89,8 @@ def restore(database: Database, path: Path) -> tuple[int, int]:
             (sequence,),
         ).rowcount
         # Restored entries are no longer deleted; tombstones become those of the snapshot.
-        connection.execute("DELETE FROM deletions WHERE id IN (SELECT id FROM main.images)")
+        for table in ("deletions", "trash"):
+            connection.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM main.images)")  # noqa: S608 - fixed words
         connection.execute(
             "UPDATE deletions SET tombstone = source IN "
             "(SELECT source FROM snap.deletions WHERE tombstone)"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,23 @@ from index.filters import check_key
 from index.local import backups
 from index.local.database import Database
 from index.local.filter_sql import where_sql
-from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, META_CRC, crc
-from index.local.staging import SqliteStaging, next_sequence, unpack, update_checksums
+from index.local.schema import (
+    DELETION_CRC,
+    EMBEDDING_CRC,
+    FIELDS,
+    FIELDS_CRC,
+    META_CRC,
+    TRASH_CRC,
+    crc,
+)
+from index.local.staging import (
+    SqliteStaging,
+    entry_of,
+    next_sequence,
+    unpack,
+    update_checksums,
+)
+from index.local.trash import SqliteTrash, move_to_trash
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, Record
@@ -82,6 +97,7 @@ class SqliteCatalogue:
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self.staging = SqliteStaging(self._database)
+        self.trash = SqliteTrash(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -206,6 +222,8 @@ class SqliteCatalogue:
                 f"UPDATE deletions SET crc = {DELETION_CRC} WHERE sequence = ?",  # noqa: S608 - fixed words
                 (sequence,),
             )
+            if tombstone:
+                move_to_trash(connection, listed, sequence)
             for table in ("staged", "images"):
                 connection.execute(f"DELETE FROM {table} WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
         return ids
@@ -273,7 +291,7 @@ class SqliteCatalogue:
                 f"SELECT {_FIELDS} FROM images WHERE {_ID_IN} ORDER BY id",  # noqa: S608 - fixed words
                 (_listed(ids),),
             ).fetchall()
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     def page(self, after_id: int, limit: int, where: Filter | None = None) -> list[Entry]:
         if limit < 1:
@@ -286,7 +304,7 @@ class SqliteCatalogue:
                 f"SELECT {_FIELDS} FROM images WHERE id > ? AND {condition} ORDER BY id LIMIT ?",  # noqa: S608 - values are bound
                 (after_id, *params, limit),
             ).fetchall()
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     def count(self, where: Filter | None = None) -> int:
         condition, params = where_sql(where)
@@ -424,10 +442,12 @@ class SqliteCatalogue:
         return self._pairs("SELECT source, id FROM images WHERE origin = ?", origin)
 
     def content_hashes(self, origin: Origin) -> set[str]:
+        # One statement, so that a picture on its way to the trash or back is in one of the two.
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT DISTINCT content_hash FROM images "
-                "WHERE origin = ? AND content_hash IS NOT NULL",
+                "SELECT content_hash FROM images WHERE origin = ?1 AND content_hash IS NOT NULL "
+                "UNION SELECT content_hash FROM trash WHERE origin = ?1 "
+                "AND content_hash IS NOT NULL",
                 (origin,),
             ).fetchall()
         return {row[0] for row in rows}
@@ -478,6 +498,10 @@ def _check(connection: sqlite3.Connection) -> str | None:
         ("images", f"fields_crc <> {FIELDS_CRC} OR embedding_crc <> {EMBEDDING_CRC}"),
         ("staged", f"embedding_crc <> {EMBEDDING_CRC}"),
         ("deletions", f"crc <> {DELETION_CRC}"),
+        (
+            "trash",
+            f"crc <> {TRASH_CRC} OR fields_crc <> {FIELDS_CRC} OR embedding_crc <> {EMBEDDING_CRC}",
+        ),
     ):
         damaged = connection.execute(
             f"SELECT id FROM {table} WHERE {condition} LIMIT 10"  # noqa: S608 - fixed words
@@ -518,7 +542,7 @@ def _entries(connection: sqlite3.Connection, ids: IdsLike) -> list[Entry]:
         f"SELECT {_FIELDS} FROM images WHERE {_ID_IN}",  # noqa: S608 - fixed words
         (json.dumps(wanted),),
     ).fetchall()
-    found: Mapping[int, Entry] = {row[0]: _entry(row) for row in rows}
+    found: Mapping[int, Entry] = {row[0]: entry_of(row) for row in rows}
     missing = [wanted_id for wanted_id in dict.fromkeys(wanted) if wanted_id not in found]
     if missing:
         raise UnknownIdError(missing, "the catalogue")
@@ -534,22 +558,4 @@ def _row(record: Record) -> tuple[str, str | None, str | None, str, str | None, 
         json.dumps(record.payload, ensure_ascii=False),
         record.content_hash,
         record.origin,
-    )
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    """The entry of a row: the columns of `index.local.schema.FIELDS`, then their checksum.
-
-    Raises CatalogueError if the checksum does not match.
-    """
-    *values, expected = row
-    if crc(*values) != expected:
-        raise CatalogueError(
-            f"the record of id {values[0]} is damaged: its checksum is {crc(*values)}, expected "
-            f"{expected}; restore a snapshot or a backup, or delete this id and add its picture "
-            "again"
-        )
-    entry_id, source, split, label, payload, content_hash, origin, edited, *_ = values
-    return Entry(
-        source, split, label, json.loads(payload), content_hash, origin, bool(edited), id=entry_id
     )

@@ -20,6 +20,7 @@ from index.local.schema import (
 )
 
 _BUSY_SECONDS = 30.0
+_TRUNCATE_MILLISECONDS = 1000
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
@@ -143,6 +144,16 @@ class Database:
             finally:
                 connection.execute("DETACH snap")
 
+    def truncate_log(self) -> bool:
+        """Empty the write-ahead log, which holds earlier contents; False if readers prevent it."""
+        with self._write_lock, self._pooled() as connection:
+            connection.execute(f"PRAGMA busy_timeout = {_TRUNCATE_MILLISECONDS}")
+            try:
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+        return not busy
+
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
@@ -182,6 +193,8 @@ class Database:
         )
         try:
             connection.execute("PRAGMA synchronous = FULL")
+            # What is deleted is overwritten with zeros, not left in free pages.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.create_function("crc", -1, crc, deterministic=True)
         except BaseException:
             connection.close()

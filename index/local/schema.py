@@ -3,7 +3,9 @@
 ``images`` holds what is indexed. ``sequence`` is the number of the write that last changed a row,
 ``embedded_at`` that of the write that stored its current embedding. ``deletions`` records every
 deleted id, for readers that follow the changes; a ``tombstone`` keeps the corpus from adding the
-source again. ``staged`` holds embeddings of a model that is not in use yet.
+source again. ``staged`` holds embeddings of a model that is not in use yet. ``trash`` holds rows of
+``images`` as they were when they were deleted, at ``deleted_at`` seconds since 1970 by the write
+``deletion``.
 """
 
 import sqlite3
@@ -11,7 +13,7 @@ import zlib
 
 SqlValue = str | int | float | bytes | None
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FIELDS = (
     "id, source, split, label, payload, content_hash, origin, edited, sequence, embedded_at, "
     "model_digest"
@@ -19,6 +21,7 @@ FIELDS = (
 FIELDS_CRC = f"crc({FIELDS})"
 EMBEDDING_CRC = "crc(id, model_digest, embedding)"
 DELETION_CRC = "crc(id, source, sequence, tombstone)"
+TRASH_CRC = "crc(id, deleted_at, deletion)"
 
 # Over all other rows of meta; written with every change of the catalogue.
 META_CRC = (
@@ -66,6 +69,29 @@ _REST = (
         embedding_crc INTEGER NOT NULL DEFAULT 0,
         embedding BLOB NOT NULL
     )""",
+    """CREATE TABLE IF NOT EXISTS trash (
+        id INTEGER PRIMARY KEY,
+        source TEXT NOT NULL,
+        split TEXT,
+        label TEXT,
+        payload TEXT NOT NULL,
+        content_hash TEXT,
+        origin TEXT NOT NULL,
+        edited INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        embedded_at INTEGER NOT NULL,
+        model_digest TEXT NOT NULL,
+        fields_crc INTEGER NOT NULL,
+        embedding_crc INTEGER NOT NULL,
+        deleted_at INTEGER NOT NULL,
+        deletion INTEGER NOT NULL,
+        crc INTEGER NOT NULL DEFAULT 0,
+        embedding BLOB NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS sizes (
+        content_hash TEXT PRIMARY KEY,
+        bytes INTEGER NOT NULL
+    ) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS images_label ON images (label)",
     "CREATE INDEX IF NOT EXISTS images_split ON images (split)",
     "CREATE INDEX IF NOT EXISTS images_model_digest ON images (model_digest)",
@@ -87,10 +113,21 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Upgrade format 1 to format 2, inside the caller's transaction."""
+    """Upgrade an older format, inside the caller's transaction."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
     if int(row[0]) >= FORMAT_VERSION:
         return  # another process was first
+    if int(row[0]) == 1:
+        _rewrite_images(connection)
+    for statement in _REST:
+        connection.execute(statement)
+    connection.execute(
+        "UPDATE meta SET value = ? WHERE key = 'format_version'", (str(FORMAT_VERSION),)
+    )
+
+
+def _rewrite_images(connection: sqlite3.Connection) -> None:
+    """From format 1, which knows no added pictures and no sequence numbers."""
     old = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
     connection.execute(_IMAGES.format(name="images_2"))
     connection.execute(
@@ -107,14 +144,9 @@ def upgrade(connection: sqlite3.Connection) -> None:
         # Ids are never reused, not even those deleted before the upgrade.
         connection.execute("DELETE FROM sqlite_sequence WHERE name = 'images'")
         connection.execute("INSERT INTO sqlite_sequence VALUES ('images', ?)", old)
-    for statement in _REST:
-        connection.execute(statement)
     models = connection.execute("SELECT DISTINCT model_digest FROM images").fetchall()
     if len(models) == 1:
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('model', ?)", models[0])
-    connection.execute(
-        "UPDATE meta SET value = ? WHERE key = 'format_version'", (str(FORMAT_VERSION),)
-    )
 
 
 def crc(*values: SqlValue) -> int:

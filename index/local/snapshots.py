@@ -30,6 +30,7 @@ from index.contract import (
     Blobs,
     CatalogueError,
     IndexInputError,
+    Purged,
     Snapshot,
     SnapshotBusyError,
     SnapshotCorruptError,
@@ -319,6 +320,25 @@ def content_hashes(root: Path, seen: set[str] | None = None) -> set[str]:
         except UnknownSnapshotError:
             continue  # just deleted
     return needed
+
+
+def holding(root: Path, purged: Purged) -> dict[str, int]:
+    """See `index.contract.Snapshots.holding`; one that cannot be read holds all of them."""
+    found: dict[str, int] = {}
+    for name in names(root):
+        uri = f"{(root / 'snapshots' / name / _CATALOGUE).absolute().as_uri()}?mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(uri, uri=True)) as connection:
+                (count,) = connection.execute(
+                    "SELECT count(*) FROM images WHERE id IN (SELECT value FROM json_each(?)) "
+                    "OR (origin = 'added' AND content_hash IN (SELECT value FROM json_each(?)))",
+                    (json.dumps(purged.ids), json.dumps(sorted(purged.content_hashes))),
+                ).fetchone()
+        except sqlite3.Error:
+            count = len(purged.ids)
+        if count:
+            found[name] = int(count)
+    return found
 
 
 def _hashes(path: Path) -> set[str]:

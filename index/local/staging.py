@@ -1,16 +1,19 @@
-"""Staged embeddings of a model not yet in use, and the checksums of rows.
+"""Staged embeddings of a model not yet in use, and reading rows and their checksums.
 
 They are staged in durable batches, so that an interrupted change of model resumes where it stopped.
 Promoting them takes one transaction.
 """
 
+import json
 import sqlite3
+from typing import Any
 
 import numpy as np
 
 from index.contract import CatalogueError, Ids, IdsLike, IndexInputError, Vectors
 from index.local.database import Database
 from index.local.schema import EMBEDDING_CRC, FIELDS_CRC, crc
+from index.records import Entry
 from index.vectors import as_embeddings, as_ids
 
 
@@ -132,3 +135,21 @@ def unpack(rows: list[tuple[int, bytes, int]], model_digest: str) -> tuple[Ids, 
             )
     xb = np.frombuffer(b"".join(row[1] for row in rows), "<f4").astype(np.float32)
     return ids, xb.reshape(len(rows), size // 4)
+
+
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """The entry of a row: the columns of `index.local.schema.FIELDS`, then their checksum.
+
+    Raises CatalogueError if the checksum does not match.
+    """
+    *values, expected = row
+    if crc(*values) != expected:
+        raise CatalogueError(
+            f"the record of id {values[0]} is damaged: its checksum is {crc(*values)}, expected "
+            f"{expected}; restore a snapshot or a backup, or delete this id and add its picture "
+            "again"
+        )
+    entry_id, source, split, label, payload, content_hash, origin, edited, *_ = values
+    return Entry(
+        source, split, label, json.loads(payload), content_hash, origin, bool(edited), id=entry_id
+    )

@@ -16,6 +16,7 @@ from index.contract import (
     JobControl,
     Manifest,
     Model,
+    Purged,
     Snapshot,
     SnapshotError,
     UnknownSnapshotError,
@@ -74,6 +75,9 @@ class LocalSnapshots:
 
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return snapshots.content_hashes(self._root, seen)
+
+    def holding(self, purged: Purged) -> dict[str, int]:
+        return snapshots.holding(self._root, purged)
 
 
 class LocalStore(Generic[Model]):

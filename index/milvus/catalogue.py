@@ -22,12 +22,16 @@ from index.conditions import COLUMNS, Filter
 from index.contract import (
     KEEP,
     Change,
+    EngineCannotError,
     Ids,
     IdsLike,
     IndexInputError,
     Members,
     ModelChangedError,
+    Purged,
     StateGoneError,
+    Trashed,
+    Undeleted,
     UnknownIdError,
     Vectors,
 )
@@ -66,6 +70,30 @@ _META = "meta"
 Result = TypeVar("Result")
 
 
+class MilvusTrash:
+    """Unsupported: a collection has rows that searches find, and no others."""
+
+    available = False
+
+    def page(self, after_id: int, limit: int) -> list[Trashed]:
+        raise _no_trash()
+
+    def count(self) -> int:
+        return 0
+
+    def last(self) -> list[int]:
+        raise _no_trash()
+
+    def restore(self, ids: IdsLike) -> Undeleted:
+        raise _no_trash()
+
+    def surplus(self, before: float, pictures: int, size: int) -> list[int]:
+        return []
+
+    def purge(self, ids: IdsLike | None) -> Purged:
+        raise _no_trash()
+
+
 class MilvusCatalogue:
     """Implements `index.contract.Catalogue`; thread-safe.
 
@@ -81,6 +109,7 @@ class MilvusCatalogue:
         self._generations = generations
         self._writing = writing
         self.staging = MilvusStaging(connection, ledger, generations, writing)
+        self.trash = MilvusTrash()
         self._lock = threading.Lock()
         self._cached_counts: tuple[str, float, dict[str, dict[str, int]]] | None = None
         self._flushing = threading.Lock()
@@ -527,6 +556,13 @@ def _id_for(record: Record, stored: dict[int, Entry], taken: set[int]) -> int:
             return candidate
     raise IndexInputError(
         f"{PROBES} other pictures have the ids of {record.source!r}; use another name"
+    )
+
+
+def _no_trash() -> EngineCannotError:
+    return EngineCannotError(
+        "a store in Milvus has no trash: what is deleted there is deleted for good, and its"
+        " files go at the next compaction"
     )
 
 

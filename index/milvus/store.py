@@ -13,6 +13,7 @@ from index.contract import (
     JobControl,
     Manifest,
     Model,
+    Purged,
     Snapshot,
 )
 from index.milvus.catalogue import MilvusCatalogue
@@ -47,6 +48,9 @@ class MilvusSnapshots:
 
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return set()
+
+    def holding(self, purged: Purged) -> dict[str, int]:
+        return {}
 
 
 class MilvusStore(Generic[Model]):

@@ -41,6 +41,7 @@ from search_api.api.routes import (
     search,
     search_several,
     snapshots,
+    trash,
     writes,
 )
 from search_api.jobs.auto_compaction import AutoCompaction
@@ -164,8 +165,8 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
     openapi.install(app)
     documentation.install(app)
     # search before images: both have paths under /v1/images.
-    modules = (search, search_several, writes, images, index, classifier, jobs, snapshots, models)
-    for module in (*modules, health):
+    modules = (search, search_several, writes, trash, images, index, classifier, jobs, snapshots)
+    for module in (*modules, models, health):
         app.include_router(module.router)
 
     @app.get("/", include_in_schema=False)

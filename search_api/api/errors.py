@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from index.contract import StoreBusyError, UnknownIdError
+from index.contract import RestoreConflictError, StoreBusyError, UnknownIdError
 from search_api.jobs.runner import JobRunningError
 from search_api.problems import EXPECTED, meaning
 from search_api.service.batching import QueueFullError
@@ -87,7 +87,7 @@ def as_problem(error: Exception) -> Problem:
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}
     match error:
-        case UnknownIdError():
+        case UnknownIdError() | RestoreConflictError():
             more["ids"] = list(error.ids[:100])
         case JobRunningError():
             more["job"] = error.job.id

@@ -47,7 +47,13 @@ _SNAPSHOT = {
     "size": 93_323_264,
     "problem": None,
 }
-
+_TRASHED = {
+    "id": 123,
+    "key": "cat-1",
+    "payload": {"label": "cat", "split": None, "source": "key:cat-1"},
+    "deleted": "2026-02-02T08:00:00+00:00",
+    "expires": "2026-03-04T08:00:00+00:00",
+}
 _JOB = {
     "id": "5f0c2a",
     "kind": "rebuild",
@@ -160,7 +166,22 @@ SCHEMAS: dict[str, Any] = {
     },
     "ChangeRequest": {"payload": {"label": "cat", "price": 9.5}, "replace": False},
     "DeleteRequest": {"ids": [1, 2]},
-    "DeletedResponse": {"deleted": 2, **_STAMP},
+    "DeletedResponse": {
+        "deleted": 2,
+        "restorable_until": "2026-03-04T08:00:00+00:00",
+        **_STAMP,
+    },
+    "TrashedImage": _TRASHED,
+    "Trash": {"points": [_TRASHED], "total": 1, "next_after": None, **_STAMP},
+    "RestoreRequest": {"last": True},
+    "RestoredImages": {
+        "ids": [123],
+        "conflicts": [{"id": 124, "stored_as": 60_001}],
+        "unembedded": 0,
+        **_STAMP,
+    },
+    "PurgeRequest": {"ids": [123]},
+    "PurgedImages": {"purged": 1, "files": 0, "kept_by": {"monday": 1}, **_STAMP},
     "SnapshotRequest": {"name": "monday"},
     "SnapshotInfo": _SNAPSHOT,
     "SnapshotMade": {**_SNAPSHOT, "generation": 1},

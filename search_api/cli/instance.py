@@ -24,7 +24,7 @@ from search_api.cli.options import (
 )
 from search_api.keys import Access, KeyFormatError, Keys, is_loopback, read_keys
 from search_api.logs import FORMATS
-from search_api.settings import Limits, Settings, Shutdown
+from search_api.settings import Limits, Quotas, Settings, Shutdown
 from search_api.text import shortened
 
 _DEFAULTS = Settings()
@@ -48,8 +48,14 @@ class _RenamedOption(click.Option):
             self.opts, self.envvar = opts, envvar
 
 
-def _number(name: str, default: Any, help_: str, old_name: str = "") -> Callable[[Any], Any]:
-    kind = click.IntRange(1) if isinstance(default, int) else click.FloatRange(0, min_open=True)
+def _number(
+    name: str, default: Any, help_: str, old_name: str = "", least: int = 1
+) -> Callable[[Any], Any]:
+    kind = (
+        click.IntRange(least)
+        if isinstance(default, int)
+        else click.FloatRange(0, min_open=least > 0)
+    )
     names = [name, *filter(None, [old_name])]
     return click.option(
         *(f"--{word.replace('_', '-')}" for word in names),
@@ -64,6 +70,12 @@ def _number(name: str, default: Any, help_: str, old_name: str = "") -> Callable
     )
 
 
+def _metadata(field: Field[Any]) -> dict[str, Any]:
+    """The further arguments of `_number`."""
+    metadata = field.metadata
+    return {"help_": metadata["help"], **{k: metadata[k] for k in ("old_name", "least")}}
+
+
 def _plain_limits() -> list[Field[Any]]:
     return [field for field in fields(Limits) if field.default is not MISSING]
 
@@ -73,10 +85,7 @@ _limit_options = [
         f"max_picture_{field.name.removeprefix('max_')}", field.default, _PICTURE_HELP[field.name]
     )
     for field in fields(PictureLimits)
-] + [
-    _number(field.name, field.default, field.metadata["help"], field.metadata["old_name"])
-    for field in _plain_limits()
-]
+] + [_number(field.name, field.default, **_metadata(field)) for field in _plain_limits()]
 
 _options = together(
     data_option,
@@ -145,6 +154,19 @@ _options = together(
     ),
     *_limit_options,
 )
+
+
+def quota_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the options for quotas, and pass their values as ``quotas``."""
+    names = [field.name for field in fields(Quotas)]
+
+    @together(*(_number(f.name, f.default, **_metadata(f)) for f in fields(Quotas)))
+    @functools.wraps(command)
+    def with_quotas(**values: Any) -> None:
+        command(quotas=Quotas(**{name: values.pop(name) for name in names}), **values)
+
+    made: Callable[..., None] = with_quotas
+    return made
 
 
 def instance_options(command: Callable[[Settings], None]) -> Callable[..., None]:

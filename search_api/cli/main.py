@@ -28,6 +28,7 @@ _COMMANDS = {
     "index": ("search_api.cli.index.group", "index", "Build, inspect and maintain the index."),
     "add": ("search_api.cli.pictures", "add", "Add pictures to the store."),
     "delete": ("search_api.cli.pictures", "delete", "Delete pictures from the store."),
+    "purge": ("search_api.cli.pictures", "purge", "Delete pictures in the trash for good."),
     "model": (
         "search_api.cli.model",
         "model",

@@ -1,9 +1,11 @@
-"""`lookalike add` and `lookalike delete`: single pictures of a store."""
+"""`lookalike add`, `lookalike delete` and `lookalike purge`: single pictures of a store."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ from embed.corpus import FolderCorpus
 from embed.pictures import PictureError, read_file
 from index.filters import parse_filter
 from search_api.cli.index.maintenance import existing_store
+from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     bundle_option,
     counted,
@@ -25,7 +28,8 @@ from search_api.cli.options import (
 )
 from search_api.service.engine import open_engine
 from search_api.service.ingest import Upload
-from search_api.settings import StoreLocation
+from search_api.service.storage.trash import TrashService
+from search_api.settings import Quotas, StoreLocation
 
 _BATCH = 250
 
@@ -100,27 +104,38 @@ def add(
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(0))
 @click.option("--key", "keys", multiple=True, help="Key of an added picture; can be repeated.")
 @click.option("--filter", "text", help='Delete all pictures that match, as JSON: {"must": [...]}.')
-@together(store_options, json_option)
+@click.option("--undo", is_flag=True, help="Restore what the last delete removed instead.")
+@together(store_options, quota_options, json_option)
 def delete(
     ids: Sequence[int],
     keys: Sequence[str],
     text: str | None,
+    undo: bool,
     location: StoreLocation,
+    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Delete pictures from the store.
 
     Select them by id, by key or by a filter. The next search of every server on the store no longer
-    finds them. The files of a corpus are left alone, but `lookalike index build` does not add a
-    deleted picture again.
+    finds them. They stay in the trash for a while, where --undo finds them. The files of a corpus
+    are left alone, but `lookalike index build` does not add a deleted picture again.
 
     \b
     Examples:
       lookalike delete 123 124
+      lookalike delete --undo
       lookalike delete --filter '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
     """
+    if undo and (ids or keys or text):
+        raise click.UsageError(
+            "--undo restores the last delete; expected no ids, --key or --filter"
+        )
+    if undo:
+        _undo(location, quotas, as_json)
+        return
     if not (ids or keys or text):
-        raise click.UsageError("nothing to delete; expected ids, --key or --filter")
+        raise click.UsageError("nothing to delete; expected ids, --key, --filter or --undo")
     where = None
     if text:
         try:
@@ -144,10 +159,101 @@ def delete(
             deleted += catalogue.delete(named, tombstone=True)
         if where is not None:
             deleted += len(catalogue.delete_where(where))
+        trash = TrashService(store, quotas)
+        trash.settle()
+        final = trash.expiry(0) is None
     if as_json:
         print_json({"deleted": deleted})
-    else:
+    elif final or not deleted:
         say(f"Deleted {counted(deleted)}.")
+    else:
+        say(
+            f"Deleted {counted(deleted)}; `lookalike delete --undo` brings them back for"
+            f" {quotas.trash_days:g} days."
+        )
+
+
+def _undo(location: StoreLocation, quotas: Quotas, as_json: bool) -> None:
+    with existing_store(location) as store:
+        found = TrashService(store, quotas).restore(None)
+    if as_json:
+        print_json({"restored": found.ids, "conflicts": dict(found.conflicts)})
+        return
+    say(f"Restored {counted(len(found.ids))}." if found.ids else "The trash is empty.")
+    for id_, other in found.conflicts.items():
+        say(f"{id_} stays in the trash: its key or source has been added again, as {other}")
+    if found.unembedded:
+        say(
+            f"{counted(found.unembedded)} of an earlier model: searches find them after"
+            " `lookalike index compact`"
+        )
+
+
+@click.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(0))
+@click.option("--all", "all_", is_flag=True, help="Purge everything in the trash.")
+@click.option("--list", "list_", is_flag=True, help="List what is in the trash instead.")
+@together(store_options, quota_options, json_option)
+def purge(
+    ids: Sequence[int],
+    all_: bool,
+    list_: bool,
+    location: StoreLocation,
+    quotas: Quotas,
+    as_json: bool,
+) -> None:
+    """Delete pictures in the trash for good.
+
+    Their records, embeddings and files are removed, and cannot be restored. What a snapshot holds
+    stays in it: the snapshots are named, and can be deleted with `lookalike index snapshot
+    --delete`. The files of a corpus are left alone.
+
+    \b
+    Examples:
+      lookalike purge --list
+      lookalike purge 123 124
+      lookalike purge --all
+    """
+    if [bool(ids), all_, list_].count(True) != 1:
+        raise click.UsageError("expected either ids, --all or --list")
+    with existing_store(location) as store:
+        trash = TrashService(store, quotas)
+        if list_:
+            _list(trash, as_json)
+            return
+        report = trash.purge(None if all_ else ids)
+    if as_json:
+        print_json(asdict(report))
+        return
+    say(f"Purged {counted(report.purged)} and {counted(report.files, 'file')}.")
+    for name, number in report.kept_by.items():
+        say(f"The snapshot {name} still holds {counted(number)} of them.")
+
+
+def _list(trash: TrashService, as_json: bool) -> None:
+    found = trash.all()
+    rows = [
+        {
+            "id": one.entry.id,
+            "source": one.entry.source,
+            "label": one.entry.label,
+            "deleted": _day(one.deleted),
+            "expires": _day(trash.expiry(one.deleted)),
+        }
+        for one in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo("\t".join(str(row[name] or "") for name in row))
+    say(f"{counted(len(rows))} in the trash.")
+
+
+def _day(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="minutes")
 
 
 def _files(path: Path) -> list[tuple[Path, str, str | None]]:

@@ -54,7 +54,14 @@ def up(settings: Settings) -> None:
 
             folder = train_default(corpus, settings.store.var)
         model = open_model(folder, settings.store.var)
-        with engine_over(corpus, settings.store, model, picture, _cache_sizes(settings)) as engine:
+        with engine_over(
+            corpus,
+            settings.store,
+            model,
+            picture,
+            _cache_sizes(settings),
+            settings.limits.quotas,
+        ) as engine:
             _make_ready(engine)
             _serve(engine, listener, settings)
 
@@ -79,6 +86,7 @@ def serve(settings: Settings) -> None:
             settings.bundle,
             settings.limits.picture,
             cache_sizes=_cache_sizes(settings),
+            quotas=settings.limits.quotas,
             say=say,
         ) as engine,
     ):
@@ -153,6 +161,7 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
             settings.data,
             settings.bundle,
             settings.limits.picture,
+            settings.limits.quotas,
             settings.log_format,
         )
     if not (settings.access.keys or is_loopback(settings.host)):

@@ -199,6 +199,23 @@ def delete_images(ids: Sequence[int] | None, where: Filter | None) -> Call[schem
     return _json(schemas.DeletedResponse, "POST", "/v1/images/delete", json=body)
 
 
+def list_trash(limit: int, after: int) -> Call[schemas.Trash]:
+    """`GET /v1/trash`."""
+    return _json(schemas.Trash, "GET", "/v1/trash", params={"limit": limit, "after": after})
+
+
+def restore_images(ids: Sequence[int] | None) -> Call[schemas.RestoredImages]:
+    """`POST /v1/images/restore`."""
+    body = {"last": True} if ids is None else {"ids": list(ids)}
+    return _json(schemas.RestoredImages, "POST", "/v1/images/restore", json=body)
+
+
+def purge_trash(ids: Sequence[int] | None) -> Call[schemas.PurgedImages]:
+    """`POST /v1/trash/purge`."""
+    body = {"all": True} if ids is None else {"ids": list(ids)}
+    return _json(schemas.PurgedImages, "POST", "/v1/trash/purge", json=body)
+
+
 def index_info() -> Call[schemas.IndexInfo]:
     """`GET /v1/index`."""
     return _json(schemas.IndexInfo, "GET", "/v1/index")

@@ -188,7 +188,7 @@ class Client:
         return self._send(calls.change_image(image_id, payload, replace))
 
     def delete_image(self, image_id: int) -> schemas.DeletedResponse:
-        """Delete a picture, immediately and permanently."""
+        """Delete a picture; ``restore_images`` can undo it for a while."""
         return self._send(calls.delete_image(image_id))
 
     def delete_images(
@@ -196,6 +196,22 @@ class Client:
     ) -> schemas.DeletedResponse:
         """Delete the pictures with these ids, or all that match ``filter``; give one of the two."""
         return self._send(calls.delete_images(ids, filter))
+
+    def list_trash(self, *, limit: int = 100, after: int = -1) -> schemas.Trash:
+        """Deleted pictures that can be restored, with ids above ``after``."""
+        return self._send(calls.list_trash(limit, after))
+
+    def restore_images(self, ids: Sequence[int] | None = None) -> schemas.RestoredImages:
+        """Restore the deleted pictures with these ids or, without ids, those of the last delete."""
+        return self._send(calls.restore_images(ids))
+
+    def purge_trash(
+        self, ids: Sequence[int] | None = None, *, all: bool = False
+    ) -> schemas.PurgedImages:
+        """Delete pictures in the trash for good: those with these ids, or ``all``."""
+        if (ids is None) != all:
+            raise ValueError("expected either ids or all=True, and not both")
+        return self._send(calls.purge_trash(ids))
 
     def compact_index(self, *, kind: str | None = None) -> schemas.Job:
         """Start building a generation with all changes; ``kind`` sets its kind from now on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from dataclasses import dataclass
 
 from index.contract import CatalogueError, GenerationError, StateGoneError, StoreBusyError
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 10.0
 _REST_SECONDS = 600.0
+_EXPIRE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,15 @@ class AutoCompaction:
     limits: Limits
     draining: threading.Event
 
-    def check(self, *, restored: bool = False) -> Job | None:
+    def check(self, *, restored: bool = False, unembedded: bool = False) -> Job | None:
         """Start a compaction if more has changed than the limits allow and no job is running.
 
         Otherwise, fit the classifier if that is due, which a compaction does by itself; see
         `ClassifierFitter.due`, which is asked only now and then unless a snapshot was ``restored``.
 
-        Also start one if a switch of models was interrupted before its index was built: nothing
-        can be added until that index serves.
+        Also start one if a switch of models was interrupted before its index was built, as nothing
+        can be added until that index serves; and if ``unembedded`` pictures of an earlier model
+        were restored, which it embeds.
         """
         engine, limits = self.tasks.engine, self.limits
         model, encoder = engine.catalogue.model(), encoder_in_use(engine)
@@ -43,7 +46,7 @@ class AutoCompaction:
             return None  # the store switched to a model that this process cannot open
         manifest, pending = engine.manifest, engine.pending()
         due = max(limits.compact_min_changes, int(limits.compact_share * manifest.count))
-        compact = pending >= due or encoder.digest != manifest.model_digest
+        compact = pending >= due or unembedded or encoder.digest != manifest.model_digest
         if not compact and not engine.fitter.due(now=restored):
             return None
         try:
@@ -57,14 +60,26 @@ class AutoCompaction:
         log.info("%s in job %s", what, job.id)
         return job
 
+    def expire(self) -> None:
+        """Purge what has expired in the trash."""
+        try:
+            self.tasks.engine.trash.expire()
+        except (CatalogueError, OSError) as error:
+            log.warning("cannot purge the trash now: %s", error)
+
     async def run(self) -> None:
-        """Check at the start and then every few seconds, indefinitely.
+        """Check at the start and then every few seconds, indefinitely; the trash every minute.
 
         Writes from the command line, or by a server that has exited, cannot start a compaction
         themselves.
         """
         job: Job | None = None
+        expired = -_EXPIRE_SECONDS
         while True:
+            idle = self.tasks.engine.ready and not self.draining.is_set()
+            if idle and time.monotonic() - expired >= _EXPIRE_SECONDS:
+                expired = time.monotonic()
+                await asyncio.to_thread(self.expire)
             now = None if job is None else self.tasks.jobs.own(job.id)
             if now is not None and now.state in ("failed", "cancelled"):
                 job = None

@@ -57,7 +57,7 @@ def main() -> None:
     from index.contract import CancelledError, JobControl, StoreBusyError
     from search_api.jobs.tasks import Task, perform
     from search_api.service.engine import open_engine
-    from search_api.settings import StoreLocation
+    from search_api.settings import Quotas, StoreLocation
 
     data, bundle = (
         None if request[name] is None else Path(request[name]) for name in ("data", "bundle")
@@ -65,7 +65,8 @@ def main() -> None:
     location = StoreLocation.from_dict(request["location"])
     control = JobControl(progress, stopping.is_set, skip, request["job"])
     try:
-        with open_engine(data, location, bundle, PictureLimits(**request["picture"])) as engine:
+        picture, quotas = PictureLimits(**request["picture"]), Quotas(**request["quotas"])
+        with open_engine(data, location, bundle, picture, quotas=quotas) as engine:
             send({"result": perform(engine, Task(**request["task"]), control)})
     except CancelledError as error:
         send({"cancelled": str(error)})

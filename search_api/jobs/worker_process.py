@@ -29,7 +29,7 @@ from search_api import logs
 from search_api.jobs.tasks import Task
 from search_api.service.engine import SearchEngine
 from search_api.service.model_migration import encoder_in_use
-from search_api.settings import StoreLocation
+from search_api.settings import Quotas, StoreLocation
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class WorkerProcess:
         data: as in `search_api.settings.Settings`.
         bundle: as in `search_api.settings.Settings`.
         picture: limits of each picture.
+        quotas: how much the store keeps.
         log_format: format of the worker's log.
         program: command line of the worker.
     """
@@ -59,6 +60,7 @@ class WorkerProcess:
     data: Path | None = None
     bundle: Path | None = None
     picture: PictureLimits = PictureLimits()
+    quotas: Quotas = Quotas()
     log_format: str | None = None
     program: tuple[str, ...] = (sys.executable, "-m", "search_api.jobs.worker_main")
 
@@ -86,6 +88,7 @@ class WorkerProcess:
             "location": self.location.to_dict(),
             "bundle": None if self.bundle is None else str(self.bundle),
             "picture": asdict(self.picture),
+            "quotas": asdict(self.quotas),
             "log_format": self.log_format or logs.default_format(),
         }
         process = subprocess.Popen(  # noqa: S603 - this program, and nothing from a request

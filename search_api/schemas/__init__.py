@@ -52,6 +52,15 @@ from search_api.schemas.snapshots import (
     SnapshotRequest,
     Snapshots,
 )
+from search_api.schemas.trash import (
+    PurgedImages,
+    PurgeRequest,
+    RestoreConflict,
+    RestoredImages,
+    RestoreRequest,
+    Trash,
+    TrashedImage,
+)
 
 __all__ = [
     "AddResponse",
@@ -92,8 +101,13 @@ __all__ = [
     "Predictions",
     "ProblemResponse",
     "Progress",
+    "PurgeRequest",
+    "PurgedImages",
     "RecommendRequest",
+    "RestoreConflict",
+    "RestoreRequest",
     "Restored",
+    "RestoredImages",
     "Schema",
     "SearchResponse",
     "SnapshotInfo",
@@ -103,6 +117,8 @@ __all__ = [
     "Source",
     "Stamp",
     "StoredImage",
+    "Trash",
+    "TrashedImage",
     "Vote",
     "image_url",
     "payload",

@@ -77,3 +77,8 @@ class DeletedResponse(Stamp):
     """How many pictures were deleted."""
 
     deleted: int
+    restorable_until: str | None = Field(
+        default=None,
+        description="How long `POST /v1/images/restore` can undo it, ISO 8601, UTC; null if it is"
+        " final.",
+    )

@@ -38,7 +38,8 @@ from search_api.service.recall_sampler import RecallSampler
 from search_api.service.recommend import ExampleSet, recommendation
 from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery, SearchService
-from search_api.settings import StoreLocation
+from search_api.service.storage.trash import TrashService
+from search_api.settings import Quotas, StoreLocation
 from search_api.stores import opening
 from search_api.stores.classifier_store import ClassifierFiles
 from search_api.stores.model_store import fetch_model, find_bundle, model_folder, open_model
@@ -71,6 +72,7 @@ class SearchEngine:
         open_store: OpenStore | None = None,
         find_model: Callable[[str], Path | None] | None = None,
         classifiers: ClassifierFiles | None = None,
+        quotas: Quotas = Quotas(),
     ) -> None:
         """Open the store, creating it if needed; `load` or rebuild it before searching.
 
@@ -84,6 +86,7 @@ class SearchEngine:
             open_store: opens the store, given this engine's `model`; None for the one in ``var``.
             find_model: returns the folder of the bundle with a digest; None for those in ``var``.
             classifiers: the files of the store's classifier; None for those in ``var``.
+            quotas: how much the store keeps.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -112,7 +115,8 @@ class SearchEngine:
         )
         self.searches = SearchService(self.store, self.sampler, self.classes)
         self.fitter = ClassifierFitter(self.store, self.classes)
-        self.builder = IndexBuilder(var, self.store, self.picture, self.fitter)
+        self.trash = TrashService(self.store, quotas)
+        self.builder = IndexBuilder(var, self.store, self.picture, self.fitter, self.trash)
         self.ingest = Ingest(self.catalogue, self.blobs, limits, lambda: self.encoder)
 
     def close(self) -> None:
@@ -333,6 +337,7 @@ def open_engine(
     limits: PictureLimits = PictureLimits(),
     *,
     cache_sizes: CacheSizes = CacheSizes(),
+    quotas: Quotas = Quotas(),
     say: Callable[[str], None] = log.info,
     progress: Progress | None = None,
     refit: bool = False,
@@ -345,6 +350,7 @@ def open_engine(
         bundle: folder of the model, or None; see `search_api.stores.model_store.find_bundle`.
         limits: bounds on each picture.
         cache_sizes: how much of the catalogue to keep in memory.
+        quotas: how much the store keeps.
         say: called with messages for people about which corpus and model were found.
         progress: given if the index will be built: then a store without a model gets one for its
             pictures, see `search_api.service.first_model`, and this is called meanwhile.
@@ -358,7 +364,7 @@ def open_engine(
     else:
         folder = first_model(bundle, corpus, location, say, progress)
     encoder = open_model(folder, location.var)
-    with engine_over(corpus, location, encoder, limits, cache_sizes) as engine:
+    with engine_over(corpus, location, encoder, limits, cache_sizes, quotas) as engine:
         yield engine
 
 
@@ -369,6 +375,7 @@ def engine_over(
     encoder: PictureEncoder,
     limits: PictureLimits = PictureLimits(),
     cache_sizes: CacheSizes = CacheSizes(),
+    quotas: Quotas = Quotas(),
 ) -> Iterator[SearchEngine]:
     """As `open_engine`, with a corpus and an encoder that are open already."""
     if isinstance(corpus, ArrayCorpus):
@@ -382,6 +389,7 @@ def engine_over(
         lambda model_of: opening.open_store(location, model_of, cache_sizes),
         lambda digest: fetch_model(location, digest),
         ClassifierFiles(location),
+        quotas,
     )
     try:
         yield engine

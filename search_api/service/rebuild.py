@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +11,10 @@ from embed.corpus import Corpus
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
 from index.contract import (
-    BlobsBusyError,
     CancelledError,
     JobControl,
     Manifest,
     ModelChangedError,
-    SnapshotError,
     Store,
     never,
     no_skip,
@@ -25,8 +22,7 @@ from index.contract import (
 from index.records import Entry
 from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
 from search_api.service.labelling.classifier_fit import ClassifierFitter
-
-log = logging.getLogger(__name__)
+from search_api.service.storage.trash import TrashService, sweep
 
 
 @dataclass(frozen=True)
@@ -40,12 +36,14 @@ class IndexBuilder:
         store: the store.
         read: returns an entry's picture, with a shorter side of at least the given pixels.
         fitter: fits the classifier.
+        trash: the store's trash.
     """
 
     var: Path
     store: Store[PictureEncoder]
     read: Callable[[Entry, int], RGB]
     fitter: ClassifierFitter
+    trash: TrashService
 
     def kind(self) -> str:
         """The kind of index to build: ``auto`` unless `set_kind` was called."""
@@ -122,8 +120,8 @@ class IndexBuilder:
     def compact(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Manifest:
         """Build a new generation from the catalogue, including all changes since the last one.
 
-        Also embeds pictures added while the store switched models, and deletes the bytes of added
-        pictures that neither the catalogue nor a snapshot refers to.
+        Also embeds pictures added while the store switched models, purges what has expired in the
+        trash, and deletes the bytes of added pictures that nothing refers to.
 
         Raises:
             StoreBusyError: another process is building in this store.
@@ -140,7 +138,8 @@ class IndexBuilder:
                 )
             embed_missing(encoder, catalogue, self.read, _without_skip(control))
             manifest = self._publish(encoder, control)
-            self._sweep()
+            self.trash.expire()
+            sweep(self.store)
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest
 
@@ -182,23 +181,6 @@ class IndexBuilder:
                 "stopped before the new index was loaded; the old one stays in use"
             )
         return manifest
-
-    def _sweep(self) -> None:
-        seen: set[str] = set()
-        kept: set[str] = set()
-
-        def needed() -> set[str]:
-            # Each snapshot is read once, so that the second call is quick.
-            kept.update(self.store.snapshots.content_hashes(seen))
-            return kept | self.store.catalogue.content_hashes("added")
-
-        try:
-            removed = self.store.blobs.sweep(needed)
-        except (BlobsBusyError, SnapshotError, OSError) as error:
-            log.warning("unused bytes of added pictures are kept: %s", error)
-        else:
-            if removed:
-                log.info("removed the bytes of %d deleted pictures", removed)
 
 
 def _without_skip(control: JobControl) -> JobControl:

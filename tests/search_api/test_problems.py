@@ -46,6 +46,7 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.SnapshotIncompleteError: Meaning(409, "snapshot-incomplete", 1),
     contract.SnapshotBusyError: Meaning(409, "snapshot-busy", 1),
     contract.BlobsBusyError: Meaning(409, "pictures-busy", 1),
+    contract.RestoreConflictError: Meaning(409, "restore-conflict", 2),
     contract.SnapshotModelError: Meaning(409, "snapshot-of-another-model", 2),
     # These do not leave the code that handles them: a build, a job, the start of a service.
     contract.IndexFileError: None,
@@ -77,6 +78,8 @@ def made(error: type[Exception]) -> Exception:
     """An exception of this class."""
     if error is contract.UnknownIdError:
         return contract.UnknownIdError([7], "the catalogue")
+    if error is contract.RestoreConflictError:
+        return contract.RestoreConflictError({7: 8})
     if error is runner.JobRunningError:
         return runner.JobRunningError(Job("j", "rebuild", "running"))
     if error is batching.QueueFullError:

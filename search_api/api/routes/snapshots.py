@@ -10,6 +10,7 @@ from index.contract import Snapshot, SnapshotError
 from search_api.api.context import Ctx, stamp
 from search_api.api.openapi import problems
 from search_api.schemas import Restored, SnapshotInfo, SnapshotMade, SnapshotRequest, Snapshots
+from search_api.service.storage.trash import remove_snapshot
 
 router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
 
@@ -72,11 +73,11 @@ def restore_snapshot(context: Ctx, name: Name) -> Restored:
     responses=problems(404, 422, 501),
 )
 def delete_snapshot(context: Ctx, name: Name) -> None:
-    """Deletes the copy; the index does not change.
+    """Deletes the copy, and soon what it alone kept of deleted pictures; the index stays.
 
     Example: `curl -X DELETE http://127.0.0.1:8000/v1/snapshots/monday`
     """
-    context.engine.store.snapshots.remove(name)
+    remove_snapshot(context.engine.store, name)
 
 
 def _described(context: Ctx, name: str) -> SnapshotInfo:

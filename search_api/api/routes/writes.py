@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,11 +14,12 @@ from index.contract import KEEP, Change
 from index.filters import parse_filter
 from index.records import Payload
 from search_api import schemas
-from search_api.api.context import Ctx, stamp
+from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem
 from search_api.api.openapi import problems
 from search_api.api.params import ImageId, check_images
 from search_api.api.responses import image, item_error
+from search_api.api.routes.trash import iso
 from search_api.schemas import Added, AddResponse, ChangeRequest, DeletedResponse, DeleteRequest
 from search_api.service.ingest import Upload
 
@@ -101,15 +103,14 @@ def change_image(context: Ctx, image_id: ImageId, request: ChangeRequest) -> sch
     responses=problems(404, 422, 503),
 )
 def delete_image(context: Ctx, image_id: ImageId) -> DeletedResponse:
-    """Removes the picture from the index and the catalogue, at once and permanently.
+    """No search finds it any longer; it stays in the trash for a while: see `restorable_until`.
 
     A rebuild does not bring back a picture of the corpus; its file in the corpus is not touched.
 
     Example: `curl -X DELETE http://127.0.0.1:8000/v1/images/123`
     """
     context.engine.ingest.delete(image_id)
-    context.compaction.check()
-    return DeletedResponse(deleted=1, **stamp(context))
+    return _deleted(context, 1)
 
 
 @router.post(
@@ -119,7 +120,7 @@ def delete_image(context: Ctx, image_id: ImageId) -> DeletedResponse:
     responses=problems(422, 503),
 )
 def delete_images(context: Ctx, request: DeleteRequest) -> DeletedResponse:
-    """Deletes `ids`, ignoring unknown ones, or all pictures that match `filter`; all or none.
+    """Deletes `ids`, ignoring unknown ones, or all that match `filter`, to the trash; all or none.
 
     Example: `curl -H 'content-type: application/json' -d '{"filter": {"must": [{"key": "label",
     "match": {"value": "cat"}}]}}' http://127.0.0.1:8000/v1/images/delete`
@@ -138,9 +139,16 @@ def delete_images(context: Ctx, request: DeleteRequest) -> DeletedResponse:
         raise Problem(
             422, "delete", "the filter is empty and would delete everything; add a condition"
         )
-    deleted = context.engine.ingest.delete_many(request.ids, where)
+    return _deleted(context, context.engine.ingest.delete_many(request.ids, where))
+
+
+def _deleted(context: Context, number: int) -> DeletedResponse:
+    context.engine.trash.settle()
     context.compaction.check()
-    return DeletedResponse(deleted=deleted, **stamp(context))
+    until = context.engine.trash.expiry(time.time()) if number else None
+    return DeletedResponse(
+        deleted=number, restorable_until=None if until is None else iso(until), **stamp(context)
+    )
 
 
 def _added(filename: str | None, key: str | None, result: int | PictureError) -> Added:

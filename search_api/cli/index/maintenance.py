@@ -11,6 +11,7 @@ import click
 from embed.encoder import PictureEncoder
 from index.contract import JobControl, SnapshotError, Snapshots, Store
 from index.ranking.compare import Difference
+from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     FOLDER,
     Bars,
@@ -25,7 +26,8 @@ from search_api.cli.options import (
 )
 from search_api.service.engine import open_engine
 from search_api.service.model_migration import compare_models
-from search_api.settings import StoreLocation
+from search_api.service.storage.trash import remove_snapshot, sweep
+from search_api.settings import Quotas, StoreLocation
 from search_api.stores.model_store import keep_model, open_model, share_model
 from search_api.stores.opening import open_existing_store
 
@@ -64,7 +66,8 @@ def snapshot(
         elif delete:
             if name is None:
                 raise click.UsageError("--delete needs the NAME of the snapshot")
-            store.snapshots.remove(name)
+            remove_snapshot(store, name)
+            sweep(store)
             say(f"Deleted the snapshot {name}.")
         else:
             made = store.snapshots.create(name)
@@ -96,20 +99,25 @@ def restore(name: str, location: StoreLocation, as_json: bool) -> None:
 
 
 @click.command()
-@together(data_option, store_options, bundle_option, kind_option, json_option)
+@together(data_option, store_options, bundle_option, kind_option, quota_options, json_option)
 def compact(
-    data: Path | None, location: StoreLocation, bundle: Path | None, kind: str | None, as_json: bool
+    data: Path | None,
+    location: StoreLocation,
+    bundle: Path | None,
+    kind: str | None,
+    quotas: Quotas,
+    as_json: bool,
 ) -> None:
     """Build a new generation from the catalogue, without the corpus.
 
-    It includes all changes since the last one. Also deletes the files of deleted pictures that no
-    snapshot needs.
+    It includes all changes since the last one. Also deletes for good what has expired in the trash,
+    and the files that neither the store, its trash nor a snapshot needs.
 
     \b
     Example:
       lookalike index compact --kind auto
     """
-    with open_engine(data, location, bundle, say=say) as engine:
+    with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
         engine.load()
         if kind is not None:
             engine.builder.set_kind(kind)

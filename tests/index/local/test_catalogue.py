@@ -159,7 +159,7 @@ def test_meta(catalogue: SqliteCatalogue) -> None:
     catalogue.set_meta("corpus", "cifar10")
     catalogue.set_meta("corpus", "photos")
     assert catalogue.get_meta("corpus") == "photos"
-    assert catalogue.get_meta("format_version") == "2"
+    assert catalogue.get_meta("format_version") == "3"
     with pytest.raises(IndexInputError, match="'format_version', which is reserved"):
         catalogue.set_meta("format_version", "7")
 
@@ -170,7 +170,7 @@ def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = '12' WHERE key = 'format_version'")
     connection.close()
-    with pytest.raises(CatalogueError, match=r"has format version 12, .* reads up to 2; upgrade"):
+    with pytest.raises(CatalogueError, match=r"has format version 12, .* reads up to 3; upgrade"):
         SqliteCatalogue(path)
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM meta")

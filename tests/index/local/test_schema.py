@@ -52,7 +52,7 @@ def test_nothing_is_lost(old: Path) -> None:
     for _ in range(2):
         with SqliteCatalogue(old) as catalogue:
             assert catalogue.check() is None
-            assert catalogue.get_meta("format_version") == "2"
+            assert catalogue.get_meta("format_version") == "3"
             assert catalogue.get_meta("corpus") == "CIFAR-10"
             assert (catalogue.model(), catalogue.sequence()) == ("m", 0)
             assert catalogue.get([2]) == [

@@ -160,7 +160,7 @@ def test_openapi_documents_every_operation(client: TestClient) -> None:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == 36
+    assert len(operations) == 39
     ids = [operation["operationId"] for _, _, operation in operations]
     assert len(set(ids)) == len(ids)
     for path, method, operation in operations:

@@ -30,7 +30,7 @@ def commands() -> list[tuple[str, click.Command]]:
 def test_every_command_of_before_is_there() -> None:
     names = {name for name, _ in commands()}
     assert names == {
-        "up", "serve", "search", "classify", "index", "add", "delete",
+        "up", "serve", "search", "classify", "index", "add", "delete", "purge",
         "train", "shape", "tune", "evaluate",
     } | {
         f"index {name}"

@@ -33,10 +33,46 @@ def test_add_and_delete(own: Env, arrivals: Path) -> None:
     assert status(own)["pictures"] == 16
 
 
+def test_undo_and_purge(own: Env, arrivals: Path) -> None:
+    assert run("add", arrivals, env=own).returncode == 0
+    done = run("delete", "--key", "boat/new.png", "--key", "tree/new.png", env=own)
+    assert (
+        "Deleted 2 pictures; `lookalike delete --undo` brings them back for 30 days." in done.stderr
+    )
+    done = run("delete", "--undo", env=own)
+    assert done.stderr == "Restored 2 pictures.\n"
+    assert status(own)["labels"] == {"boat": 9, "house": 8, "tree": 9}
+    assert run("delete", "--undo", env=own).stderr == "The trash is empty.\n"
+
+    assert run("index", "snapshot", "monday", env=own).returncode == 0
+    run("delete", 3, 25, 26, env=own)
+    done = run("purge", "--list", env=own)
+    assert [line.split("\t")[:3] for line in done.stdout.splitlines()] == [
+        ["3", "boat/2.png", "boat"],
+        ["25", "key:boat/new.png", "boat"],
+        ["26", "key:tree/new.png", "tree"],
+    ]
+    done = run("purge", 25, env=own)
+    assert done.stderr == (
+        "Purged 1 picture and 0 files.\nThe snapshot monday still holds 1 picture of them.\n"
+    )
+    done = run("purge", "--all", "--json", env=own)
+    assert json.loads(done.stdout) == {"purged": 2, "files": 0, "kept_by": {"monday": 2}}
+    pictures = Path(own["LOOKALIKE_VAR"]) / "pictures"
+    assert len(list(pictures.glob("??/*"))) == 2
+    run("index", "snapshot", "monday", "--delete", env=own)
+    assert list(pictures.glob("??/*")) == []
+    run("delete", 4, env={**own, "LOOKALIKE_TRASH_DAYS": "0"})
+    assert json.loads(run("purge", "--list", "--json", env=own).stdout) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["delete"], ["nothing to delete"]),
+        (["delete", "--undo", "1"], ["expected no ids"]),
+        (["purge"], ["either ids, --all or --list"]),
+        (["purge", "1", "--all"], ["either ids, --all or --list"]),
         (["delete", "999"], ["no such id: 999"]),
         (["delete", "1", "--filter", "{"], ["not JSON"]),
         (["delete", "1", "--filter", "{}"], ["would delete everything"]),

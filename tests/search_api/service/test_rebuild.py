@@ -256,6 +256,7 @@ def test_a_compaction_deletes_unused_bytes(engine: SearchEngine) -> None:
     assert isinstance(one, int) and isinstance(two, int)
     engine.store.snapshots.create("with-both")
     engine.ingest.delete(one)
+    engine.trash.purge(None)
     compact(engine)
     assert len(engine.blobs.names()) == 2  # the snapshot refers to it
     engine.store.snapshots.remove("with-both")

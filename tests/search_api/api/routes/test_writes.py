@@ -181,6 +181,8 @@ def test_bytes_are_removed_when_nothing_refers_to_them(
     for one in (gone, late):
         client.delete(f"/v1/images/{one}")
     wait(client, client.post("/v1/index/compact").json()["id"])
+    assert len(engine.blobs.names()) == 4  # what is in the trash can be restored
+    client.post("/v1/trash/purge", json={"all": True})
     assert len(engine.blobs.names()) == 3
     client.delete("/v1/snapshots/s")
     wait(client, client.post("/v1/index/compact").json()["id"])
