@@ -1,8 +1,9 @@
 # `make run` and `make test` need Python 3.11 or newer with venv, and make; the rest is installed.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test quick test-milvus torture torture-index check format openapi client clean
+.PHONY: run test quick test-milvus torture torture-index check format openapi client constraints audit clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
@@ -66,6 +67,11 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python requirements/audit.py
+
+# Known vulnerabilities of what is installed, where their data can be reached.
+audit: .venv/.dev
+	$(BIN)/python requirements/audit.py
 
 format: .venv/.dev
 	$(BIN)/ruff format .
@@ -85,10 +91,25 @@ clean:
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
 
-.venv/.run: .venv/pyvenv.cfg pyproject.toml
-	$(BIN)/python -m pip install --disable-pip-version-check -e .
+# What is installed has the hashes in requirements/, on every platform; a package of our own has none.
+.venv/.run: .venv/pyvenv.cfg pyproject.toml requirements/run.txt
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv/.dev: .venv/.run
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+.venv/.dev: .venv/.run requirements/dev.txt
+	$(PIP) install --require-hashes -r requirements/dev.txt
 	touch $@
+
+# After a change to the dependencies in pyproject.toml: every package with its version and the hashes
+# of all its files, for Python 3.11 to 3.13 and every platform. It keeps versions that still fit;
+# `make constraints UPGRADE=--upgrade` takes the newest, UPGRADE='-P pillow' one package's.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-config --custom-compile-command 'make constraints' pyproject.toml
+UPGRADE :=
+
+constraints: .venv/pyvenv.cfg
+	$(PIP) install 'uv==0.13.9'
+	$(LOCK) $(UPGRADE) --extra dev -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt --extra milvus -o requirements/milvus.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/run.txt
