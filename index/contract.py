@@ -876,8 +876,11 @@ class Store(Protocol[Model]):
         """Raise StoreBusyError if a build is running now."""
         ...
 
-    def check_kind(self, kind: str) -> None:
-        """Raise IndexInputError unless the engine supports this kind of index."""
+    def check_kind(self, kind: str, dimension: int, count: int | None = None) -> None:
+        """Raise IndexInputError unless the engine can build this kind of index.
+
+        ``count`` is the number of vectors of ``dimension``; None if it is not known yet.
+        """
         ...
 
     def publish(

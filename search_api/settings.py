@@ -107,6 +107,9 @@ class Limits(Quotas):
         "Share of the index that must have changed before it is compacted automatically.",
         "fold_share",
     )
+    job_memory_share: float = _limit(
+        0.75, "Share of the machine's memory that a job may allocate; beyond it, the job fails."
+    )
     max_requests: int = _limit(
         1000, "Maximum number of concurrent requests; beyond it, requests get 503."
     )

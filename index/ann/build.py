@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.approximate import ApproximateIndex, IndexParts, inner
+from index.ann.factory import LEAST_LISTS, TRAINING_PER_LIST
 from index.ann.tuning import tuned
 from index.ann.vector_files import PIECE
 from index.contract import Ids, IndexInputError, Vectors
 
 _QUERIES = 256
-_TRAINING_PER_LIST = 64
 # 1-bit codes want directions of similar variance. With 128 of them a vector takes 32 bytes: 16 of
 # signs, 8 of correction factors, 8 of FAISS's id.
 _CODED = 128
@@ -39,11 +39,10 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
     }.get(kind, kind)
 
 
-def create(factory: str, dimension: int, expected: str) -> Any:
-    """An empty FAISS index.
+def create(factory: str, dimension: int) -> Any:
+    """An empty FAISS index; ``factory`` must have been checked by `index.ann.factory.parse`.
 
-    Raises IndexInputError for a string that FAISS does not know, or an index that is neither IVF
-    nor HNSW; the message names ``expected`` as the alternatives.
+    Raises IndexInputError for a string that FAISS does not know.
     """
     # Dimensionality reduction preserves distances, not inner products. Both rank unit vectors the
     # same way.
@@ -52,13 +51,7 @@ def create(factory: str, dimension: int, expected: str) -> Any:
     try:
         index: Any = faiss.index_factory(dimension, factory, metric)
     except RuntimeError as error:
-        raise IndexInputError(
-            f"kind is {factory!r}; expected one of {expected} or a FAISS factory string"
-        ) from error
-    if not isinstance(inner(index), faiss.IndexIVF | faiss.IndexHNSW):
-        raise IndexInputError(
-            f"kind is {factory!r}, a {type(inner(index)).__name__}; expected an IVF or HNSW index"
-        )
+        raise IndexInputError(f"kind is {factory!r}, which FAISS refuses: {error}") from error
     if isinstance(inner(index), faiss.IndexHNSW):
         inner(index).hnsw.efConstruction = _EF_CONSTRUCTION
     return index
@@ -83,7 +76,7 @@ def train(
     """
     count = len(ids)
     graph = isinstance(inner(index), faiss.IndexHNSW)
-    most = _TRAINING_PER_LIST * max(256, 0 if graph else inner(index).nlist)
+    most = TRAINING_PER_LIST * max(LEAST_LISTS, 0 if graph else inner(index).nlist)
     queries = min(_QUERIES, count // 20)
     sample = np.random.default_rng(0).choice(count, min(count, most + queries), replace=False)
     held_out = np.sort(sample[:queries])

@@ -9,10 +9,9 @@
            memory-mapped like the vectors: for more vectors than fit in memory.
 ``auto``   one of these, by count and memory.
 
-Anything else is a FAISS factory string of an IVF or HNSW index, for experts.
+Anything else is a FAISS factory string, for experts: see `index.ann.factory`.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +22,12 @@ import numpy as np
 from index.ann.approximate import ApproximateIndex
 from index.ann.build import create, factory_of, train
 from index.ann.exact import ExactIndex
+from index.ann.factory import KINDS, parse
 from index.ann.vector_files import Pieces, mapped_files, write_pieces
 from index.contract import Ids, Searchable, UnknownKindError, Vectors
+from index.memory import machine_memory
 
 EXACT_FILE = "index.faiss"
-KINDS = ("auto", "exact", "ivf", "hnsw", "rabitq")
 TARGET_RECALL = 0.999
 
 _EXACT_BELOW = 200_000
@@ -46,7 +46,7 @@ class Built:
 def choose(count: int, dimension: int, memory: int | None = None) -> str:
     """The kind that ``auto`` selects; ``memory`` in bytes, by default all of the machine's."""
     if memory is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = machine_memory()
     if 5 * count * dimension > _MEMORY_SHARE * memory:
         return "rabitq"
     if count < _EXACT_BELOW:
@@ -112,10 +112,14 @@ def build_collected(collected: Collected, target: float = TARGET_RECALL) -> Sear
     return exact
 
 
-def check(kind: str, dimension: int) -> None:
-    """Raise IndexInputError unless ``kind`` is known or a usable factory string."""
+def check(kind: str, dimension: int, count: int | None = None) -> None:
+    """Raise IndexInputError unless ``kind`` is known or a usable factory string.
+
+    ``count`` is the number of vectors of ``dimension``, or None if it is not known yet. Calls
+    nothing of FAISS.
+    """
     if kind not in KINDS:
-        create(kind, dimension, ", ".join(KINDS))
+        parse(kind, dimension, count)
 
 
 def description(index: Searchable) -> Built:
@@ -155,7 +159,8 @@ def load(
 def _approximate(
     ids: Ids, xb: Vectors, dimension: int, kind: str, target: float, folder: Path | None
 ) -> ApproximateIndex:
+    check(kind, dimension, len(ids))
     factory = factory_of(kind, len(ids), dimension)
-    index = create(factory, dimension, ", ".join(KINDS))
+    index = create(factory, dimension)
     name = kind if kind in KINDS else f"factory {factory}"
     return train(ids, xb, index, name, factory, target, folder)

@@ -128,8 +128,8 @@ class LocalStore(Generic[Model]):
     def check_free(self) -> None:
         check_free(self.root)
 
-    def check_kind(self, kind: str) -> None:
-        kinds.check(kind, self.served.dimension or 64)
+    def check_kind(self, kind: str, dimension: int, count: int | None = None) -> None:
+        kinds.check(kind, dimension, count)
 
     def publish(
         self, model_digest: str, dimension: int, kind: str, control: JobControl = JobControl()
@@ -137,6 +137,7 @@ class LocalStore(Generic[Model]):
         # The catalogue is read once, in pieces, and its connection released before training.
         with workspace(self.root) as folder:
             with self.catalogue.reading_embeddings(model_digest) as stored:
+                kinds.check(kind, dimension, stored.count)
                 control.progress("indexing", 0, stored.count)
                 collected = kinds.collect(stored.pieces, stored.count, dimension, kind, folder)
             index = kinds.build_collected(collected)

@@ -179,7 +179,9 @@ def resolve_kind(kind: str, count: int) -> str:
 def check_kind(kind: str) -> None:
     """Raise IndexInputError for a kind that a store in Milvus does not support."""
     if kind not in KINDS:
-        raise IndexInputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)} in Milvus")
+        raise IndexInputError(
+            f"kind is {kind[:100]!r}; expected one of {', '.join(KINDS)} in Milvus"
+        )
 
 
 def now() -> int:

@@ -113,7 +113,7 @@ class MilvusStore(Generic[Model]):
     def check_free(self) -> None:
         self._building.check_free()
 
-    def check_kind(self, kind: str) -> None:
+    def check_kind(self, kind: str, dimension: int, count: int | None = None) -> None:
         check_kind(kind)
 
     def publish(

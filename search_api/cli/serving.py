@@ -14,6 +14,7 @@ import click
 from embed.corpus import find_corpus
 from index.contract import GenerationError, ModelMismatchError, NoGenerationError
 from index.local.store import CacheSizes
+from index.memory import machine_memory
 from search_api import logs
 from search_api.api.app import create_app
 from search_api.api.server import Server
@@ -163,6 +164,7 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
             settings.limits.picture,
             settings.limits.quotas,
             settings.log_format,
+            int(settings.limits.job_memory_share * machine_memory()),
         )
     if not (settings.access.keys or is_loopback(settings.host)):
         say(

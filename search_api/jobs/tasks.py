@@ -28,11 +28,13 @@ class Task:
             one serves, ``switch`` switches to it, ``fit`` fits the classifier of the labels.
         model: digest of the model to use; empty for the one whose embeddings are in use.
         reembed: for ``rebuild``: embed everything again, including unchanged pictures.
+        index: for ``compact``: the kind of index from then on; empty for the one in use.
     """
 
     kind: Literal["rebuild", "compact", "embed", "switch", "fit"]
     model: str = ""
     reembed: bool = False
+    index: str = ""
 
 
 Perform = Callable[[Task, JobControl], dict[str, int]]
@@ -76,7 +78,7 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
     encoder = encoder_of(engine, task.model) if task.model else encoder_in_use(engine)
     builder = engine.builder
     if task.kind == "compact":
-        manifest = builder.compact(encoder, control)
+        manifest = builder.compact(encoder, control, kind=task.index or None)
         return {"generation": manifest.generation, "total": manifest.count}
     if task.kind == "embed":
         counts = builder.embed(encoder, control)

@@ -55,6 +55,7 @@ def main() -> None:
     # Slow to import, so only once the server can stop this process.
     from embed.pictures import PictureLimits
     from index.contract import CancelledError, JobControl, StoreBusyError
+    from index.memory import limit_data
     from search_api.jobs.tasks import Task, perform
     from search_api.service.engine import open_engine
     from search_api.settings import Quotas, StoreLocation
@@ -67,6 +68,7 @@ def main() -> None:
     try:
         picture, quotas = PictureLimits(**request["picture"]), Quotas(**request["quotas"])
         with open_engine(data, location, bundle, picture, quotas=quotas) as engine:
+            limit_data(request["memory"])
             send({"result": perform(engine, Task(**request["task"]), control)})
     except CancelledError as error:
         send({"cancelled": str(error)})
@@ -74,6 +76,15 @@ def main() -> None:
         send({"busy": str(error), "job": error.job})
     except BrokenPipeError:
         pass  # the server is gone
+    except MemoryError:
+        log.exception("job %s failed", request["job"])
+        allowed = request["memory"] / 1e9
+        send(
+            {
+                "failed": f"the job needed more than the {allowed:.1f} GB of memory that it may "
+                "allocate; choose another kind of index, or raise --job-memory-share"
+            }
+        )
     except Exception as error:
         log.exception("job %s failed", request["job"])
         send({"failed": str(error)})

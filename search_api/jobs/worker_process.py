@@ -19,12 +19,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from embed.pictures import PictureLimits
 from index.contract import CancelledError, JobControl, StoreBusyError
+from index.memory import machine_memory
 from search_api import logs
 from search_api.jobs.tasks import Task
 from search_api.service.engine import SearchEngine
@@ -34,6 +35,8 @@ from search_api.settings import Quotas, StoreLocation
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+# Native code ends the process where an allocation fails in one of its threads.
+_OUT_OF_MEMORY = (signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL)
 
 
 class WorkerError(RuntimeError):
@@ -52,6 +55,7 @@ class WorkerProcess:
         picture: limits of each picture.
         quotas: how much the store keeps.
         log_format: format of the worker's log.
+        memory: how many bytes a task may allocate; beyond it the task fails.
         program: command line of the worker.
     """
 
@@ -62,6 +66,7 @@ class WorkerProcess:
     picture: PictureLimits = PictureLimits()
     quotas: Quotas = Quotas()
     log_format: str | None = None
+    memory: int = field(default_factory=machine_memory)
     program: tuple[str, ...] = (sys.executable, "-m", "search_api.jobs.worker_main")
 
     def __call__(self, task: Task, control: JobControl) -> dict[str, int]:
@@ -90,6 +95,7 @@ class WorkerProcess:
             "picture": asdict(self.picture),
             "quotas": asdict(self.quotas),
             "log_format": self.log_format or logs.default_format(),
+            "memory": self.memory,
         }
         process = subprocess.Popen(  # noqa: S603 - this program, and nothing from a request
             self.program,
@@ -125,6 +131,8 @@ class WorkerProcess:
             case {"failed": str(why)}:
                 raise WorkerError(why)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if -code in _OUT_OF_MEMORY:
+            how += f", perhaps for lack of memory: it may allocate {self.memory / 1e9:.1f} GB"
         raise WorkerError(
             f"the worker process ended with {how}; start the job again: what was embedded is kept,"
             " and it continues from there"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB
 from index.contract import (
     CancelledError,
+    IndexInputError,
     JobControl,
     Manifest,
     ModelChangedError,
@@ -23,6 +25,10 @@ from index.records import Entry
 from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
 from search_api.service.labelling.classifier_fit import ClassifierFitter
 from search_api.service.storage.trash import TrashService, sweep
+
+log = logging.getLogger(__name__)
+
+_KIND = "kind"
 
 
 @dataclass(frozen=True)
@@ -46,17 +52,8 @@ class IndexBuilder:
     trash: TrashService
 
     def kind(self) -> str:
-        """The kind of index to build: ``auto`` unless `set_kind` was called."""
-        return self.store.catalogue.get_meta("kind") or "auto"
-
-    def set_kind(self, kind: str) -> None:
-        """Set the kind of index for all further builds; see `index.ann.kinds`.
-
-        Raises:
-            IndexInputError: there is no such kind.
-        """
-        self.store.check_kind(kind)
-        self.store.catalogue.set_meta("kind", kind)
+        """The kind of index that was built last, where it was chosen; ``auto`` otherwise."""
+        return self.store.catalogue.get_meta(_KIND) or "auto"
 
     def rebuild(
         self,
@@ -65,6 +62,7 @@ class IndexBuilder:
         control: JobControl = JobControl(),
         *,
         reembed: bool = False,
+        kind: str | None = None,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and this model, and build a new generation.
 
@@ -77,6 +75,8 @@ class IndexBuilder:
             corpus: where the pictures are.
             control: receives progress and can cancel.
             reembed: embed known pictures again, too, in case files changed under the same name.
+            kind: the kind of index to build, and from then on if that succeeds; see
+                `index.ann.kinds`. None for the one that `kind` returns.
 
         Returns:
             The new generation's manifest, and how many pictures were embedded, kept and removed.
@@ -85,8 +85,12 @@ class IndexBuilder:
             StoreBusyError: another process is building in this store.
             CancelledError: ``control`` cancelled it; finished embeddings are kept.
             CorpusError: the corpus cannot be read or is empty.
+            IndexInputError: this kind of index cannot be built.
         """
         catalogue = self.store.catalogue
+        if kind is not None:
+            # How many pictures there will be is not known yet.
+            self.store.check_kind(kind, encoder.dimension)
         with self.store.lock(control.job):
             switched = None
             if catalogue.model() not in (None, encoder.digest):
@@ -112,23 +116,39 @@ class IndexBuilder:
             catalogue.set_meta("corpus_is_sample", "yes" if corpus.notice else "no")
             # Once another model's embeddings are in use, only an index of them can be searched.
             stop = control.cancelled if switched is None else never
-            manifest = self._publish(encoder, JobControl(control.progress, stop))
+            manifest = self._publish(encoder, JobControl(control.progress, stop), kind)
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest, counts
 
-    def compact(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Manifest:
+    def compact(
+        self,
+        encoder: PictureEncoder,
+        control: JobControl = JobControl(),
+        *,
+        kind: str | None = None,
+    ) -> Manifest:
         """Build a new generation from the catalogue, including all changes since the last one.
 
+<<<<<<< HEAD
         Also embeds pictures added while the store switched models, purges what has expired in the
         trash, and deletes the bytes of added pictures that nothing refers to.
+=======
+        ``kind`` is as for `rebuild`.
+
+        Also embeds pictures added while the store switched models, and deletes the bytes of added
+        pictures that neither the catalogue nor a snapshot refers to.
+>>>>>>> 6744f6a (Factory strings have a grammar and bounds; a kind is kept once it was built; jobs have a memory limit)
 
         Raises:
             StoreBusyError: another process is building in this store.
             ModelChangedError: the store's embeddings are of another model than the encoder's.
             CancelledError: ``control`` cancelled it.
+            IndexInputError: this kind of index cannot be built.
         """
         catalogue = self.store.catalogue
+        if kind is not None:
+            self.check_kind(kind, encoder)
         with self.store.lock(control.job):
             model = catalogue.model()
             if model not in (None, encoder.digest):
@@ -137,9 +157,14 @@ class IndexBuilder:
                     f" restart with the model {model}"
                 )
             embed_missing(encoder, catalogue, self.read, _without_skip(control))
+<<<<<<< HEAD
             manifest = self._publish(encoder, control)
             self.trash.expire()
             sweep(self.store)
+=======
+            manifest = self._publish(encoder, control, kind)
+            self._sweep()
+>>>>>>> 6744f6a (Factory strings have a grammar and bounds; a kind is kept once it was built; jobs have a memory limit)
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest
 
@@ -174,14 +199,50 @@ class IndexBuilder:
             {**before.skipped, **after.skipped},
         )
 
-    def _publish(self, encoder: PictureEncoder, control: JobControl) -> Manifest:
-        manifest = self.store.publish(encoder.digest, encoder.dimension, self.kind(), control)
+    def check_kind(self, kind: str, encoder: PictureEncoder) -> None:
+        """Raise IndexInputError unless this kind can be built over what the store holds now."""
+        self.store.check_kind(kind, encoder.dimension, self.store.catalogue.count())
+
+    def _publish(
+        self, encoder: PictureEncoder, control: JobControl, kind: str | None = None
+    ) -> Manifest:
+        """Build and serve; a ``kind`` that was asked for is kept once that has succeeded."""
+        wanted = kind or self._usable_kind(encoder)
+        manifest = self.store.publish(encoder.digest, encoder.dimension, wanted, control)
         if manifest is None:
             raise CancelledError(
                 "stopped before the new index was loaded; the old one stays in use"
             )
+        if kind is not None:
+            self.store.catalogue.set_meta(_KIND, kind)
         return manifest
 
+<<<<<<< HEAD
+=======
+    def _usable_kind(self, encoder: PictureEncoder) -> str:
+        """`kind`, unless it no longer suits what is stored, or an earlier version accepted it."""
+        kind = self.kind()
+        try:
+            self.check_kind(kind, encoder)
+        except IndexInputError as error:
+            log.warning("building the kind auto instead: %s", error)
+            return "auto"
+        return kind
+
+    def _sweep(self) -> None:
+        def needed() -> set[str]:
+            added = self.store.catalogue.content_hashes("added")
+            return added | self.store.snapshots.content_hashes()
+
+        try:
+            removed = self.store.blobs.sweep(needed)
+        except (SnapshotError, OSError) as error:
+            log.warning("unused bytes of added pictures are kept: %s", error)
+        else:
+            if removed:
+                log.info("removed the bytes of %d deleted pictures", removed)
+
+>>>>>>> 6744f6a (Factory strings have a grammar and bounds; a kind is kept once it was built; jobs have a memory limit)
 
 def _without_skip(control: JobControl) -> JobControl:
     """The same without reports of unreadable pictures, which were reported before."""

@@ -60,9 +60,9 @@ def rebuild(
     return engine.builder.rebuild(engine.encoder, engine.corpus, control, reembed=reembed)
 
 
-def compact(engine: SearchEngine) -> Manifest:
+def compact(engine: SearchEngine, kind: str | None = None) -> Manifest:
     """Build a new generation from the catalogue alone."""
-    return engine.builder.compact(engine.encoder)
+    return engine.builder.compact(engine.encoder, kind=kind)
 
 
 class MeanColour:

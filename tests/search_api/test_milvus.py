@@ -176,6 +176,13 @@ def test_the_same_answers(open_store: Any, folder: Path, tmp_path: Path) -> None
         assert (len(result["points"]), result["model"]) == (24, "sha256:mean-colour")
         assert result["generation"] == job["result"]["generation"]
         assert client.post("/v1/index/compact", params={"kind": "nonsense"}).status_code == 422
+        if engine.store.parallel:  # Milvus takes no factory strings
+            assert client.post("/v1/index/compact?kind=IVF4,Flat").status_code == 422
+            wait(client, client.post("/v1/index/compact?kind=hnsw").json()["id"])
+            assert (engine.manifest.kind, engine.builder.kind()) == ("hnsw", "hnsw")
+            with engine.store.lock():
+                assert client.post("/v1/index/compact?kind=exact").status_code == 409
+            assert engine.builder.kind() == "hnsw"
         metrics = client.get("/metrics").text
         assert "\nlookalike_index_pictures 24.0" in metrics
         assert client.get("/readyz").status_code == 200

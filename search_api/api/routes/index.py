@@ -87,12 +87,13 @@ def compact_index(
 ) -> schemas.Job:
     """Starts a job that builds a new index from the catalogue, without reading the corpus.
 
-    The service does this by itself once enough has changed.
+    The service does this by itself once enough has changed. A `kind` is kept once it was built.
 
     Example: `curl -X POST http://127.0.0.1:8000/v1/index/compact`
     """
+    engine = context.engine
     if kind is not None:
-        context.engine.builder.set_kind(kind)
-    job = context.tasks.start(Task("compact"))
+        engine.builder.check_kind(kind, engine.encoder)
+    job = context.tasks.start(Task("compact", index=kind or ""))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return responses.job(job)

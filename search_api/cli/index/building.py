@@ -8,11 +8,11 @@ from search_api.service.corpus_sync import Counts
 from search_api.service.engine import SearchEngine
 
 
-def build(engine: SearchEngine, reembed: bool = False) -> Counts:
+def build(engine: SearchEngine, reembed: bool = False, kind: str | None = None) -> Counts:
     """Rebuild the index with progress bars, and print a summary."""
     with Bars() as bars:
         manifest, counts = engine.builder.rebuild(
-            engine.encoder, engine.corpus, JobControl(bars), reembed=reembed
+            engine.encoder, engine.corpus, JobControl(bars), reembed=reembed, kind=kind
         )
     say(
         f"Index: generation {manifest.generation} with {counted(manifest.count)}"

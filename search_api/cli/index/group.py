@@ -91,9 +91,7 @@ def build(
         Bars() as bars,
         open_engine(data, location, bundle, say=say, progress=bars, refit=refit) as engine,
     ):
-        if kind is not None:
-            engine.builder.set_kind(kind)
-        counts = build_index(engine, reembed)
+        counts = build_index(engine, reembed, kind)
         if as_json:
             print_json(
                 {

@@ -119,10 +119,8 @@ def compact(
     """
     with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
         engine.load()
-        if kind is not None:
-            engine.builder.set_kind(kind)
         with Bars() as bars:
-            manifest = engine.builder.compact(engine.encoder, JobControl(bars))
+            manifest = engine.builder.compact(engine.encoder, JobControl(bars), kind=kind)
     if as_json:
         print_json({"generation": manifest.generation, "count": manifest.count})
     else:

@@ -46,10 +46,10 @@ class Recording:
 
 
 def test_faiss_receives_a_sample_and_then_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_TRAINING_PER_LIST", 4)
+    monkeypatch.setattr(build, "TRAINING_PER_LIST", 4)
     monkeypatch.setattr(build, "inner", lambda index: getattr(index, "index", index))
     monkeypatch.setattr("index.ann.approximate.inner", lambda index: getattr(index, "index", index))
-    recording = Recording(build.create("IVF20,SQ8", D, ""))
+    recording = Recording(build.create("IVF20,SQ8", D))
     index = build.train(IDS, XB, recording, "ivf", "IVF20,SQ8", 0.9)
     assert recording.trained == [4 * 256]
     assert (max(recording.added) <= 300, sum(recording.added)) == (True, N)
@@ -71,4 +71,4 @@ def test_few_vectors_give_no_recall(tmp_path: Path) -> None:
 
 
 def test_graphs_are_built_with_enough_effort() -> None:
-    assert create("HNSW32_SQ8", D, "").hnsw.efConstruction == 160
+    assert create("HNSW32_SQ8", D).hnsw.efConstruction == 160

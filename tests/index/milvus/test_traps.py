@@ -27,7 +27,7 @@ def test_each_trap(open_milvus: Opener) -> None:
 
     # milvus-lite accepts any word as a kind of index, and fails silently in the background.
     with pytest.raises(IndexInputError, match="expected one of auto, exact, hnsw"):
-        store.check_kind("IVF_NONSENSE")
+        store.check_kind("IVF_NONSENSE", 16)
 
     # A graph search with `ef` below `limit` returns too few.
     manifest = published(store, "m", 16, "hnsw")

@@ -73,16 +73,23 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         engine, "send(result={}); open(request['data'] + '/request', 'w').write(str(request))"
     )
     worker = replace(worker, data=tmp_path, picture=PictureLimits(10, 20), log_format="json")
+    worker = replace(worker, memory=2**30)
     milvus = MilvusSettings("http://m", "t", "p", False)
     worker = replace(worker, location=StoreLocation(tmp_path / "var", milvus))
     worker(Task("compact"), Seen().control)
     assert eval((tmp_path / "request").read_text()) == {
-        "task": {"kind": "compact", "model": engine.encoder.digest, "reembed": False},
+        "task": {
+            "kind": "compact",
+            "model": engine.encoder.digest,
+            "reembed": False,
+            "index": "",
+        },
         "job": "7",
         "data": str(tmp_path),
         "bundle": None,
         "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
         "log_format": "json",
+        "memory": 2**30,
         "location": {
             "var": str(tmp_path / "var"),
             "milvus": {"uri": "http://m", "token": "t", "prefix": "p", "flush": False},
@@ -98,6 +105,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         ("send(busy='another builds', job='9')", StoreBusyError, "another builds"),
         ("send(failed='no room')", WorkerError, "no room"),
         ("os.kill(os.getpid(), signal.SIGKILL)", WorkerError, "signal SIGKILL"),
+        ("os.abort()", WorkerError, "perhaps for lack of memory: it may allocate"),
         ("send(progress=['embedding', 1, 2]); sys.exit(3)", WorkerError, "exit code 3"),
         ("", WorkerError, "exit code 0"),
     ],
@@ -182,6 +190,27 @@ def test_a_classifier_fitted_by_a_worker_is_used(tiny: Path, tmp_path: Path) -> 
     assert worker(Task("fit"), Seen().control) == {"classes": 3, "total": 60}
     found = engine.search(png(tint("sea", 3)), classes="store").prediction
     assert found is not None and set(found.probabilities) == {"lake", "leaf", "rose"}
+    engine.close()
+
+
+def test_a_task_that_needs_too_much_memory_fails_alone(tiny: Path, tmp_path: Path) -> None:
+    folder = garden(tmp_path / "garden")
+    engine = SearchEngine(open_model(tiny), FolderCorpus(folder), tmp_path / "var")
+    before = rebuild(engine)[0]
+    runaway = """
+        from index.ann import kinds
+        from search_api.jobs import worker_main
+        kinds.build_collected = lambda collected: [bytearray(2**24) for _ in range(2**10)]
+        worker_main.main()
+    """
+    worker = WorkerProcess(engine, StoreLocation(engine.var), folder, tiny, memory=2**28)
+    program = (sys.executable, "-c", textwrap.dedent(runaway))
+    with pytest.raises(WorkerError, match=r"more than the 0\.3 GB .*--job-memory-share"):
+        replace(worker, program=program)(Task("compact", index="ivf"), Seen().control)
+    assert engine.served.current().manifest == before
+    assert engine.builder.kind() == "auto"
+    assert worker(Task("compact", index="ivf"), Seen().control) == {"generation": 2, "total": 60}
+    assert engine.builder.kind() == "ivf"
     engine.close()
 
 
@@ -270,6 +299,7 @@ def test_a_server_that_dies_at_once(folder: Path, tiny: Path, tmp_path: Path) ->
         "bundle": str(tiny),
         "picture": {"max_bytes": 10**6, "max_pixels": 10**6},
         "log_format": "json",
+        "memory": 2**30,
         "location": {"var": str(tmp_path / "var"), "milvus": None, "pictures": None},
     }
     process = subprocess.Popen(

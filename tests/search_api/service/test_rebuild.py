@@ -13,6 +13,7 @@ from index.contract import (
     CancelledError,
     IndexInputError,
     JobControl,
+    Manifest,
     ModelChangedError,
     StoreBusyError,
 )
@@ -294,9 +295,47 @@ def test_embedding_ahead_changes_nothing_and_the_switch_uses_it(store: SearchEng
 
 def test_the_kind_of_index_is_kept(engine: SearchEngine) -> None:
     assert engine.builder.kind() == "auto"
-    with pytest.raises(IndexInputError, match="nonsense"):
-        engine.builder.set_kind("nonsense")
-    assert engine.builder.kind() == "auto"
-    engine.builder.set_kind("hnsw")
-    assert compact(engine).kind == "hnsw"
+    assert compact(engine, "hnsw").kind == "hnsw"
+    assert engine.builder.kind() == "hnsw"
     assert rebuild(engine)[0].kind == "hnsw"
+    builder, encoder = engine.builder, engine.encoder
+    assert builder.rebuild(encoder, engine.corpus, kind="ivf")[0].kind == "ivf"
+    assert engine.builder.kind() == "ivf"
+    assert compact(engine, "auto").kind == "exact"
+
+
+def test_a_kind_that_cannot_be_built_is_not_kept(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compact(engine, "hnsw")
+    builder, encoder = engine.builder, engine.encoder
+    for kind in ("nonsense", "", "IVF4,PQ2x24", "IVF8,Flat"):
+        with pytest.raises(IndexInputError, match="kind is"):
+            compact(engine, kind)
+    with pytest.raises(IndexInputError, match="nonsense"):
+        builder.rebuild(encoder, engine.corpus, kind="nonsense")
+    # Only once everything is embedded, the number of pictures is known.
+    with pytest.raises(IndexInputError, match="8 lists for 24 pictures"):
+        builder.rebuild(encoder, engine.corpus, kind="IVF8,Flat")
+    with pytest.raises(CancelledError):
+        builder.compact(encoder, JobControl(cancelled=lambda: True), kind="ivf")
+    monkeypatch.setattr("index.local.generations.publish", _fails)
+    with pytest.raises(OSError, match="no space"):
+        compact(engine, "ivf")
+    assert builder.kind() == "hnsw"
+
+
+def test_a_kept_kind_that_no_longer_suits_the_store(
+    engine: SearchEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert compact(engine, "IVF6,Flat").parameters["factory"] == "IVF6,Flat"
+    engine.catalogue.delete([entry.id for entry in engine.catalogue.page(-1, 4)])
+    assert compact(engine).kind == "exact"
+    assert "building the kind auto instead: kind is 'IVF6,Flat'; 6 lists for 20" in caplog.text
+    # What version 0.3 accepted and kept without building it.
+    engine.catalogue.set_meta("kind", "IVF4,PQ2x24")
+    assert compact(engine).kind == "exact"
+
+
+def _fails(*values: object) -> Manifest:
+    raise OSError("no space left on device")

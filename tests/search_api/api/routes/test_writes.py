@@ -236,3 +236,10 @@ def test_the_kind_of_index_is_kept(client: TestClient, engine: SearchEngine) -> 
     points = search(client, colour("green", 2), 24)["points"]
     assert len(points) == 24
     assert points[0]["payload"]["source"] == source_of("green", 2)
+    for kind in ("IVF4,PQ2x24", "IVF1073741824,Flat", "PCA9,IVF4,Flat", "IVF4,Flat,Refine(Flat)"):
+        response = client.post("/v1/index/compact", params={"kind": kind})
+        assert response.status_code == 422
+        assert response.json()["detail"].startswith(f"kind is '{kind}'; ")
+    with store_lock(engine.var):
+        assert client.post("/v1/index/compact", params={"kind": "ivf"}).status_code == 409
+    assert engine.builder.kind() == "hnsw"

@@ -39,6 +39,17 @@ def test_snapshots(own: Env, arrivals: Path) -> None:
     assert run("index", "snapshot", "one", "--delete", env=own).returncode == 0
 
 
+def test_a_kind_that_is_refused(own: Env) -> None:
+    for command in ("compact", "build"):
+        done = run("index", command, "--kind", "IVF4,PQ2x24", env=own)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(
+            "lookalike: kind is 'IVF4,PQ2x24'; a PQ of 24 bits; expected 4 to 12"
+        )
+    assert run("index", "compact", env=own).returncode == 0
+    assert status(own)["kind"] == "exact"
+
+
 def test_changing_the_model(own: Env, trained: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(trained / "bundle")
     weights = {

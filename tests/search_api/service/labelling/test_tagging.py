@@ -107,8 +107,7 @@ def test_an_approximate_index_needs_no_inverted_lists(
     monkeypatch.setattr("search_api.service.labelling.tagging.MANY_QUERIES", 1)
     monkeypatch.setattr("search_api.service.labelling.tagging.MANY_STORED", 24)
     monkeypatch.setattr(QuickLists, "__init__", lambda *values: pytest.fail("built"))
-    engine.builder.set_kind("hnsw")
-    compact(engine)
+    compact(engine, "hnsw")
     embeddings = MeanColour().encode([np.full((2, 2, 3), colour("red", 3), np.uint8)]).embeddings
     assert NeighbourTags(engine.served, engine.catalogue, 1)(embeddings) == [()]
 
