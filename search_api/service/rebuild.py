@@ -130,15 +130,10 @@ class IndexBuilder:
     ) -> Manifest:
         """Build a new generation from the catalogue, including all changes since the last one.
 
-<<<<<<< HEAD
-        Also embeds pictures added while the store switched models, purges what has expired in the
-        trash, and deletes the bytes of added pictures that nothing refers to.
-=======
         ``kind`` is as for `rebuild`.
 
-        Also embeds pictures added while the store switched models, and deletes the bytes of added
-        pictures that neither the catalogue nor a snapshot refers to.
->>>>>>> 6744f6a (Factory strings have a grammar and bounds; a kind is kept once it was built; jobs have a memory limit)
+        Also embeds pictures added while the store switched models, purges what has expired in the
+        trash, and deletes the bytes of added pictures that nothing refers to.
 
         Raises:
             StoreBusyError: another process is building in this store.
@@ -157,14 +152,9 @@ class IndexBuilder:
                     f" restart with the model {model}"
                 )
             embed_missing(encoder, catalogue, self.read, _without_skip(control))
-<<<<<<< HEAD
-            manifest = self._publish(encoder, control)
+            manifest = self._publish(encoder, control, kind)
             self.trash.expire()
             sweep(self.store)
-=======
-            manifest = self._publish(encoder, control, kind)
-            self._sweep()
->>>>>>> 6744f6a (Factory strings have a grammar and bounds; a kind is kept once it was built; jobs have a memory limit)
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest
 
@@ -217,8 +207,6 @@ class IndexBuilder:
             self.store.catalogue.set_meta(_KIND, kind)
         return manifest
 
-<<<<<<< HEAD
-=======
     def _usable_kind(self, encoder: PictureEncoder) -> str:
         """`kind`, unless it no longer suits what is stored, or an earlier version accepted it."""
         kind = self.kind()
@@ -229,20 +217,6 @@ class IndexBuilder:
             return "auto"
         return kind
 
-    def _sweep(self) -> None:
-        def needed() -> set[str]:
-            added = self.store.catalogue.content_hashes("added")
-            return added | self.store.snapshots.content_hashes()
-
-        try:
-            removed = self.store.blobs.sweep(needed)
-        except (SnapshotError, OSError) as error:
-            log.warning("unused bytes of added pictures are kept: %s", error)
-        else:
-            if removed:
-                log.info("removed the bytes of %d deleted pictures", removed)
-
->>>>>>> 6744f6a (Factory strings have a grammar and bounds; a kind is kept once it was built; jobs have a memory limit)
 
 def _without_skip(control: JobControl) -> JobControl:
     """The same without reports of unreadable pictures, which were reported before."""

@@ -88,6 +88,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         "data": str(tmp_path),
         "bundle": None,
         "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
+        "quotas": {"max_trash_bytes": 0, "max_trash_pictures": 0, "trash_days": 30.0},
         "log_format": "json",
         "memory": 2**30,
         "location": {
@@ -298,6 +299,7 @@ def test_a_server_that_dies_at_once(folder: Path, tiny: Path, tmp_path: Path) ->
         "data": str(folder),
         "bundle": str(tiny),
         "picture": {"max_bytes": 10**6, "max_pixels": 10**6},
+        "quotas": {},
         "log_format": "json",
         "memory": 2**30,
         "location": {"var": str(tmp_path / "var"), "milvus": None, "pictures": None},
