@@ -113,6 +113,16 @@ class Limits(Quotas):
     max_requests: int = _limit(
         1000, "Maximum number of concurrent requests; beyond it, requests get 503."
     )
+    max_bytes_in_flight: int = _limit(
+        512 * 2**20,
+        "Maximum size of the bodies of all requests in progress, in memory or spooled to disk, in"
+        " bytes; beyond it, requests get 503.",
+    )
+    max_unread_bytes: int = _limit(
+        256 * 2**20,
+        "Maximum size of all answers that clients have not read yet, in bytes; beyond it, the"
+        " connection that has waited longest is closed.",
+    )
     max_streams: int = _limit(
         32, "Maximum number of clients that follow jobs; beyond it, requests get 503."
     )
@@ -123,6 +133,9 @@ class Limits(Quotas):
         60.0, "Time limit for receiving the body of a request, in seconds."
     )
     body_idle_seconds: float = _limit(10.0, "Maximum pause while receiving a body, in seconds.")
+    send_seconds: float = _limit(
+        60.0, "Time within which a client must have read what it was sent, in seconds."
+    )
 
     @property
     def quotas(self) -> Quotas:

@@ -25,7 +25,7 @@ from search_api.api.context import Context
 from search_api.api.fast_path import FastPath
 from search_api.api.metrics import Metrics
 from search_api.api.middleware.auth import AuthMiddleware
-from search_api.api.middleware.body_limit import BodyLimitMiddleware
+from search_api.api.middleware.body_limit import BodyLimitMiddleware, ByteBudget
 from search_api.api.middleware.errors import ErrorMiddleware
 from search_api.api.middleware.headers import PAGE_POLICY
 from search_api.api.middleware.request_log import RequestLogMiddleware
@@ -79,6 +79,8 @@ def create_app(
         worker: does the work of jobs in another process; None for this one.
     """
     metrics = Metrics()
+    budget = ByteBudget(limits.max_bytes_in_flight)
+    metrics.request_bytes.set_function(lambda: budget.used)
     draining = threading.Event()
     runner = JobRunner(metrics.observe_job, JobStore(engine.var / "jobs"))
     tasks = TaskRunner(engine, runner, worker or partial(perform, engine))
@@ -118,7 +120,7 @@ def create_app(
     # The last one added is the outermost: refusals are logged too, and pages of allowed origins can
     # read them.
     app.add_middleware(FastPath, context=context)
-    app.add_middleware(BodyLimitMiddleware, limits=limits)
+    app.add_middleware(BodyLimitMiddleware, limits=limits, budget=budget)
     app.add_middleware(AuthMiddleware, access=access)
     if access.origins:
         app.add_middleware(ErrorMiddleware)

@@ -48,6 +48,21 @@ class Metrics:
         self.requests_running = Gauge(
             "lookalike_requests_running", "Requests in progress", registry=self.registry
         )
+        self.request_bytes = Gauge(
+            "lookalike_request_bytes",
+            "Bytes of the bodies of requests in progress, in memory or spooled to disk",
+            registry=self.registry,
+        )
+        self.unread_bytes = Gauge(
+            "lookalike_unread_bytes",
+            "Bytes of answers that clients have not read yet",
+            registry=self.registry,
+        )
+        self.slow_readers = Counter(
+            "lookalike_slow_readers",
+            "Connections closed because the client did not read its answer",
+            registry=self.registry,
+        )
         self.stage_seconds = Histogram(
             "lookalike_stage_seconds",
             "Time spent in one stage of a search: decode, queue, forward, search, payload",

@@ -11,7 +11,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from search_api.api.context import Context
+from search_api.api.metrics import Metrics
 from search_api.api.middleware.headers import secured
 from search_api.logs import event
 from search_api.settings import Limits, Shutdown
@@ -30,6 +32,53 @@ _KEEP_ALIVE_SECONDS = 5
 _COLLECT_AFTER = (10_000, 20, 50)
 _LINGER_SECONDS = 2
 _MAX_HEAD_BYTES = 64 * 2**10
+_VANISHED_MS = 60_000
+
+
+class _SlowReaders:
+    """Closes connections whose clients do not read what they are sent.
+
+    Such an answer stays in the memory of the server, and `Transport.close` waits for its end.
+    """
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._most = limits.max_unread_bytes
+        self._seconds = limits.send_seconds
+        self._metrics = metrics
+        self._since: dict[_Protocol, float] = {}
+        metrics.unread_bytes.set_function(lambda: self.unread)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait to be sent."""
+        return sum(connection.unread for connection in list(self._since))
+
+    def watch(self, connection: _Protocol) -> None:
+        """Note that ``connection`` has unread bytes, and keep the sum of all within the limit."""
+        self._since.setdefault(connection, time.monotonic())
+        unread = self.unread
+        while unread > self._most:
+            oldest = next(iter(self._since))
+            unread -= oldest.unread
+            self._close(oldest)
+
+    def forget(self, connection: _Protocol) -> None:
+        """Note that ``connection`` has no unread bytes, or is closed."""
+        self._since.pop(connection, None)
+
+    def check(self, connections: Iterable[_Protocol]) -> None:
+        """Close those that have had unread bytes, if not the same ones, for too long."""
+        now = time.monotonic()
+        for connection in connections:
+            if not connection.unread:
+                self.forget(connection)
+            elif now - self._since.setdefault(connection, now) > self._seconds:
+                self._close(connection)
+
+    def _close(self, connection: _Protocol) -> None:
+        self.forget(connection)
+        self._metrics.slow_readers.inc()
+        connection.transport.abort()
 
 
 class _Protocol(HttpToolsProtocol):
@@ -42,6 +91,30 @@ class _Protocol(HttpToolsProtocol):
     _lingering = False
     _in_head = False
     _head_bytes = 0
+
+    def __init__(self, *args: Any, slow_readers: _SlowReaders, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._slow_readers = slow_readers
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that wait until the client has read those before them."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            # A client that has vanished, without closing, is noticed after this time.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED_MS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._slow_readers.forget(self)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._slow_readers.watch(self)
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
@@ -120,10 +193,12 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """A server of ``app``; ``on_ready`` is called once it accepts requests."""
+        self.context: Context = app.state.context
+        self._slow_readers = _SlowReaders(limits, self.context.metrics)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Protocol,
+                http=partial(_Protocol, slow_readers=self._slow_readers),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -138,7 +213,6 @@ class Server(uvicorn.Server):
         )
         self.limits = limits
         self.shutdown_settings = shutdown
-        self.context: Context = app.state.context
         self._on_ready = on_ready
         self._drained: float | None = None
         self._announced = False
@@ -169,6 +243,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second, check whether to stop; once a second, close silent connections."""
         if counter % 10 == 0:
+            self._slow_readers.check(list(self.server_state.connections))
             self._close_silent_connections()
         if self.context.draining.is_set() and not self._announced:
             self._announced = True
@@ -209,7 +284,7 @@ class Server(uvicorn.Server):
         idle: dict[Any, tuple[Any, float]] = {}
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)
-            if cycle is not None and not cycle.response_complete:
+            if (cycle is not None and not cycle.response_complete) or connection.unread:
                 continue
             last, since = self._idle.get(connection, (cycle, now))
             if last is not cycle:

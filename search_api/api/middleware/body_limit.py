@@ -1,45 +1,87 @@
-"""Limits the size of a request's body and the time that it may take."""
+"""Limits the size of a request's body, the time that it may take, and all bodies together."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from fastapi import params
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search_api.api.errors import Problem, respond
 from search_api.settings import Limits
 
 _OF_BODIES = (b"content-length", b"transfer-encoding")
+_NO_BODY_BYTES = 4096
+_RETRY = {"Retry-After": "1"}
+
+
+class ByteBudget:
+    """The bytes of all bodies that are being received and handled, in memory or on disk.
+
+    Only the thread of the event loop uses it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.used = 0
+
+    def exceeded_by(self, size: int) -> bool:
+        """Whether ``size`` further bytes are too many."""
+        return self.used + size > self.most
+
+
+class Bodies(NamedTuple):
+    """The bodies that a route declares."""
+
+    json: bool = False
+    form: bool = False
+    image: bool = False
 
 
 class BodyLimitMiddleware:
     """Refuses a body that is too large (413) or too slow (408), while it is being read.
 
-    A declared length over the limit is refused at once; a body without one (chunked) as soon as it
-    exceeds the limit, so that no request can fill the memory or the disk. Only pictures, and forms,
-    which contain pictures and are spooled to disk, may be large.
+    What is too large follows from what the route declares, not from what the client claims to send:
+    a form may be large where the route takes one, a picture where it takes a picture as the body. A
+    declared length over the limit is refused at once; a body without one (chunked) as soon as it
+    exceeds the limit, so that no request can fill the memory or the disk. The bodies of all
+    requests, forms that are spooled to disk included, share a budget; beyond it, requests get 503.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, budget: ByteBudget) -> None:
         self.app = app
         self.limits = limits
+        self.budget = budget
+        self._routes: _Routes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        most = self._most(headers.get(b"content-type", b"").lower())
         bodiless = scope["method"] in ("GET", "HEAD") and headers.keys().isdisjoint(_OF_BODIES)
         if bodiless:
             await self.app(scope, receive, send)
             return
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > most:
-            problem = Problem(413, "too-large", _too_large(f"{int(declared):,}", most))
+        bodies = self._bodies(scope)
+        most = self._most(bodies, headers.get(b"content-type", b"").lower())
+        length = headers.get(b"content-length", b"0")
+        declared = int(length) if length.isdigit() else 0
+        problem = None
+        # Where there is no such route, the app says so and reads nothing.
+        if declared > most and bodies is not None:
+            problem = Problem(413, "too-large", _too_large(f"{declared:,}", most))
+        elif declared and bodies and self.budget.exceeded_by(declared):
+            problem = Problem(503, "overloaded", self._exceeded(), headers=_RETRY)
+        if problem is not None:
             await respond(Request(scope), problem)(scope, receive, send)
             return
         read = 0
@@ -58,20 +100,36 @@ class BodyLimitMiddleware:
             except TimeoutError:
                 # The only kind of error that FastAPI's body parser lets through.
                 raise HTTPException(408, self._too_slow(read)) from None
-            read += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            read += size
+            self.budget.used += size
             complete = not message.get("more_body", False)
             if read > most:
                 raise HTTPException(413, _too_large(f"more than {most:,}", most))
+            if self.budget.exceeded_by(0):
+                raise HTTPException(503, self._exceeded(), headers=_RETRY)
             return message
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self.budget.used -= read
 
-    def _most(self, kind: bytes) -> int:
-        if kind.startswith(b"multipart/form-data"):
-            return self.limits.max_body_bytes
-        if kind.startswith(b"image/"):
-            return self.limits.picture.max_bytes
-        return self.limits.max_json_bytes
+    def _bodies(self, scope: Scope) -> Bodies | None:
+        if self._routes is None:
+            self._routes = _Routes(scope["app"].routes)
+        return self._routes.bodies(scope["method"], scope["path"])
+
+    def _most(self, bodies: Bodies | None, kind: bytes) -> int:
+        if bodies is None or not any(bodies):
+            return _NO_BODY_BYTES
+        kind = kind.partition(b";")[0].strip()
+        most = self.limits.max_json_bytes
+        if bodies.form and kind == b"multipart/form-data":
+            most = self.limits.max_body_bytes
+        elif bodies.image and kind.startswith(b"image/"):
+            most = self.limits.picture.max_bytes
+        return min(most, self.budget.most)
 
     def _too_slow(self, read: int) -> str:
         return (
@@ -80,6 +138,48 @@ class BodyLimitMiddleware:
             f" {self.limits.body_idle_seconds:g} seconds"
         )
 
+    def _exceeded(self) -> str:
+        return (
+            f"the requests in progress have {self.budget.used:,} bytes, and at most"
+            f" {self.budget.most:,} may be in flight; try again in a second"
+        )
+
+
+class _Routes:
+    """The bodies that each route of an app declares, by method and path."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._exact: dict[tuple[str, str], Bodies] = {}
+        self._patterns: list[tuple[str, re.Pattern[str], Bodies]] = []
+        for route in iter_route_contexts(list(routes)):
+            for method in getattr(route, "methods", None) or ():
+                if "{" in str(route.path):
+                    self._patterns.append((method, route.path_regex, declared_bodies(route)))
+                else:
+                    self._exact[method, str(route.path)] = declared_bodies(route)
+
+    def bodies(self, method: str, path: str) -> Bodies | None:
+        """What may be sent there; None if there is no such route."""
+        found = self._exact.get((method, path))
+        if found is not None:
+            return found
+        return next(
+            (bodies for by, regex, bodies in self._patterns if by == method and regex.match(path)),
+            None,
+        )
+
+
+def declared_bodies(route: Any) -> Bodies:
+    """The bodies of a route, from its parameters and its ``openapi_extra``."""
+    field = getattr(route, "body_field", None)
+    form = field is not None and isinstance(field.field_info, params.Form)
+    extra = (getattr(route, "openapi_extra", None) or {}).get("requestBody", {})
+    image = any(kind.startswith("image/") for kind in extra.get("content", ()))
+    return Bodies(field is not None and not form, form, image)
+
 
 def _too_large(size: str, most: int) -> str:
-    return f"the request has {size} bytes; the limit is {most:,}. Send fewer or smaller pictures"
+    return (
+        f"the request has {size} bytes; the limit for what this path takes is {most:,}. Send less,"
+        " or fewer or smaller pictures"
+    )

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from search_api import schemas
 from search_api.api import responses
@@ -27,9 +28,32 @@ _HEARTBEAT_SECONDS = 10.0
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events (WHATWG HTML, section 9.2)."""
+    """Server-sent events (WHATWG HTML, section 9.2); takes one of the app's slots for streams."""
 
     media_type = "text/event-stream"
+
+    def __init__(
+        self, content: AsyncIterator[str], status_code: int = 200, *, context: Context
+    ) -> None:
+        super().__init__(content, status_code, {"Cache-Control": "no-store"})
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, or refuse if all slots are taken."""
+        # Here and not in the route: nothing may come between the check and the taking of the slot.
+        streams, own = self._context.streams, object()
+        if self._context.draining.is_set() or len(streams) >= self._context.limits.max_streams:
+            raise Problem(
+                503,
+                "no-stream",
+                "no more clients can follow jobs now; poll GET /v1/jobs/{id} instead",
+                headers={"Retry-After": "5"},
+            )
+        streams.add(own)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            streams.discard(own)
 
 
 @router.get("", operation_id="list_jobs", summary="List recent jobs")
@@ -126,14 +150,7 @@ async def job_events(context: Ctx, job_id: JobId) -> EventStream:
     Example: `curl -N http://127.0.0.1:8000/v1/jobs/5f0c/events`
     """
     job = _known(await _current(context, job_id), job_id)
-    if context.draining.is_set() or len(context.streams) >= context.limits.max_streams:
-        raise Problem(
-            503,
-            "no-stream",
-            "no more clients can follow jobs now; poll GET /v1/jobs/{id} instead",
-            headers={"Retry-After": "5"},
-        )
-    return EventStream(_events(context, job), headers={"Cache-Control": "no-store"})
+    return EventStream(_events(context, job), context=context)
 
 
 async def _events(context: Context, job: Job | None) -> AsyncIterator[str]:
@@ -141,24 +158,19 @@ async def _events(context: Context, job: Job | None) -> AsyncIterator[str]:
 
     When the client disconnects, Starlette cancels this generator.
     """
-    own = object()
-    context.streams.add(own)
-    try:
-        last: Job | None = None
-        sent = time.monotonic()
-        while job is not None:
-            if job != last:
-                last, sent = job, time.monotonic()
-                yield f"data: {responses.job(job).model_dump_json()}\n\n"
-            if job.finished is not None or context.draining.is_set():
-                return
-            await asyncio.sleep(_POLL_SECONDS)
-            if time.monotonic() - sent >= _HEARTBEAT_SECONDS:
-                sent = time.monotonic()
-                yield ": alive\n\n"
-            job = await _current(context, job.id)
-    finally:
-        context.streams.discard(own)
+    last: Job | None = None
+    sent = time.monotonic()
+    while job is not None:
+        if job != last:
+            last, sent = job, time.monotonic()
+            yield f"data: {responses.job(job).model_dump_json()}\n\n"
+        if job.finished is not None or context.draining.is_set():
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+        if time.monotonic() - sent >= _HEARTBEAT_SECONDS:
+            sent = time.monotonic()
+            yield ": alive\n\n"
+        job = await _current(context, job.id)
 
 
 async def _current(context: Context, job_id: str) -> Job | None:

@@ -8,14 +8,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi import Response
 
 from index.contract import JobControl
+from search_api import schemas
 from search_api.api.middleware.headers import SECURITY
+from search_api.api.server import Server
 from search_api.service.engine import SearchEngine
 from search_api.service.rebuild import IndexBuilder
 from search_api.settings import Limits, Shutdown
@@ -171,3 +175,66 @@ def test_a_rebuild_is_told_to_stop(engine: SearchEngine, monkeypatch: Any) -> No
         answer = httpx2.get(f"http://{host}:{port}/v1/jobs/{job}").json()
         assert answer["state"] == "failed"
         assert "stopped after 1" in json.dumps(answer)
+
+
+def metric(server: Server, name: str) -> float | None:
+    return server.context.metrics.registry.get_sample_value(f"lookalike_{name}")
+
+
+BIG = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
+LISTS = b"GET /v1/images?limit=24 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+def unreading(address: tuple[str, int]) -> socket.socket:
+    """A client with a small window that reads nothing."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(address)
+    return connection
+
+
+def test_who_does_not_read_is_disconnected(engine: SearchEngine) -> None:
+    with running(engine, Limits(send_seconds=0.5)) as (server, address), unreading(address) as slow:
+        slow.sendall(LISTS * 2000)  # about 14 MB
+        until(lambda: metric(server, "slow_readers_total") == 1)
+        until(lambda: server.context.metrics.requests_running._value.get() == 0)
+        assert metric(server, "unread_bytes") == 0
+        assert not server.server_state.connections
+
+
+def test_unread_answers_together_are_bounded(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that has waited longest makes room."""
+    monkeypatch.setattr(engine, "summary", lambda: {"kind": "x" * 16_000_000})
+    monkeypatch.setattr(schemas, "IndexInfo", lambda **values: Response(values["kind"]))
+    get = b"GET /v1/index HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with running(engine, Limits(max_unread_bytes=20_000_000)) as (server, address):
+        slow = [unreading(address) for _ in range(4)]
+        for number, connection in enumerate(slow, 1):
+            connection.sendall(get)
+            until(lambda number=number: metric(server, "slow_readers_total") == number - 1)
+            assert metric(server, "unread_bytes") <= 20_000_000
+        for connection in slow:
+            connection.close()
+        until(lambda: metric(server, "unread_bytes") == 0)
+
+
+def test_a_slow_but_steady_reader_gets_everything(engine: SearchEngine) -> None:
+    limits = Limits(send_seconds=20, header_seconds=0.2)
+    with running(engine, limits) as (_, address), unreading(address) as connection:
+        connection.sendall(BIG.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        time.sleep(2.5)  # longer than a silent connection may be
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head
+
+
+def test_vanished_clients_are_noticed(engine: SearchEngine) -> None:
+    with running(engine) as (server, address), socket.create_connection(address):
+        until(lambda: bool(server.server_state.connections))
+        (connection,) = server.server_state.connections
+        there = connection.transport.get_extra_info("socket")
+        assert there.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
