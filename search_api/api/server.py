@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -33,6 +34,7 @@ _COLLECT_AFTER = (10_000, 20, 50)
 _LINGER_SECONDS = 2
 _MAX_HEAD_BYTES = 64 * 2**10
 _VANISHED_MS = 60_000
+_AUTHORITY = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class _SlowReaders:
@@ -140,7 +142,28 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = False
         if sum(len(name) + len(value) for name, value in self.headers) > _MAX_HEAD_BYTES:
             raise ValueError("the head is too long")  # makes llhttp stop, and the response a 400
+        self._check_framing()
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            # llhttp takes what follows for another protocol and would never respond to it.
+            self.cycle.keep_alive = False
+
+    def _check_framing(self) -> None:
+        """Refuse what a proxy in front might read otherwise; llhttp refuses most of it."""
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("not HTTP/1.1")
+        for name, value in self.headers:
+            if name == b"transfer-encoding" and (
+                value.strip().lower() != b"chunked" or self.parser.get_http_version() == "1.0"
+            ):
+                raise ValueError("a transfer coding other than chunked")
+        if not self.url.startswith(b"/") and self.url != b"*":
+            # The absolute form, as sent to proxies: RFC 9112 takes its host instead of the header's.
+            authority = _AUTHORITY.match(self.url)
+            if authority is None or [authority[1].lower()] != [
+                value.lower() for name, value in self.headers if name == b"host"
+            ]:
+                raise ValueError("the target has another host than the Host header")
 
     def send_400_response(self, msg: str) -> None:
         cycle = self.cycle

@@ -31,6 +31,7 @@ class Counts:
     cases: int = 60
     mutated: int = 120
     traversals: int = 60
+    splits: int = 2
     links: int = 16
     slow: int = 20
     healthy: int = 40
@@ -45,6 +46,7 @@ FULL = Counts(
     cases=5000,
     mutated=10_000,
     traversals=500,
+    splits=50,
     links=500,
     slow=200,
     healthy=1000,

@@ -274,3 +274,167 @@ def test_requests_that_are_not_http(service: Service, red: bytes) -> None:
         assert unknown.status_code == 400
         assert unknown.headers["content-type"] == "application/problem+json"
     service.healthy(red)
+
+
+HEAD = b"POST /v1/recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+GET = b"GET /v1/nothing HTTP/1.1\r\nhost: localhost\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n"
+INNER = b"GET /v1/smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n"
+"""Follows every request below, as what a front proxy took for part of it."""
+EMPTY = b"\r\n0\r\n\r\n"
+TWO = b"\r\n{}"
+AMBIGUOUS = {
+    # Two lengths, or a coding that a proxy may not recognise or may apply.
+    "length and chunked": HEAD + CHUNKED + b"content-length: 5\r\n" + EMPTY,
+    "chunked and length": HEAD + b"content-length: 5\r\n" + CHUNKED + EMPTY,
+    "xchunked": HEAD + b"transfer-encoding: xchunked\r\ncontent-length: 5\r\n" + EMPTY,
+    "xchunked alone": HEAD + b"transfer-encoding: xchunked\r\n" + EMPTY,
+    "space before the colon": HEAD
+    + b"transfer-encoding : chunked\r\ncontent-length: 5\r\n"
+    + EMPTY,
+    "folded coding": HEAD + b"transfer-encoding:\r\n chunked\r\ncontent-length: 5\r\n" + EMPTY,
+    "vertical tab": HEAD + b"transfer-encoding: \x0bchunked\r\ncontent-length: 5\r\n" + EMPTY,
+    "chunked, then identity": HEAD + CHUNKED + b"transfer-encoding: identity\r\n" + EMPTY,
+    "chunked, identity": HEAD + b"transfer-encoding: chunked, identity\r\n" + EMPTY,
+    "chunked twice": HEAD + b"transfer-encoding: chunked, chunked\r\n" + EMPTY,
+    "gzip, chunked": HEAD + b"transfer-encoding: gzip, chunked\r\n" + EMPTY,
+    "chunked in HTTP/1.0": HEAD.replace(b"1.1", b"1.0") + CHUNKED + EMPTY,
+    "two lengths": HEAD + b"content-length: 2\r\ncontent-length: 0\r\n" + TWO,
+    "the same length twice": HEAD + b"content-length: 2\r\ncontent-length: 2\r\n" + TWO,
+    "list of lengths": HEAD + b"content-length: 2, 2\r\n" + TWO,
+    "length +2": HEAD + b"content-length: +2\r\n" + TWO,
+    "length -2": HEAD + b"content-length: -2\r\n" + TWO,
+    "length 0x2": HEAD + b"content-length: 0x2\r\n" + TWO,
+    "length 2 0": HEAD + b"content-length: 2 0\r\n" + TWO,
+    "no length": HEAD + b"content-length: \r\n" + TWO,
+    "length over 64 bits": HEAD + b"content-length: 18446744073709551618\r\n" + TWO,
+    "folded length": HEAD + b"content-length:\r\n 2\r\n" + TWO,
+    "length with a space": HEAD + b"content-length : 2\r\n" + TWO,
+    # Chunks.
+    "extension with a line feed": HEAD + CHUNKED + b"\r\n2;\nxx\r\n{}\r\n0\r\n\r\n",
+    "chunk size 2x": HEAD + CHUNKED + b"\r\n2x\r\n{}\r\n0\r\n\r\n",
+    "chunk size 0x2": HEAD + CHUNKED + b"\r\n0x2\r\n{}\r\n0\r\n\r\n",
+    "chunk size -2": HEAD + CHUNKED + b"\r\n-2\r\n{}\r\n0\r\n\r\n",
+    "chunk size over 64 bits": HEAD + CHUNKED + b"\r\nfffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+    "chunk size with a space": HEAD + CHUNKED + b"\r\n2 \r\n{}\r\n0\r\n\r\n",
+    "chunks with bare line feeds": HEAD + CHUNKED + b"\r\n2\n{}\n0\n\n",
+    "chunk without its end": HEAD + CHUNKED + b"\r\n2\r\n{}0\r\n\r\n",
+    "trailer with a length": HEAD + CHUNKED + b"\r\n0\r\nhost: x\r\ncontent-length: 10\r\n\r\n",
+    # Lines.
+    "bare line feeds": (HEAD + b"content-length: 2\r\n").replace(b"\r\n", b"\n") + b"\n{}",
+    "bare carriage return": HEAD + b"x: y\rcontent-length: 40\r\ncontent-length: 2\r\n" + TWO,
+    "NUL in a value": HEAD + b"x: a\0b\r\ncontent-length: 2\r\n" + TWO,
+    "NUL in a name": HEAD + b"x\0: b\r\ncontent-length: 2\r\n" + TWO,
+    "no colon": HEAD + b"content-length 5\r\ncontent-length: 2\r\n" + TWO,
+    "space before the first header": HEAD.replace(b"host", b" host") + b"\r\n",
+    # Targets, versions, methods.
+    "another host in the target": GET.replace(b"/v1", b"http://evil.example/v1") + b"\r\n",
+    "another host in the header": GET.replace(b"/v1", b"http://localhost/v1").replace(
+        b"host: localhost", b"host: evil.example"
+    )
+    + b"\r\n",
+    "user in the target": GET.replace(b"/v1", b"http://localhost@evil.example/v1") + b"\r\n",
+    "authority as the target": GET.replace(b"/v1/nothing", b"evil.example:80") + b"\r\n",
+    "CONNECT": GET.replace(b"GET /v1/nothing", b"CONNECT evil.example:80") + b"\r\n",
+    "two hosts": GET + b"host: evil.example\r\n\r\n",
+    "HTTP/0.9": b"GET /v1/nothing\r\n\r\n",
+    "HTTP/1.2": GET.replace(b"1.1", b"1.2") + b"\r\n",
+    "HTTP/2.0": GET.replace(b"1.1", b"2.0") + b"\r\n",
+    "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "unknown method": GET.replace(b"GET", b"BREW") + b"\r\n",
+}
+ONE_ANSWER = {
+    "upgrade to h2c": (404, GET + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"),
+    "upgrade to a web socket": (
+        404,
+        GET + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    ),
+    "close": (404, GET + b"connection: close\r\n\r\n"),
+    "GET with a body": (404, GET + b"content-length: %d\r\n\r\n" % len(INNER)),
+    "404 with its body unread": (
+        404,
+        HEAD.replace(b"recommend", b"nothing") + b"content-length: %d\r\n\r\n" % len(INNER),
+    ),
+    "413 with its body unread": (413, HEAD + b"content-length: 99999999\r\n\r\n"),
+    "HTTP/1.0 without a host": (421, b"GET /v1/nothing HTTP/1.0\r\n\r\n"),
+}
+
+
+def exchange(service: Service, parts: list[bytes], wait: float = 30) -> list[int]:
+    """The statuses of all answers until the server closes or is silent for ``wait`` seconds."""
+    answer = b""
+    with socket.create_connection(service.address, timeout=wait) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            for part in parts:
+                connection.sendall(part)
+            while data := connection.recv(65536):
+                answer += data
+    assert b"smuggled" not in answer
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+
+
+def test_requests_that_a_proxy_may_read_otherwise(
+    service: Service, counts: Counts, note: Note, red: bytes
+) -> None:
+    """One answer, a refusal, and the end of the connection: never the answer to what follows."""
+    rng = random.Random(0)
+    for name, request in AMBIGUOUS.items():
+        whole = request + INNER
+        for _ in range(counts.splits):
+            at = rng.randint(1, len(whole) - 1)
+            # An invalid version or method is refused before the rest arrives.
+            assert exchange(service, [whole[:at], whole[at:]]) == [400], (name, at)
+    for name, (status, request) in ONE_ANSWER.items():
+        assert exchange(service, [request + INNER], 1.0) == [status], name
+    total = len(AMBIGUOUS) * counts.splits + len(ONE_ANSWER)
+    note("requests that proxies may read otherwise", f"{total}: one answer each, none smuggled")
+    service.healthy(red)
+
+
+def test_long_values_everywhere(service: Service, note: Note, red: bytes) -> None:
+    """10 kB in every parameter and field: the answer repeats no more than its start."""
+    long = "x" * 10_000
+    longest = 0
+    with service.client() as client:
+        for path, methods in client.get("/openapi.json").json()["paths"].items():
+            for method, operation in methods.items():
+                for filled, params, body in with_long_values(path, operation, long):
+                    answer = client.request(method, filled, params=params, **body)
+                    assert 400 <= answer.status_code < 500 or "xxxx" not in answer.text
+                    assert answer.status_code < 500, (method, path, answer.text[:300])
+                    if answer.status_code >= 400:
+                        assert len(answer.content) < 4000, (method, path, params, body)
+                        longest = max(longest, len(answer.content))
+        unknown = client.get(f"/{long}", headers={"x-request-id": long})
+        assert len(unknown.content) < 2000
+    note("10 kB in every parameter", f"longest error {longest:,} bytes")
+    service.healthy(red)
+
+
+def with_long_values(
+    path: str, operation: dict[str, Any], long: str
+) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
+    """(path, query, body) with one long value each."""
+    plain = re.sub(r"\{\w+\}", "1", path)
+    for parameter in operation.get("parameters", []):
+        if parameter["in"] == "path":
+            yield re.sub(r"\{\w+\}", long, path), {}, {}
+        else:
+            yield plain, {parameter["name"]: long}, {}
+    content = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in content:
+        for value in (long, {long: long}, {"positive": [long] * 1000}, {"name": long}, [long] * 9):
+            yield plain, {}, {"json": value}
+        condition = {"key": long, "match": {"value": long}}
+        for where in ({"must": [condition]}, {long: []}, {"must": [{"key": "a", long: 1}]}):
+            yield plain, {}, {"json": {"positive": [1], "filter": where, "strategy": long}}
+        payload = {"payload": {"label": [long]}}
+        yield plain, {}, {"json": payload}
+    if "multipart/form-data" in content:
+        for name in ("image", "images", "positive_images"):
+            files = {name: (long[:3000], b"rubbish")}
+            yield plain, {}, {"files": files}
+            for field in ("key", "payload", "positive", "strategy"):
+                yield plain, {}, {"files": files, "data": {field: long}}
