@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
 SHOWN = 200
 """Characters of an input that an error text repeats."""
 
@@ -14,3 +18,34 @@ def shortened(text: str, most: int = SHOWN) -> str:
 def printable(text: str) -> str:
     """The text with escapes for what UTF-8 cannot encode, as in some file names."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+class PublicText:
+    """Leaves absolute paths of this machine out of texts for clients.
+
+    A path in one of ``roots`` becomes relative to it, any other its last part; a root itself
+    becomes its name.
+    """
+
+    # Not after a letter, as in "and/or", nor in a URL; nor one of the API's own paths.
+    _OTHER = re.compile(
+        r"(?<![\w/:.<>{}])/(?!v1/|static/|static-offline-docs/)"
+        r"(?:[^\s/'\"`,;:()\[\]]+/)+([^\s'\"`,;:()\[\]/]*)"
+    )
+
+    def __init__(self, roots: Iterable[Path]) -> None:
+        found = {str(way) for root in roots for way in (root.absolute(), root.resolve())}
+        longest_first = sorted(found - {"/"}, key=len, reverse=True)
+        self._root = re.compile(
+            r"(?<![\w/])(?:" + "|".join(map(re.escape, longest_first)) + r")(/(?=\w)|(?![\w.-]))"
+        )
+
+    def __call__(self, text: str) -> str:
+        """The text without absolute paths."""
+        if "/" not in text:
+            return text
+        return self._OTHER.sub(r"\1", self._root.sub(self._relative, text))
+
+    @staticmethod
+    def _relative(found: re.Match[str]) -> str:
+        return "" if found[1] else Path(found[0]).name

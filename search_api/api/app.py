@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -53,6 +54,7 @@ from search_api.service.batching import Batcher
 from search_api.service.engine import SearchEngine
 from search_api.service.search import MIN_BATCH
 from search_api.settings import Limits
+from search_api.text import PublicText
 
 WEB = Path(__file__).parents[1] / "web"
 _PAGE_HEADERS = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
@@ -102,6 +104,7 @@ def create_app(
         metrics=metrics,
         encoder=ResponseEncoder(limits.max_cursor_chars, limits.max_cached_entries),
         draining=draining,
+        public=PublicText(_roots(engine)),
     )
 
     @asynccontextmanager
@@ -141,6 +144,12 @@ def create_app(
     if access.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(access.proxies))
     return app
+
+
+def _roots(engine: SearchEngine) -> list[Path]:
+    """The folders whose files error texts may name."""
+    corpus = getattr(engine.corpus, "root", None)
+    return [engine.var, Path(tempfile.gettempdir()), Path.cwd(), *([corpus] if corpus else [])]
 
 
 def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:

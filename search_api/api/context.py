@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -20,14 +21,15 @@ from search_api.service.engine import SearchEngine
 from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery
 from search_api.settings import Limits
+from search_api.text import PublicText
 
 
 @dataclass(frozen=True)
 class Context:
     """The parts of one app.
 
-    ``draining`` is set once the service is shutting down; ``streams`` holds an object for each
-    client that is following a job.
+    ``public`` leaves the server's paths out of a text; ``draining`` is set once the service is
+    shutting down; ``streams`` holds an object for each client that is following a job.
     """
 
     engine: SearchEngine
@@ -40,6 +42,7 @@ class Context:
     encoder: ResponseEncoder
     draining: threading.Event
     streams: set[object] = field(default_factory=set)
+    public: PublicText = field(default_factory=lambda: PublicText([Path.cwd()]))
 
 
 async def get_context(request: Request) -> Context:

@@ -19,8 +19,12 @@ from index.contract import RestoreConflictError, StoreBusyError, UnknownIdError
 from search_api.jobs.runner import JobRunningError
 from search_api.problems import EXPECTED, meaning
 from search_api.service.batching import QueueFullError
+from search_api.text import shortened
 
 log = logging.getLogger(__name__)
+
+_LONGEST_DETAIL = 2000
+_MOST_ERRORS = 20
 
 
 class Problem(Exception):
@@ -51,14 +55,23 @@ class Problem(Exception):
         self.more = more
 
 
+class _OfTarget(Problem):
+    """The target of the request does not exist: what looks like a path is what was sent."""
+
+
 def respond(request: Request, problem: Problem) -> Response:
-    """The HTTP response for a problem."""
+    """The HTTP response for a problem: its texts shortened, and without paths of the server."""
+    public = problem.detail
+    if not isinstance(problem, _OfTarget):
+        public = _public(request, public)
+    if public != problem.detail:
+        log.info("in full: %s", problem.detail)
     members = {
         "type": f"urn:lookalike:problem:{problem.kind}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
-        "detail": problem.detail,
-        "instance": request.url.path,
+        "detail": shortened(public, _LONGEST_DETAIL),
+        "instance": shortened(request.scope["path"]),
         "request_id": getattr(request.state, "request_id", ""),
         **problem.more,
     }
@@ -69,6 +82,11 @@ def respond(request: Request, problem: Problem) -> Response:
         headers=dict(problem.headers),
         media_type="application/problem+json",
     )
+
+
+def _public(request: Request, text: str) -> str:
+    context = getattr(request.app.state, "context", None) if "app" in request.scope else None
+    return context.public(text) if context else text
 
 
 def as_problem(error: Exception) -> Problem:
@@ -131,23 +149,31 @@ def install(app: FastAPI) -> None:
         status, detail = error.status_code, str(error.detail)
         kind = _kind(status)
         if status == 404 and detail == "Not Found":
-            detail = f"{request.url.path[:200]} does not exist; see /docs for all paths"
+            detail = f"{shortened(request.scope['path'])} does not exist; see /docs for all paths"
         elif status == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
-            detail = f"{request.url.path[:200]} does not support {request.method}; use {allowed}"
+            path = shortened(request.scope["path"])
+            detail = f"{path} does not support {request.method}; use {allowed}"
         elif status == 400 and detail.startswith("Too many files"):
             status, kind = 413, "too-many-images"
             detail = "too many pictures in one request; GET /v1/index reports the limits"
-        return respond(request, Problem(status, kind, detail, headers=error.headers or {}))
+        problem = _OfTarget if status in (404, 405) else Problem
+        return respond(request, problem(status, kind, detail, headers=error.headers or {}))
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
+        found = error.errors()
         errors = [
-            {"in": ".".join(str(part) for part in e["loc"]), "message": e["msg"]}
-            for e in error.errors()
+            {
+                "in": ".".join(shortened(str(part), 50) for part in e["loc"][:10]),
+                "message": shortened(e["msg"]),
+            }
+            for e in found[:_MOST_ERRORS]
         ]
         detail = "; ".join(f"{e['in']}: {e['message']}" for e in errors)
-        missing = [e for e in error.errors() if e["type"] == "missing" and e["loc"][0] == "body"]
+        if len(found) > _MOST_ERRORS:
+            detail += f"; and {len(found) - _MOST_ERRORS:,} more"
+        missing = [e for e in found if e["type"] == "missing" and e["loc"][0] == "body"]
         if missing and not request.headers.get("content-type", "").startswith("application/json"):
             detail += f"; send {missing[0]['loc'][-1]!r} as a field of a multipart form"
         return respond(request, Problem(422, "validation", detail, errors=errors))

@@ -19,6 +19,7 @@ from search_api.service.batching import QueueFullError
 from search_api.service.page import Page
 from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery
+from search_api.text import shortened
 from search_api.timings import Timings
 
 _PATIENCE_SECONDS = 0.1
@@ -151,12 +152,17 @@ async def _watch(receive: Receive, completed: asyncio.Future[bool]) -> None:
         completed.set_result(False)
 
 
+def shown_name(image: UploadFile) -> str | None:
+    """The file name of an upload, as answers repeat it."""
+    return None if image.filename is None else shortened(image.filename)
+
+
 async def read_upload(image: UploadFile, max_bytes: int) -> bytes:
     """An upload's bytes, at most one more than the limit; decoding refuses more than that."""
     if image.size is not None and image.size > max_bytes:
         raise PictureError(
             "too-large",
-            f"{image.filename or 'the picture'} has {image.size:,} bytes, more than the limit of"
+            f"{shown_name(image) or 'the picture'} has {image.size:,} bytes, more than the limit of"
             f" {max_bytes:,}; send a smaller file",
         )
     return await image.read(max_bytes + 1)

@@ -48,7 +48,7 @@ def item_error(error: PictureError) -> schemas.ItemError:
     )
 
 
-def job(found: Job) -> schemas.Job:
+def job(context: Context, found: Job) -> schemas.Job:
     """How far a job is."""
     return schemas.Job(
         id=found.id,
@@ -59,7 +59,7 @@ def job(found: Job) -> schemas.Job:
         skipped=found.skipped,
         started=found.started,
         finished=found.finished,
-        error=found.error,
+        error=None if found.error is None else context.public(found.error),
         result=found.result,
     )
 

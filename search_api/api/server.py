@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -152,17 +152,18 @@ class _Protocol(HttpToolsProtocol):
         """Refuse what a proxy in front might read otherwise; llhttp refuses most of it."""
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("not HTTP/1.1")
+        hosts = [value.lower() for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1:
+            raise ValueError("several Host headers")
         for name, value in self.headers:
             if name == b"transfer-encoding" and (
                 value.strip().lower() != b"chunked" or self.parser.get_http_version() == "1.0"
             ):
                 raise ValueError("a transfer coding other than chunked")
         if not self.url.startswith(b"/") and self.url != b"*":
-            # The absolute form, as sent to proxies: RFC 9112 takes its host instead of the header's.
+            # The absolute form, as sent to proxies: its host counts, not the header's (RFC 9112).
             authority = _AUTHORITY.match(self.url)
-            if authority is None or [authority[1].lower()] != [
-                value.lower() for name, value in self.headers if name == b"host"
-            ]:
+            if authority is None or [authority[1].lower()] != hosts:
                 raise ValueError("the target has another host than the Host header")
 
     def send_400_response(self, msg: str) -> None:
@@ -266,7 +267,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second, check whether to stop; once a second, close silent connections."""
         if counter % 10 == 0:
-            self._slow_readers.check(list(self.server_state.connections))
+            self._slow_readers.check(self._connections())
             self._close_silent_connections()
         if self.context.draining.is_set() and not self._announced:
             self._announced = True
@@ -297,6 +298,9 @@ class Server(uvicorn.Server):
         if self._timer is not None:
             self._timer.cancel()
 
+    def _connections(self) -> list[_Protocol]:
+        return cast("list[_Protocol]", list(self.server_state.connections))
+
     def _close_silent_connections(self) -> None:
         """Close connections without a request in progress that have not sent the next in time.
 
@@ -305,7 +309,7 @@ class Server(uvicorn.Server):
         """
         now = time.monotonic()
         idle: dict[Any, tuple[Any, float]] = {}
-        for connection in list(self.server_state.connections):
+        for connection in self._connections():
             cycle = getattr(connection, "cycle", None)
             if (cycle is not None and not cycle.response_complete) or connection.unread:
                 continue

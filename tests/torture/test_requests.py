@@ -402,10 +402,10 @@ def test_long_values_everywhere(service: Service, note: Note, red: bytes) -> Non
             for method, operation in methods.items():
                 for filled, params, body in with_long_values(path, operation, long):
                     answer = client.request(method, filled, params=params, **body)
-                    assert 400 <= answer.status_code < 500 or "xxxx" not in answer.text
                     assert answer.status_code < 500, (method, path, answer.text[:300])
+                    assert "x" * 201 not in answer.text, (method, path, params, body)
                     if answer.status_code >= 400:
-                        assert len(answer.content) < 4000, (method, path, params, body)
+                        assert len(answer.content) < 6000, (method, path, params, body)
                         longest = max(longest, len(answer.content))
         unknown = client.get(f"/{long}", headers={"x-request-id": long})
         assert len(unknown.content) < 2000
@@ -425,7 +425,7 @@ def with_long_values(
             yield plain, {parameter["name"]: long}, {}
     content = operation.get("requestBody", {}).get("content", {})
     if "application/json" in content:
-        for value in (long, {long: long}, {"positive": [long] * 1000}, {"name": long}, [long] * 9):
+        for value in (long, {long: long}, {"positive": [long] * 50}, {"name": long}, [long] * 9):
             yield plain, {}, {"json": value}
         condition = {"key": long, "match": {"value": long}}
         for where in ({"must": [condition]}, {long: []}, {"must": [{"key": "a", long: 1}]}):

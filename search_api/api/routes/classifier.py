@@ -51,4 +51,4 @@ def fit_classifier(context: Ctx, response: Response) -> schemas.Job:
     """
     job = context.tasks.start(Task("fit"))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return responses.job(job)
+    return responses.job(context, job)

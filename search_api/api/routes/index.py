@@ -27,8 +27,11 @@ def index_info(context: Ctx) -> schemas.IndexInfo:
     Example: `curl http://127.0.0.1:8000/v1/index`
     """
     limits = context.limits
+    summary = context.engine.summary()
+    # The name of a folder of pictures is its path.
+    summary["corpus"] = context.public(summary["corpus"])
     return schemas.IndexInfo(
-        **context.engine.summary(),
+        **summary,
         limits=schemas.LimitsInfo(
             max_upload_bytes=limits.picture.max_bytes,
             max_pixels=limits.picture.max_pixels,
@@ -63,7 +66,7 @@ def rebuild_index(
     """
     job = context.tasks.start(Task("rebuild", reembed=reembed))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return responses.job(job)
+    return responses.job(context, job)
 
 
 @router.post(
@@ -96,4 +99,4 @@ def compact_index(
         engine.builder.check_kind(kind, engine.encoder)
     job = context.tasks.start(Task("compact", index=kind or ""))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return responses.job(job)
+    return responses.job(context, job)

@@ -67,7 +67,7 @@ def list_jobs(
 
     Example: `curl http://127.0.0.1:8000/v1/jobs`
     """
-    return schemas.Jobs(jobs=[responses.job(job) for job in context.jobs.newest(limit)])
+    return schemas.Jobs(jobs=[responses.job(context, job) for job in context.jobs.newest(limit)])
 
 
 @router.get(
@@ -81,7 +81,7 @@ def get_job(context: Ctx, job_id: JobId) -> schemas.Job:
 
     Example: `curl http://127.0.0.1:8000/v1/jobs/5f0c` with the `id` that starting the job returned.
     """
-    return responses.job(_known(context.jobs.get(job_id), job_id))
+    return responses.job(context, _known(context.jobs.get(job_id), job_id))
 
 
 @router.delete(
@@ -96,7 +96,7 @@ def cancel_job(context: Ctx, job_id: JobId) -> schemas.Job:
 
     Example: `curl -X DELETE http://127.0.0.1:8000/v1/jobs/5f0c`
     """
-    return responses.job(_known(context.jobs.cancel(job_id), job_id))
+    return responses.job(context, _known(context.jobs.cancel(job_id), job_id))
 
 
 @router.get(
@@ -124,7 +124,9 @@ def job_log(
     job = _known(context.jobs.get(job_id), job_id)
     found = context.jobs.skipped(job_id, after, limit + 1)
     entries = [
-        schemas.JobLogEntry(number=entry.number, source=entry.source, reason=entry.reason)
+        schemas.JobLogEntry(
+            number=entry.number, source=entry.source, reason=context.public(entry.reason)
+        )
         for entry in found[:limit]
     ]
     more = len(found) > limit
@@ -163,7 +165,7 @@ async def _events(context: Context, job: Job | None) -> AsyncIterator[str]:
     while job is not None:
         if job != last:
             last, sent = job, time.monotonic()
-            yield f"data: {responses.job(job).model_dump_json()}\n\n"
+            yield f"data: {responses.job(context, job).model_dump_json()}\n\n"
         if job.finished is not None or context.draining.is_set():
             return
         await asyncio.sleep(_POLL_SECONDS)

@@ -103,4 +103,4 @@ def _start(
         raise Problem(409, "model-serves", f"the model {digest} already serves")
     job = context.tasks.start(Task(kind, digest))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return responses.job(job)
+    return responses.job(context, job)

@@ -20,7 +20,7 @@ from search_api.api.params import (
     check_examples,
     check_images,
 )
-from search_api.api.queries import query_of, read_upload, search_pictures
+from search_api.api.queries import query_of, read_upload, search_pictures, shown_name
 from search_api.api.responses import (
     item_error,
     json_response,
@@ -99,7 +99,7 @@ async def classify(
     check_images(context.limits, len(images))
     timings = Timings()
     voters = Page(VOTERS) if tags else None
-    results = [schemas.Classified(filename=image.filename) for image in images]
+    results = [schemas.Classified(filename=shown_name(image)) for image in images]
     good: list[tuple[int, PictureQuery]] = []
     for row, image in enumerate(images):
         try:

@@ -17,7 +17,7 @@ from search_api.api.context import Context, Ctx
 from search_api.api.errors import Problem
 from search_api.api.openapi import problems
 from search_api.api.params import ClassesParam, PageParam, check_examples, check_images
-from search_api.api.queries import query_of_upload, search_pictures
+from search_api.api.queries import query_of_upload, search_pictures, shown_name
 from search_api.api.responses import item_error, json_response
 from search_api.service.recommend import ExampleSet
 from search_api.service.results import SearchResult
@@ -70,7 +70,7 @@ async def search_batch(
             found[row] = item_error(error)
     answers = await search_pictures(request.receive, context, [query for _, query in good])
     found.update(zip((row for row, _ in good), answers, strict=True))
-    names = [image.filename for image in images]
+    names = [shown_name(image) for image in images]
     return json_response(
         context.encoder.batch((name, found[row]) for row, name in enumerate(names))
     )
@@ -148,7 +148,7 @@ async def _example(context: Context, image: UploadFile) -> PictureQuery:
     try:
         return await query_of_upload(context, image, None, None)
     except PictureError as error:
-        raise PictureError(error.reason, f"{image.filename or 'a picture'}: {error}") from error
+        raise PictureError(error.reason, f"{shown_name(image) or 'a picture'}: {error}") from error
 
 
 def _examples(

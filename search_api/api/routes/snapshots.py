@@ -85,7 +85,13 @@ def _described(context: Ctx, name: str) -> SnapshotInfo:
         return _info(context.engine.store.snapshots.read(name))
     except SnapshotError as error:
         return SnapshotInfo(
-            name=name, count=0, model=None, sequence=0, created="", size=0, problem=str(error)
+            name=name,
+            count=0,
+            model=None,
+            sequence=0,
+            created="",
+            size=0,
+            problem=context.public(str(error)),
         )
 
 

@@ -18,10 +18,12 @@ from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem
 from search_api.api.openapi import problems
 from search_api.api.params import ImageId, check_images
+from search_api.api.queries import shown_name
 from search_api.api.responses import image, item_error
 from search_api.api.routes.trash import iso
 from search_api.schemas import Added, AddResponse, ChangeRequest, DeletedResponse, DeleteRequest
 from search_api.service.ingest import Upload
+from search_api.text import shortened
 
 _FIXED = ("label", "split")
 router = APIRouter(prefix="/v1/images", tags=["write"])
@@ -60,7 +62,7 @@ def add_images(
     items = _uploads(images, key, payload, limits.picture.max_bytes)
     stored = context.engine.ingest.add(items)
     results = [
-        _added(image.filename, item.key, result)
+        _added(shown_name(image), item.key, result)
         for image, item, result in zip(images, items, stored, strict=True)
     ]
     if not any(isinstance(result, int) for result in stored):
@@ -216,7 +218,7 @@ def _object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Problem(422, "payload", f"payload is not JSON ({error}); send an object") from error
     if not isinstance(value, dict):
-        raise Problem(422, "payload", f"payload is {text[:100]}; expected a JSON object")
+        raise Problem(422, "payload", f"payload is {shortened(text)}; expected a JSON object")
     _refuse_source(value)
     return value
 
@@ -233,5 +235,7 @@ def _refuse_source(payload: dict[str, Any]) -> None:
 def _text(payload: dict[str, Any], name: str) -> str | None:
     value = payload.get(name)
     if value is not None and not isinstance(value, str):
-        raise Problem(422, "payload", f"payload.{name} is {value!r}; expected text or null")
+        raise Problem(
+            422, "payload", f"payload.{name} is {shortened(repr(value))}; expected text or null"
+        )
     return value

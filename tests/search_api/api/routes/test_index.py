@@ -28,7 +28,7 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
         "pending": {"added": 0, "deleted": 0},
         "parameters": {},
         "recall": None,
-        "corpus": engine.corpus.name,
+        "corpus": "pictures",
         "sample": False,
         "notice": None,
         "classes": ["blue", "green", "red"],

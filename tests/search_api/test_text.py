@@ -1,0 +1,37 @@
+"""Texts for clients: inputs shortened, the server's paths left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search_api.text import PublicText, shortened
+
+
+def test_shortened() -> None:
+    assert shortened("x" * 200) == "x" * 200
+    assert shortened("x" * 10_000) == "x" * 200 + "… (10,000 characters)"
+    assert shortened("abcdef", 3) == "abc… (6 characters)"
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("{var}/catalogue.sqlite: it is closed", "catalogue.sqlite: it is closed"),
+        ("'{var}/generations/7/index.faiss' is damaged", "'generations/7/index.faiss' is damaged"),
+        ("{var} is not a folder", "store is not a folder"),
+        ("cannot write to {var}: full", "cannot write to store: full"),
+        ("{var}/", "store/"),
+        ("{var}-old/x/file is another", "my store/store-old/x/file is another"),
+        ("[Errno 2] No such file: '/etc/ssl/private/key.pem'", "[Errno 2] No such file: 'key.pem'"),
+        ("open(/usr/lib/python3/site.py)", "open(site.py)"),
+        ("GET /v1/index reports the limits; see /docs", None),
+        ("and/or image/png 1/2 https://shop.example/a/b s3://bucket/a/b", None),
+        ("no paths", None),
+    ],
+)  # fmt: skip
+def test_paths_are_left_out(tmp_path: Path, text: str, public: str | None) -> None:
+    var = tmp_path / "my store" / "store"
+    text = text.replace("{var}", str(var))
+    assert PublicText([var, tmp_path])(text) == (text if public is None else public)
