@@ -31,6 +31,8 @@ _PROBE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.25
 _BACKOFF_SECONDS = 1.0
 
+_SHORTEST_SECRET = 5
+"""Characters; shorter ones are also part of ordinary words."""
 _NOT_FOUND = 100
 _NOT_LOADED = 101
 _NO_ALIAS = (_NOT_FOUND, 1600)
@@ -332,8 +334,13 @@ class Connection:
         return result
 
     def _message(self, error: Exception) -> str:
-        words = " ".join(str(error).split())[:300]
-        return f"Milvus at {without_password(self.settings.uri)} is not available: {words}"
+        uri = without_password(self.settings.uri)
+        words = " ".join(str(error).split()).replace(self.settings.uri, uri)
+        for secret in {*self.settings.token.split(":", 1), str(self.settings.token)}:
+            if len(secret) >= _SHORTEST_SECRET:
+                words = words.replace(secret, "***")
+        words = words[:300]
+        return f"Milvus at {uri} is not available: {words}"
 
 
 def _import_pymilvus() -> Any:
