@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import socket
+import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -144,3 +147,131 @@ def test_sigterm_during_a_rebuild(env: dict[str, str], tmp_path: Path, note: Not
     finally:
         service.kill()
     note("SIGTERM during a rebuild", f"exit code 0 after {seconds:.1f} s; nothing lost")
+
+
+def unread(service: Service, name: str) -> float:
+    """A figure from /metrics."""
+    found = re.search(rf"^lookalike_{name} (\S+)$", httpx2.get(f"{service.url}/metrics").text, re.M)
+    assert found is not None
+    return float(found[1])
+
+
+def test_clients_that_do_not_read(
+    env: dict[str, str], counts: Counts, tmp_path: Path, note: Note, red: bytes
+) -> None:
+    """Each asks for megabytes and reads nothing, or a byte a second; all are disconnected."""
+    most = 64 * 2**20
+    service = Service(
+        {**env, "LOOKALIKE_MAX_UNREAD_BYTES": str(most), "LOOKALIKE_SEND_SECONDS": "5"},
+        tmp_path / "log",
+    )
+    get = b"GET /static-offline-docs/redoc.standalone.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    listing = b"GET /v1/images?limit=200 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    slow: list[socket.socket] = []
+    try:
+        latencies(service, red, counts.healthy)
+        before = service.memory()
+        service.reset_peak()
+        for number in range(counts.unreading):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(service.address)
+            connection.sendall((get if number % 2 else listing) * 200)
+            slow.append(connection)
+        started = time.perf_counter()
+        while unread(service, "slow_readers_total") < counts.unreading:
+            assert time.perf_counter() - started < 60
+            for connection in slow[::2]:
+                with contextlib.suppress(OSError):
+                    connection.recv(1)
+            latencies(service, red, 2)
+            time.sleep(0.5)
+        seconds = time.perf_counter() - started
+        growth = service.memory("VmHWM") - before
+        until(lambda: unread(service, "unread_bytes") == 0)
+        assert unread(service, "requests_running") == 1
+        service.healthy(red)
+    finally:
+        for connection in slow:
+            connection.close()
+        service.kill()
+    note(
+        f"{counts.unreading} clients that do not read",
+        f"all disconnected after {seconds:.1f} s, memory at most {growth / 2**20:+.1f} MB;"
+        " searches served meanwhile",
+    )
+    assert growth < most + 200 * 2**20
+
+
+def test_event_streams(env: dict[str, str], counts: Counts, tmp_path: Path, note: Note) -> None:
+    """Hundreds follow a job at once, most in vain, and go without a word; the slots come back."""
+    service = Service({**env, "LOOKALIKE_MAX_STREAMS": "8"}, tmp_path / "log")
+    try:
+        statuses: Counter[str] = Counter()
+        with service.client() as client:
+            job = client.post("/v1/index/rebuild", params={"reembed": True}).json()["id"]
+        get = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+        for _ in range(counts.storms):
+            streams = [socket.create_connection(service.address) for _ in range(counts.streams)]
+            for connection in streams:
+                connection.sendall(get)
+            statuses.update(connection.recv(12)[9:].decode() for connection in streams)
+            assert unread(service, "requests_running") <= 8 + 1
+            for number, connection in enumerate(streams):
+                if number % 2:  # a reset instead of an orderly end
+                    connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+                connection.close()
+            until(lambda: unread(service, "requests_running") == 1)
+        with service.client() as client, client.stream("GET", f"/v1/jobs/{job}/events") as last:
+            assert last.status_code == 200
+    finally:
+        service.kill()
+    note(f"{counts.storms} x {counts.streams} event streams", f"{dict(statuses)}; all slots back")
+    assert set(statuses) == {"200", "503"}
+    assert statuses["503"] >= counts.storms * (counts.streams - 8 - 8)
+
+
+def test_large_bodies_at_once(
+    env: dict[str, str], counts: Counts, tmp_path: Path, note: Note, red: bytes
+) -> None:
+    """Forms and claims of forms, more than the budget allows: 503, and every byte comes back."""
+    budget = 64 * 2**20
+    service = Service({**env, "LOOKALIKE_MAX_BYTES_IN_FLIGHT": str(budget)}, tmp_path / "log")
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    head = b'--x\r\nContent-Disposition: form-data; name="images"; filename="q"\r\n\r\n'
+
+    def post(number: int) -> int:
+        def body() -> Iterator[bytes]:
+            yield head
+            for _ in range(16):
+                yield bytes(2**20)
+            yield b"\r\n--x--\r\n"
+
+        path = "/v1/recommend" if number % 4 == 0 else "/v1/classify"
+        with service.client() as client:
+            return client.post(path, content=body(), headers=kind).status_code
+
+    try:
+        latencies(service, red, counts.healthy)
+        before = service.memory()
+        service.reset_peak()
+        with ThreadPoolExecutor(counts.bodies) as pool:
+            statuses = Counter(pool.map(post, range(counts.bodies)))
+        until(lambda: unread(service, "request_bytes") == 0)
+        growth = service.memory("VmHWM") - before
+        held = list(Path(f"/proc/{service.process.pid}/fd").iterdir())
+        assert not [fd for fd in held if "(deleted)" in str(fd.readlink())]
+        service.healthy(red)
+    finally:
+        service.kill()
+    note(
+        f"{counts.bodies} bodies of 16 MB at once",
+        f"{dict(sorted(statuses.items()))}; memory {growth / 2**20:+.1f} MB, bytes in flight after"
+        " it: 0",
+    )
+    assert statuses[413] == len(range(0, counts.bodies, 4))
+    assert statuses[200] >= 1
+    assert set(statuses) <= {200, 413, 503}
+    assert growth < 3 * budget

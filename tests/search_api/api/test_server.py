@@ -206,7 +206,7 @@ def test_unread_answers_together_are_bounded(
     engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection that has waited longest makes room."""
-    monkeypatch.setattr(engine, "summary", lambda: {"kind": "x" * 16_000_000})
+    monkeypatch.setattr(engine, "summary", lambda: {"kind": "x" * 16_000_000, "corpus": ""})
     monkeypatch.setattr(schemas, "IndexInfo", lambda **values: Response(values["kind"]))
     get = b"GET /v1/index HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with running(engine, Limits(max_unread_bytes=20_000_000)) as (server, address):
