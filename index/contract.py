@@ -135,7 +135,7 @@ class GenerationCorruptError(GenerationError):
 
 
 class GenerationAheadError(GenerationError):
-    """A generation holds writes that the catalogue lacks."""
+    """A generation holds writes that the catalogue lacks, or is of another history."""
 
 
 class GenerationFormatError(GenerationError):
@@ -682,7 +682,9 @@ class Blobs(Protocol):
 class Manifest:
     """A generation: ``count`` vectors of ``dimension``, made by the model ``model_digest``.
 
-    It holds every write of the catalogue up to ``sequence``. ``parameters`` are those of its
+    It holds every write of the catalogue up to ``sequence`` in the history ``epoch``, a random
+    word that is new whenever a catalogue may have been put back; empty where the engine has none,
+    or the generation is older than this member. ``parameters`` are those of its
     ``kind``, ``recall`` what was measured when it was built: the mean share ``value`` of the
     ``k`` nearest that a search finds, over so many held-out ``queries``; None for an exact one.
     ``created`` is ISO 8601 in UTC; ``files`` gives each file's SHA-256 in hexadecimal digits.
@@ -700,6 +702,7 @@ class Manifest:
     recall: Mapping[str, float] | None
     created: str
     files: Mapping[str, str]
+    epoch: str = ""
 
 
 @dataclass(frozen=True)
@@ -707,13 +710,14 @@ class SearchState(Generic[Model]):
     """One consistent state to search; replaced as a whole, never changed.
 
     ``model`` embeds the queries, ``manifest`` is the generation's, ``sequence`` the number of the
-    last write that ``index`` holds.
+    last write that ``index`` holds, in the history ``epoch``.
     """
 
     model: Model
     index: StoreIndex
     manifest: Manifest
     sequence: int
+    epoch: str = ""
 
 
 class ServedIndex(Protocol[Model]):
@@ -766,7 +770,8 @@ class ServedIndex(Protocol[Model]):
 class Snapshot:
     """``count`` entries with embeddings of ``model_digest``, as of the write ``sequence``.
 
-    ``created`` is ISO 8601 in UTC, ``size`` in bytes, ``files`` each file's SHA-256.
+    ``epoch`` is that of the catalogue, empty where it had none. ``created`` is ISO 8601 in UTC,
+    ``size`` in bytes, ``files`` each file's SHA-256.
     """
 
     name: str
@@ -778,6 +783,7 @@ class Snapshot:
     created: str
     size: int
     files: Mapping[str, str]
+    epoch: str = ""
 
 
 class Snapshots(Protocol):

@@ -12,18 +12,20 @@ from typing import TypeVar
 from index.conditions import Filter
 from index.contract import Ids, Members
 from index.local.catalogue import SqliteCatalogue
+from index.local.history import Moment
 from index.records import Entry
 
 K = TypeVar("K")
 T = TypeVar("T", Ids, Members)
 
 _MAX_TOUCHED = 1000
+_NEVER = Moment("", -1)
 
 
 class EntryCache:
     """Implements `index.contract.Entries`: recently requested entries, always up to date.
 
-    Every call reads the catalogue's sequence number, which takes some microseconds, and drops what
+    Every call reads the catalogue's present state, which takes some microseconds, and drops what
     any process has changed since the previous call. An entry is the same object until it changes.
     Thread-safe.
     """
@@ -33,14 +35,14 @@ class EntryCache:
         self._catalogue = catalogue
         self._size = size
         self._lock = threading.Lock()
-        self._sequence = -1
+        self._moment = _NEVER
         self._entries: dict[int, Entry] = {}
 
     def cached(self, id_: int) -> Entry | None:
-        return self._entries.get(id_) if self._catalogue.sequence() == self._sequence else None
+        return self._entries.get(id_) if self._catalogue.moment() == self._moment else None
 
     def get(self, ids: Sequence[int]) -> list[Entry]:
-        sequence = self._refresh()
+        moment = self._refresh()
         entries = self._entries
         found = {i: entries.get(i) for i in ids}
         missing = [i for i, entry in found.items() if entry is None]
@@ -49,34 +51,32 @@ class EntryCache:
             found.update({entry.id: entry for entry in read})
             with self._lock:
                 # After a write that other threads have already seen, this may be outdated.
-                if self._sequence == sequence:
+                if self._moment == moment:
                     self._entries.update({entry.id: entry for entry in read})
                     for i in list(islice(self._entries, max(len(self._entries) - self._size, 0))):
                         del self._entries[i]
         return [entry for i in ids if (entry := found[i]) is not None]
 
-    def _refresh(self) -> int:
-        """Drop what has changed; return the sequence number at which the rest is valid."""
-        sequence = self._catalogue.sequence()
-        if sequence == self._sequence:
-            return sequence
+    def _refresh(self) -> Moment:
+        """Drop what has changed; return the state of the catalogue in which the rest is valid."""
+        moment = self._catalogue.moment()
+        if moment == self._moment:
+            return moment
         with self._lock:
-            after = self._sequence
-            sequence, touched = self._catalogue.touched(after, _MAX_TOUCHED)
-            # A number below the last one means that the file was restored from a backup.
-            if touched is None or sequence < after:
+            moment, touched = self._catalogue.touched(self._moment, _MAX_TOUCHED)
+            if touched is None:
                 self._entries = {}
             else:
                 changed = set(touched)
                 self._entries = {i: e for i, e in self._entries.items() if i not in changed}
-            self._sequence = sequence
-        return sequence
+            self._moment = moment
+        return moment
 
 
 class SelectionCache:
     """Implements `index.contract.Selections`: the latest selections, always up to date.
 
-    Every call reads the catalogue's sequence number. Thread-safe.
+    Every call reads the catalogue's present state. Thread-safe.
     """
 
     def __init__(self, catalogue: SqliteCatalogue, size: int) -> None:
@@ -84,7 +84,7 @@ class SelectionCache:
         self._catalogue = catalogue
         self._size = size
         self._lock = threading.Lock()
-        self._sequence = -1
+        self._moment = _NEVER
         self._ids: dict[Filter, Ids] = {}
         self._members: dict[tuple[str, Filter | None], Members] = {}
 
@@ -98,19 +98,19 @@ class SelectionCache:
         )
 
     def _cached(self, cache: "dict[K, T]", key: K, read: Callable[[], T]) -> T:
-        sequence = self._catalogue.sequence()
+        moment = self._catalogue.moment()
         with self._lock:
-            if sequence != self._sequence:
+            if moment != self._moment:
                 self._ids.clear()
                 self._members.clear()
-                self._sequence = sequence
+                self._moment = moment
             found = cache.get(key)
         if found is None:
             found = read()
             with self._lock:
-                # It was read at this sequence number or a later one; later is fine as long as no
+                # It was read after this write or a later one; later is fine as long as no
                 # thread has seen that later write.
-                if self._sequence == sequence:
+                if self._moment == moment:
                     while len(cache) >= max(self._size, 1):
                         del cache[next(iter(cache))]
                     cache[key] = found

@@ -6,7 +6,7 @@ method has stored when it returns survives a crash of the process and of the mac
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from index.contract import (
     IndexInputError,
     Members,
     ModelChangedError,
+    Searchable,
     UnknownIdError,
     Vectors,
 )
@@ -32,12 +33,13 @@ from index.filters import check_key
 from index.local import backups
 from index.local.database import Database
 from index.local.filter_sql import where_sql
+from index.local.history import EARLIER, EPOCH, History, Moment, read_history, read_moment
 from index.local.schema import (
     DELETION_CRC,
     EMBEDDING_CRC,
     FIELDS,
     FIELDS_CRC,
-    META_CRC,
+    META_CHECKSUMS,
     TRASH_CRC,
     crc,
 )
@@ -59,17 +61,17 @@ _FIELDS = f"{FIELDS}, fields_crc"
 _EMBEDDINGS = "SELECT id, embedding, embedding_crc FROM images WHERE model_digest = ? ORDER BY id"
 _PIECE = 10_000
 _REMEDY = "restore a snapshot or a backup"
-_OWN_KEYS = ("format_version", "sequence", "model", "checksum", "commits")
+_OWN_KEYS = ("format_version", "sequence", "model", "checksum", "commits", EPOCH, EARLIER)
 
 
 class Changes(NamedTuple):
-    """Changes to the embeddings of one model after some sequence number.
+    """Changes to the embeddings of one model after some write.
 
     ``ids`` int64 (n,) ascending, with their current embeddings ``xb`` float32 (n, d), where d is 0
-    if there are none, and ``deleted`` int64 (m,); all as of ``sequence``.
+    if there are none, and ``deleted`` int64 (m,); all as of ``moment``.
     """
 
-    sequence: int
+    moment: Moment
     ids: Ids
     xb: Vectors
     deleted: Ids
@@ -77,12 +79,12 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredEmbeddings:
-    """``count`` embeddings as of the write ``sequence``.
+    """``count`` embeddings as of ``moment``.
 
     ``pieces`` gives each once: ids int64 (m,), ascending from piece to piece, and float32 (m, d).
     """
 
-    sequence: int
+    moment: Moment
     count: int
     pieces: Iterator[tuple[Ids, Vectors]]
 
@@ -362,7 +364,7 @@ class SqliteCatalogue:
             pieces = (
                 unpack(some, model_digest) for some in iter(lambda: cursor.fetchmany(rows), [])
             )
-            yield StoredEmbeddings(_sequence(connection), count, pieces)
+            yield StoredEmbeddings(read_moment(connection), count, pieces)
 
     def unchanged(
         self,
@@ -394,41 +396,98 @@ class SqliteCatalogue:
 
     def sequence(self) -> int:
         """The number of the last write by any process; takes some microseconds."""
+        return self.moment().sequence
+
+    def moment(self) -> Moment:
+        """The present state, after the last write by any process; takes some microseconds."""
         with self._database.read() as connection:
-            return _sequence(connection)
+            return read_moment(connection)
 
-    def touched(self, after: int, most: int) -> tuple[int, list[int] | None]:
-        """The sequence number, and the ids stored, changed or deleted after the write ``after``.
+    def history(self) -> History:
+        """What the catalogue has been through until now."""
+        with self._database.read_one_state() as connection:
+            return read_history(connection)
 
-        None instead of the ids if there are more than ``most``.
+    def note_future(self, found: Iterable[tuple[str, Moment]]) -> None:
+        """Begin a new epoch if one of these is ahead: the catalogue was put back, then.
+
+        Each is a place, for the log, and what is there. It must have been read before this call.
+        """
+        for place, moment in found:
+            if self.history().ahead(moment):
+                self._database.begin_epoch(f"{place} has its write {moment.sequence:,} already")
+
+    def touched(self, after: Moment, most: int) -> tuple[Moment, list[int] | None]:
+        """The present state, and the ids stored, changed or deleted since ``after``.
+
+        None instead of the ids if there are more than ``most``, or if ``after`` is not in the
+        catalogue's history.
         """
         with self._database.read_one_state() as connection:
-            sequence = _sequence(connection)
+            history = read_history(connection)
+            if not history.holds(after):
+                return history.now, None
             rows = connection.execute(
                 "SELECT id FROM images WHERE sequence > ?1 "
                 "UNION ALL SELECT id FROM deletions WHERE sequence > ?1 LIMIT ?2",
-                (after, most + 1),
+                (after.sequence, most + 1),
             ).fetchall()
-        return sequence, None if len(rows) > most else [row[0] for row in rows]
+        return history.now, None if len(rows) > most else [row[0] for row in rows]
 
-    def changes(self, after: int, model_digest: str) -> Changes:
-        """The changes to this model's embeddings after the write ``after``."""
+    def changes(self, after: Moment, model_digest: str) -> Changes:
+        """The changes to this model's embeddings since ``after``.
+
+        Raises CatalogueError if the catalogue was never in that state.
+        """
         with self._database.read_one_state() as connection:
-            sequence = _sequence(connection)
+            history = read_history(connection)
+            if not history.holds(after):
+                raise CatalogueError(
+                    f"the catalogue went back from write {after.sequence} to "
+                    f"{history.now.sequence}, or is another one; if it was restored from a backup, "
+                    "restart this process"
+                )
             rows = connection.execute(
                 "SELECT id, embedding, embedding_crc FROM images WHERE embedded_at > ? "
                 "AND model_digest = ? ORDER BY id",
-                (after, model_digest),
+                (after.sequence, model_digest),
             ).fetchall()
             gone = connection.execute(
                 f"SELECT id, crc, {DELETION_CRC} FROM deletions WHERE sequence > ? ORDER BY id",  # noqa: S608 - fixed words
-                (after,),
+                (after.sequence,),
             ).fetchall()
         for id_, expected, found in gone:
             if found != expected:
                 raise CatalogueError(f"the record of deleting id {id_} is damaged; {_REMEDY}")
         deleted = np.array([row[0] for row in gone], np.int64)
-        return Changes(sequence, *unpack(rows, model_digest), deleted)
+        return Changes(history.now, *unpack(rows, model_digest), deleted)
+
+    def agrees(self, index: Searchable, sequence: int, model_digest: str) -> bool:
+        """Whether ``index`` holds this model's embeddings as of the write ``sequence``.
+
+        What has been embedded or deleted since is left out. Reads all embeddings.
+        """
+        expected = 0
+        with self._database.read_one_state() as connection:
+            cursor = connection.execute(
+                "SELECT id, embedding, embedding_crc FROM images WHERE model_digest = ? "
+                "AND embedded_at <= ? ORDER BY id",
+                (model_digest, sequence),
+            )
+            for rows in iter(lambda: cursor.fetchmany(_PIECE), []):
+                ids, xb = unpack(rows, model_digest)
+                if xb.shape[1] != index.dimension or not index.has(ids).all():
+                    return False
+                if not np.array_equal(index.vectors(ids), xb):
+                    return False
+                expected += len(ids)
+            since = connection.execute(
+                "SELECT id FROM images WHERE embedded_at > ?1 "
+                "UNION SELECT id FROM deletions WHERE sequence > ?1",
+                (sequence,),
+            ).fetchall()
+        changed = np.array([row[0] for row in since], np.int64)
+        return expected + int(index.has(changed).sum()) == index.count()
 
     def model(self) -> str | None:
         return self.get_meta("model")
@@ -468,7 +527,7 @@ class SqliteCatalogue:
     def check(self) -> str | None:
         try:
             with self._database.read_one_state() as connection:
-                return _check(connection)
+                return check_state(connection)
         except CatalogueError as error:
             return str(error)
 
@@ -482,14 +541,8 @@ class SqliteCatalogue:
         return None if row is None else str(row[0])
 
 
-def _sequence(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT value FROM meta WHERE key = 'sequence'").fetchone()
-    if row is None or not row[0].isdecimal():
-        raise CatalogueError(f"the catalogue has lost its sequence number; {_REMEDY}")
-    return int(row[0])
-
-
-def _check(connection: sqlite3.Connection) -> str | None:
+def check_state(connection: sqlite3.Connection) -> str | None:
+    """What is damaged in a catalogue's file; see `index.contract.Catalogue.check`."""
     rows = connection.execute("PRAGMA integrity_check").fetchall()
     found = "; ".join(str(row[0]) for row in rows)
     if found != "ok":
@@ -509,9 +562,7 @@ def _check(connection: sqlite3.Connection) -> str | None:
         if damaged:
             ids = ", ".join(str(row[0]) for row in damaged)
             return f"the checksums of {table} {ids} do not match; {_REMEDY}"
-    (expected, meta) = connection.execute(
-        f"SELECT (SELECT value FROM meta WHERE key = 'checksum'), CAST({META_CRC} AS TEXT)"  # noqa: S608 - fixed words
-    ).fetchone()
+    (expected, meta) = connection.execute(META_CHECKSUMS).fetchone()
     if meta != expected:
         return f"the checksum of the catalogue's own settings does not match; {_REMEDY}"
     (used, given) = connection.execute(
@@ -525,7 +576,7 @@ def _check(connection: sqlite3.Connection) -> str | None:
         "SELECT max(coalesce((SELECT max(sequence) FROM images), 0), "
         "coalesce((SELECT max(sequence) FROM deletions), 0))"
     ).fetchone()
-    if last > _sequence(connection):
+    if last > read_moment(connection).sequence:
         return f"the sequence number is below that of a record, {last}; {_REMEDY}"
     return None
 

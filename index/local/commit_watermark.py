@@ -2,22 +2,42 @@
 
 SQLite's write-ahead log has a checksum for each frame. When the log is read after a crash, a
 damaged frame ends it, and that commit and all later ones are silently lost. Opening the catalogue
-detects this by comparing its own count of commits with this file.
+detects this by comparing its own count of commits with this file. The file also says which history
+and which file the commits belong to, so that another catalogue in its place is noticed.
 """
 
 import fcntl
 import os
 import struct
+import threading
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-_RECORD = struct.Struct("<qI")
-"""The number and the CRC-32 of its bytes: short enough for a disk to write it all or not at all."""
+from index.files import fsync_folder, write_atomically
+
+_RECORD = struct.Struct("<q16sQI")
+"""Number, epoch, inode and the CRC-32 of their bytes: short enough for a disk to write it all or
+not at all."""
+_FIRST_RECORD = struct.Struct("<qI")
+"""The number and the CRC-32 of its bytes, as before there were epochs."""
 
 
 class WatermarkError(ValueError):
     """The file is damaged; the message names it."""
+
+
+class Acknowledged(NamedTuple):
+    """The ``number`` of a commit, the catalogue's ``epoch`` then, and the ``inode`` of its file.
+
+    ``epoch`` is empty and ``inode`` 0 if they are not known.
+    """
+
+    number: int
+    epoch: str = ""
+    inode: int = 0
 
 
 class CommitWatermark:
@@ -26,55 +46,115 @@ class CommitWatermark:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> int:
-        """The number, or 0 if there is no file. Raises WatermarkError if it is damaged."""
+    def read(self) -> Acknowledged | None:
+        """What is recorded; None without a file, or with one that a power cut left empty.
+
+        Raises WatermarkError if it is damaged.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
-            return 0
+            return None
         except OSError as error:
             raise WatermarkError(f"{self.path}: cannot be read: {error.strerror}") from error
-        return self._number(data)
+        return self._parse(data)
 
-    def advance(self, number: int) -> None:
-        """Record that the commit ``number`` is on disk, unless a higher one is recorded.
+    def advance(self, done: Acknowledged) -> None:
+        """Record that this commit is on disk, unless a higher number is recorded.
 
-        The write is not synced: after a power failure the file may hold an earlier number and so
-        detect less, but never a commit that was not made. Failing to write it does not make the
-        commit less durable, so nothing is raised.
+        Only the creation of the file is synced: after a power cut it may hold an earlier number
+        and so detect less, but never a commit that was not made. Failing to write it does not make
+        the commit less durable, so nothing is raised.
         """
-        with suppress(OSError):
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                data = os.pread(handle, _RECORD.size + 1, 0)
-                if not data or self._number_or_zero(data) < number:
-                    os.pwrite(handle, self._record(number), 0)
-                    os.ftruncate(handle, _RECORD.size)
-            finally:
-                os.close(handle)
+        with suppress(OSError), self._open() as handle:
+            data = os.pread(handle, _RECORD.size + 1, 0)
+            if self._number_or_zero(data) < done.number:
+                self._write(handle, len(data), done)
 
     def reset(self) -> None:
         """Remove the file, because the catalogue that it belonged to no longer exists."""
         with suppress(OSError):
             self.path.unlink()
 
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """The file, locked, and created if needed: whole and durable, or not at all."""
+        handle = self._locked()
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _locked(self) -> int:
+        while True:
+            try:
+                handle = os.open(self.path, os.O_RDWR)
+            except FileNotFoundError:
+                self._create()
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                # Another process may have replaced it while this one waited.
+                if self.path.exists() and self.path.stat().st_ino == os.fstat(handle).st_ino:
+                    return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+
+    def _create(self) -> None:
+        temporary = self.path.with_name(
+            f".{self.path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+        )
+        try:
+            temporary.write_bytes(_packed(Acknowledged(0)))
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, self.path)
+            except FileExistsError:
+                pass  # another process was first
+            except OSError:  # a file system without links
+                temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_folder(self.path.parent)
+
+    def _write(self, handle: int, size: int, done: Acknowledged) -> None:
+        if size == _RECORD.size:
+            os.pwrite(handle, _packed(done), 0)
+        else:  # a new length may not reach the disk in one piece
+            write_atomically(self.path, lambda path: _write_bytes(path, _packed(done)))
+
     def _number_or_zero(self, data: bytes) -> int:
         try:
-            return self._number(data)
+            found = self._parse(data)
         except WatermarkError:
             return 0
+        return 0 if found is None else found.number
 
-    def _number(self, data: bytes) -> int:
+    def _parse(self, data: bytes) -> Acknowledged | None:
+        if not data.strip(b"\0"):
+            return None
         if len(data) == _RECORD.size:
-            number, _ = _RECORD.unpack(data)
-            if data == self._record(number):
-                return int(number)
+            number, epoch, inode, _ = _RECORD.unpack(data)
+            found = Acknowledged(number, epoch.hex() if any(epoch) else "", inode)
+            if data == _packed(found):
+                return found
+        if len(data) == _FIRST_RECORD.size:
+            number, checksum = _FIRST_RECORD.unpack(data)
+            if checksum == zlib.crc32(data[:8]):
+                return Acknowledged(number)
         raise WatermarkError(
             f"{self.path}: is damaged ({len(data)} bytes; expected {_RECORD.size} with a matching "
             "checksum)"
         )
 
-    @staticmethod
-    def _record(number: int) -> bytes:
-        return _RECORD.pack(number, zlib.crc32(number.to_bytes(8, "little")))
+
+def _packed(done: Acknowledged) -> bytes:
+    data = _RECORD.pack(done.number, bytes.fromhex(done.epoch), done.inode, 0)[:-4]
+    return data + struct.pack("<I", zlib.crc32(data))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

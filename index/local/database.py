@@ -1,5 +1,6 @@
 """The catalogue's SQLite file: its connections, its format and its errors."""
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -8,16 +9,20 @@ from pathlib import Path
 
 from index.contract import CatalogueError
 from index.files import fsync_folder
-from index.local.commit_watermark import CommitWatermark, WatermarkError
+from index.local.commit_watermark import Acknowledged, CommitWatermark, WatermarkError
+from index.local.history import begin_epoch, read_history
 from index.local.schema import (
     COMMITS,
     COUNT_COMMIT,
     FORMAT_VERSION,
+    META_CHECKSUMS,
     UPDATE_META_CHECKSUM,
     crc,
     create,
     upgrade,
 )
+
+log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30.0
 _TRUNCATE_MILLISECONDS = 1000
@@ -32,6 +37,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file: tuple[int, int] | None = None
         self._watermark = CommitWatermark(path.with_name(f"{path.name}-acknowledged"))
         self._idle: list[sqlite3.Connection] = []
         self._pool_lock = threading.Lock()
@@ -64,7 +70,7 @@ class Database:
                 )
             # Until the version is known, nothing may be written, not even the journal mode.
             old = not new and self._version(connection) < FORMAT_VERSION
-            self._check_commits(connection, new)
+            recorded = self._check_commits(connection, new)
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise CatalogueError(
@@ -75,11 +81,12 @@ class Database:
             with self.write() as connection:
                 (create if new else upgrade)(connection)
             fsync_folder(self._path.parent)
+        self._check_history(recorded)
 
-    def _check_commits(self, connection: sqlite3.Connection, new: bool) -> None:
-        """Detect acknowledged commits that were lost with a damaged log."""
+    def _check_commits(self, connection: sqlite3.Connection, new: bool) -> Acknowledged | None:
+        """Detect acknowledged commits that were lost with a damaged log; return the last one."""
         try:
-            expected = self._watermark.read()
+            recorded = self._watermark.read()
         except WatermarkError as error:
             raise CatalogueError(
                 f"{error}; lost writes cannot be detected without it: compare the catalogue with a"
@@ -87,13 +94,45 @@ class Database:
             ) from error
         row = None if new else connection.execute(COMMITS).fetchone()
         found = 0 if row is None else int(row[0])
-        if found < expected:
+        if recorded is not None and found < recorded.number:
             raise CatalogueError(
                 f"{self._path}: lacks acknowledged writes: it ends with commit {found}, and "
-                f"{expected} were made. Its write-ahead log ({self._path.name}-wal) is damaged or "
-                "missing; restore it from a backup. After that, or to continue with what is left, "
-                f"delete {self._watermark.path}"
+                f"{recorded.number} were made. Its write-ahead log ({self._path.name}-wal) is "
+                "damaged or missing; restore it from a backup. After that, or to continue with "
+                f"what is left, delete {self._watermark.path}"
             )
+        return recorded
+
+    def _check_history(self, recorded: Acknowledged | None) -> None:
+        """Begin a new epoch if the file may not continue the history that others know."""
+        with self.read_one_state() as connection:
+            now = read_history(connection).now
+        inode = self._file[1] if self._file else 0
+        if not now.epoch:
+            reason = "it has none yet"
+        elif not now.sequence:
+            return  # nothing has been written that could be confused with anything
+        elif recorded is None:
+            reason = f"there is no {self._watermark.path.name}, so it may be an older copy"
+        elif recorded.epoch not in ("", now.epoch):
+            reason = f"{self._watermark.path.name} belongs to another history"
+        elif recorded.inode not in (0, inode):
+            reason = "the file was put back or copied"
+        else:
+            return
+        self.begin_epoch(reason)
+
+    def begin_epoch(self, reason: str) -> None:
+        """Begin a new epoch; ``reason`` is for the log. Raises CatalogueError if damaged."""
+        with self.write() as connection:
+            expected, found = connection.execute(META_CHECKSUMS).fetchone()
+            if expected not in (None, found):  # it must not be replaced by a right one
+                raise CatalogueError(
+                    f"{self._path}: the checksum of the catalogue's own settings does not match; "
+                    "restore it from a backup"
+                )
+            begin_epoch(connection)
+        log.info("%s: begins a new epoch: %s", self._path, reason)
 
     def _version(self, connection: sqlite3.Connection) -> int:
         row = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
@@ -159,19 +198,23 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            number = _count_commit(connection)
+            number, epoch = _count_commit(connection)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
-        self._watermark.advance(number)
+        # Only a commit to the file that others will open may be acknowledged.
+        self._check_in_place()
+        self._watermark.advance(Acknowledged(number, epoch, self._file[1] if self._file else 0))
 
     @contextmanager
     def _pooled(self) -> Iterator[sqlite3.Connection]:
         with self._pool_lock:
             if self._closed:
                 raise CatalogueError(f"{self._path}: the catalogue is closed; open it again")
+        self._check_in_place()
+        with self._pool_lock:
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:
@@ -196,10 +239,21 @@ class Database:
             # What is deleted is overwritten with zeros, not left in free pages.
             connection.execute("PRAGMA secure_delete = ON")
             connection.create_function("crc", -1, crc, deterministic=True)
+            with self._pool_lock:
+                if self._file is None:
+                    self._file = _file_at(self._path)
+            self._check_in_place()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _check_in_place(self) -> None:
+        """Refuse to go on with a file that is no longer the one at its path."""
+        if self._file is not None and _file_at(self._path) != self._file:
+            raise CatalogueError(
+                f"{self._path}: was replaced or removed while it was open; restart this process"
+            )
 
     def _release(self, connection: sqlite3.Connection) -> None:
         with self._pool_lock:
@@ -226,8 +280,18 @@ class Database:
             connection.close()
 
 
-def _count_commit(connection: sqlite3.Connection) -> int:
-    """Count the transaction and write the checksum of ``meta``; return the commit's number."""
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None if there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _count_commit(connection: sqlite3.Connection) -> tuple[int, str]:
+    """Count the transaction and write the checksum of ``meta``; return its number and epoch."""
     (number,) = connection.execute(COUNT_COMMIT).fetchone()
     connection.execute(UPDATE_META_CHECKSUM)
-    return int(number)
+    row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    return int(number), "" if row is None else str(row[0])

@@ -5,6 +5,7 @@
     root/CURRENT                          the number of the current generation
     root/generations/000001/index.faiss
     root/generations/000001/manifest.json
+    root/generations/000002.foreign          of another history; removed by the next publisher
 
 A generation is written under a temporary name, made durable, renamed, and only then named in
 CURRENT, so a crash at any point leaves a complete generation current. The catalogue is the source
@@ -12,10 +13,13 @@ of truth: a damaged generation costs a rebuild, but no data.
 """
 
 import fcntl
+import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -43,23 +47,32 @@ from index.files import (
     sha256_of,
     write_atomically,
 )
+from index.local.history import History, Moment
 from index.local.manifest import MANIFEST_FILE, REBUILD, from_json, to_json
 from index.temporaries import remove_orphans, temporary_folder
+
+log = logging.getLogger(__name__)
 
 KEPT_PREVIOUS = 2
 _CURRENT = "CURRENT"
 _LOCK = ".lock"
 _NUMBER = re.compile(r"[0-9]{6,18}")
+_FOREIGN = ".foreign"
+_NOT_KNOWN = Moment("", 0)
 
+Proven: TypeAlias = Callable[[Searchable, Manifest], bool]
+"""Whether a generation that names no epoch agrees with the catalogue."""
 
 Stamp: TypeAlias = tuple[int, int]
 """Modification time and inode of CURRENT."""
 
 
-def publish(root: Path, index: Searchable, model_digest: str, sequence: int = 0) -> Manifest:
+def publish(
+    root: Path, index: Searchable, model_digest: str, moment: Moment = _NOT_KNOWN
+) -> Manifest:
     """Write ``index`` as the next generation and make it current; return its manifest.
 
-    ``sequence`` is the number of the catalogue's last write that the index holds. The generation is
+    ``moment`` is the state of the catalogue that the index holds. The generation is
     read back before the switch; if anything raises before then, the current one stays current. Its
     two predecessors are kept; older generations and what a crash left behind are removed.
     Publishers in several processes wait for each other.
@@ -69,14 +82,17 @@ def publish(root: Path, index: Searchable, model_digest: str, sequence: int = 0)
     with _locked(root):
         remove_orphans(generations)
         remove_orphans(root)
-        number = max(_numbers(root), default=0) + 1
+        foreign = list(generations.glob(f"*{_FOREIGN}"))
+        number = 1 + max([*_numbers(root), *(int(path.stem) for path in foreign)], default=0)
         with temporary_folder(generations) as temporary:
-            manifest = _write(temporary, index, number, model_digest, sequence)
+            manifest = _write(temporary, index, number, model_digest, moment)
             temporary.rename(_folder(root, number))
         fsync_folder(generations)
         write_atomically(root / _CURRENT, lambda path: _write_number(path, number))
         for old in sorted(_numbers(root))[: -1 - KEPT_PREVIOUS]:
             remove_folder(_folder(root, old))
+        for path in foreign:
+            remove_folder(path)
     return manifest
 
 
@@ -101,41 +117,150 @@ def load_current(root: Path, model_digest: str) -> tuple[Searchable, Manifest]:
 
 
 def load_good(
-    root: Path, model_digest: str, sequence: int
+    root: Path, model_digest: str, history: Callable[[], History], proven: Proven
 ) -> tuple[Searchable, Manifest, str | None]:
     """Load the current generation or, if it is unusable, its latest good predecessor.
 
-    The catalogue's changes since then make up for the difference. ``sequence`` is the catalogue's:
-    a generation ahead of it is unusable, because it holds writes that the catalogue, perhaps
-    restored from a backup, lacks.
+    The catalogue's changes since then make up for the difference. A generation is unusable, too, if
+    the catalogue was never in the state that it holds, because either was put back or copied; such
+    generations are set apart at once, as `discard_foreign` says.
 
-    Returns the index, its manifest, and what is wrong with the current one, or None if nothing is.
+    Args:
+        root: the store's folder.
+        model_digest: the model that must have made it.
+        history: reads the catalogue's history; called after reading a manifest.
+        proven: see `Proven`; such a generation then gets the catalogue's epoch.
 
-    Raises as `load_current` does, and GenerationAheadError, if no generation can be used.
+    Returns:
+        The index, its manifest, and what is wrong with the current one, or None if nothing is.
+
+    Raises:
+        As `load_current` does, and GenerationAheadError, if no generation can be used.
     """
+    foreign = discard_foreign(root, history)
     try:
-        manifest = read_manifest(root)
-        _check_model(root, manifest, model_digest)
-        return _load_checked(root, manifest, sequence), manifest, None
+        return *load_own(root, model_digest, history, proven), foreign
     except (GenerationCorruptError, GenerationFormatError, GenerationAheadError) as error:
+        problem = foreign or str(error)
         for number in sorted(_numbers(root), reverse=True):
             try:
                 manifest = _read_manifest(root, number)
                 _check_model(root, manifest, model_digest)
-                return _load_checked(root, manifest, sequence), manifest, str(error)
+                index, manifest = _load_own(root, manifest, history, proven)
+            except GenerationAheadError as other:
+                _discard(root, {number: str(other)})
             except GenerationError:
                 continue
+            else:
+                _write_epoch(root, manifest)
+                return index, manifest, problem
+        if foreign is not None:
+            raise GenerationAheadError(foreign) from error
         raise
 
 
-def _load_checked(root: Path, manifest: Manifest, sequence: int) -> Searchable:
-    if manifest.sequence > sequence:
-        raise GenerationAheadError(
-            f"{_folder(root, manifest.generation)}: holds the catalogue's writes up to "
-            f"{manifest.sequence}, and the catalogue has {sequence}: it is older than its index; "
-            f"{REBUILD}"
+def discard_foreign(root: Path, history: Callable[[], History]) -> str | None:
+    """Set apart the generations of other histories, which are renamed until the next is published.
+
+    CURRENT then names the newest of the others, if there are any. Returns what was wrong with the
+    current one, or None.
+    """
+    problems = {
+        manifest.generation: problem
+        for manifest in manifests(root)
+        if (problem := foreign_problem(root, manifest, history())) is not None
+    }
+    if not problems:
+        return None
+    current = _current_or_none(root)
+    _discard(root, problems)
+    return problems.get(current or max(problems))
+
+
+def _discard(root: Path, problems: Mapping[int, str]) -> None:
+    """Rename these generations, and let CURRENT name one of the others."""
+    try:
+        with _locked(root):
+            for number, problem in problems.items():
+                folder = _folder(root, number)
+                if folder.exists():  # else another process was first
+                    log.warning("%s. It is no longer used", problem)
+                    renamed = folder.with_name(f"{folder.name}{_FOREIGN}")
+                    shutil.rmtree(renamed, ignore_errors=True)
+                    folder.rename(renamed)
+            left = _numbers(root)
+            if left and _current_or_none(root) not in left:
+                write_atomically(root / _CURRENT, lambda path: _write_number(path, max(left)))
+    except OSError as error:  # they are refused all the same
+        log.warning("%s: cannot rename a generation: %s", root, error)
+
+
+def foreign_problem(root: Path, manifest: Manifest, history: History) -> str | None:
+    """Why the catalogue was never in the state that a generation holds; None if it was.
+
+    For a generation that names no epoch, only its number is compared.
+    """
+    folder, moment = _folder(root, manifest.generation), Moment(manifest.epoch, manifest.sequence)
+    if history.ahead(Moment(manifest.epoch or history.now.epoch, manifest.sequence)):
+        return (
+            f"{folder}: holds the catalogue's writes up to {manifest.sequence}, and the catalogue "
+            f"has {history.now.sequence}: it is older than its index; {REBUILD}"
         )
-    return _load(root, manifest)
+    if manifest.epoch and not history.holds(moment):
+        return (
+            f"{folder}: holds writes of another history than the catalogue's, which was put back "
+            f"or copied since, or replaced by another one; {REBUILD}"
+        )
+    return None
+
+
+def manifests(root: Path) -> list[Manifest]:
+    """The manifests that can be read, by number; reads no index file."""
+    found = []
+    for number in sorted(_numbers(root)):
+        with suppress(GenerationError):
+            found.append(_read_manifest(root, number))
+    return found
+
+
+def load_own(
+    root: Path, model_digest: str, history: Callable[[], History], proven: Proven
+) -> tuple[Searchable, Manifest]:
+    """As `load_current`, after checking that the generation belongs to the catalogue's history.
+
+    Raises GenerationAheadError if it does not.
+    """
+    manifest = read_manifest(root)
+    _check_model(root, manifest, model_digest)
+    index, manifest = _load_own(root, manifest, history, proven)
+    _write_epoch(root, manifest)
+    return index, manifest
+
+
+def _load_own(
+    root: Path, manifest: Manifest, history: Callable[[], History], proven: Proven
+) -> tuple[Searchable, Manifest]:
+    now = history()
+    problem = foreign_problem(root, manifest, now)
+    if problem is not None:
+        raise GenerationAheadError(problem)
+    index = _load(root, manifest)
+    if manifest.epoch:
+        return index, manifest
+    if not proven(index, manifest):
+        raise GenerationAheadError(
+            f"{_folder(root, manifest.generation)}: does not agree with the catalogue, which was "
+            f"put back since; {REBUILD}"
+        )
+    return index, replace(manifest, epoch=now.now.epoch)
+
+
+def _write_epoch(root: Path, manifest: Manifest) -> None:
+    """So that a generation that named no epoch is not compared again at the next start."""
+    path = _folder(root, manifest.generation) / MANIFEST_FILE
+    with suppress(OSError, GenerationError):
+        if not _read_manifest(root, manifest.generation).epoch:
+            write_atomically(path, lambda new: _write_text(new, to_json(manifest)))
 
 
 def _check_model(root: Path, manifest: Manifest, model_digest: str) -> None:
@@ -155,8 +280,12 @@ def stamp(root: Path) -> Stamp | None:
     return stat.st_mtime_ns, stat.st_ino
 
 
-def verify(root: Path) -> list[Finding]:
+def verify(
+    root: Path, history: Callable[[], History] | None = None, proven: Proven = lambda *_: True
+) -> list[Finding]:
     """Check every generation in order: its manifest, its checksums, and that the index loads.
+
+    With ``history``, also that the catalogue was in the state that it holds; see `load_good`.
 
     Raises NoGenerationError if there is none.
     """
@@ -166,7 +295,11 @@ def verify(root: Path) -> list[Finding]:
     findings = []
     for number in numbers:
         try:
-            _load(root, _read_manifest(root, number))
+            manifest = _read_manifest(root, number)
+            if history is None:
+                _load(root, manifest)
+            else:
+                _load_own(root, manifest, history, proven)
         except GenerationError as error:
             # A publisher may just have removed an old one.
             if _folder(root, number).exists():
@@ -189,7 +322,7 @@ def check_current(root: Path) -> None:
 
 
 def _write(
-    folder: Path, index: Searchable, number: int, model_digest: str, sequence: int
+    folder: Path, index: Searchable, number: int, model_digest: str, moment: Moment
 ) -> Manifest:
     """Write the index and its manifest into an empty folder, durably."""
     names = kinds.save(index, folder)
@@ -202,11 +335,12 @@ def _write(
         metric="cosine",
         kind=index.kind,
         model_digest=model_digest,
-        sequence=sequence,
+        sequence=moment.sequence,
         parameters=built.parameters,
         recall=built.recall,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={name: sha256_of(folder / name) for name in names},
+        epoch=moment.epoch,
     )
     (folder / MANIFEST_FILE).write_text(to_json(manifest), encoding="utf-8")
     for name in (*names, MANIFEST_FILE):
@@ -256,7 +390,7 @@ def _current(root: Path) -> int:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        if _numbers(root):
+        if any((root / "generations").glob("[0-9]*")):
             raise GenerationCorruptError(
                 f"{path}: is missing, and there are generations; {REBUILD}"
             ) from error
@@ -267,6 +401,13 @@ def _current(root: Path) -> int:
     if not _NUMBER.fullmatch(text):
         raise GenerationCorruptError(f"{path}: says {text!r}; expected six digits; {REBUILD}")
     return int(text)
+
+
+def _current_or_none(root: Path) -> int | None:
+    try:
+        return _current(root)
+    except GenerationError:
+        return None
 
 
 def _numbers(root: Path) -> list[int]:
@@ -286,6 +427,10 @@ def _no_index(root: Path) -> str:
 
 def _write_number(path: Path, number: int) -> None:
     path.write_text(f"{number:06d}\n", encoding="ascii")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -53,6 +53,7 @@ def from_json(text: str, path: Path, generation: int) -> Manifest:
             f"{path}: has format version {version}, and this Lookalike reads {MANIFEST_VERSION}; "
             f"use the Lookalike that wrote it, or rebuild: {REBUILD}"
         )
+    content.setdefault("epoch", "")  # older ones have none
     names = {field.name for field in fields(Manifest)}
     if set(content) != names or content["generation"] != generation:
         raise GenerationCorruptError(

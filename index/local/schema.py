@@ -34,6 +34,10 @@ COUNT_COMMIT = (
     "SET value = CAST(value AS INTEGER) + 1 RETURNING CAST(value AS INTEGER)"
 )
 COMMITS = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'commits'"
+META_CHECKSUMS = (
+    "SELECT (SELECT value FROM meta WHERE key = 'checksum'), "  # noqa: S608 - fixed words
+    f"CAST({META_CRC} AS TEXT)"
+)
 UPDATE_META_CHECKSUM = f"INSERT OR REPLACE INTO meta VALUES ('checksum', {META_CRC})"  # noqa: S608 - fixed words
 
 _META = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
@@ -108,7 +112,9 @@ def create(connection: sqlite3.Connection) -> None:
     for statement in (_META, _IMAGES.format(name="images"), *_REST):
         connection.execute(statement)
     connection.execute(
-        "INSERT OR IGNORE INTO meta VALUES ('format_version', ?)", (str(FORMAT_VERSION),)
+        "INSERT OR IGNORE INTO meta VALUES ('format_version', ?), "
+        "('epoch', lower(hex(randomblob(16))))",
+        (str(FORMAT_VERSION),),
     )
 
 

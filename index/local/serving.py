@@ -27,6 +27,7 @@ from index.contract import (
 from index.local import generations
 from index.local.caches import EntryCache
 from index.local.catalogue import SqliteCatalogue
+from index.local.history import Moment
 from index.records import Entry
 from index.vectors import as_ids
 
@@ -73,7 +74,7 @@ class LocalServedIndex(Generic[Model]):
         with self._loading:
             stamp = generations.stamp(self._root)
             index, manifest, problem = generations.load_good(
-                self._root, model_digest, self._catalogue.sequence()
+                self._root, model_digest, self._catalogue.history, self._proven
             )
             self._set(index, manifest)
             self._stamp = stamp
@@ -105,20 +106,26 @@ class LocalServedIndex(Generic[Model]):
                 state = self._newest()
             elif not self._loading.locked():
                 threading.Thread(target=self._load_in_background, name="load", daemon=True).start()
-        sequence = self._catalogue.sequence()
-        return state if state.sequence == sequence else self._extend()
+        return state if self._up_to_date(state) else self._extend()
 
     def peek(self) -> SearchState[Model] | None:
         state = self._state
         if state is None or self._stamp != generations.stamp(self._root):
             return None
-        return state if state.sequence == self._catalogue.sequence() else None
+        return state if self._up_to_date(state) else None
 
     def available(self) -> bool:
         return self._state is not None
 
     def entries(self, state: SearchState[Model], ids: IdsLike) -> list[Entry]:
         return self._entries.get(as_ids(ids).tolist())
+
+    def _up_to_date(self, state: SearchState[Model]) -> bool:
+        return (state.epoch, state.sequence) == self._catalogue.moment()
+
+    def _proven(self, index: Searchable, manifest: Manifest) -> bool:
+        """Whether a generation from before there were epochs agrees with the catalogue."""
+        return self._catalogue.agrees(index, manifest.sequence, manifest.model_digest)
 
     def _same_model(self, state: SearchState[Model]) -> bool:
         try:
@@ -143,10 +150,11 @@ class LocalServedIndex(Generic[Model]):
             stamp = generations.stamp(self._root)
             if self._state is None or self._stamp != stamp:
                 try:
-                    manifest = generations.read_manifest(self._root)
+                    model = self._available_model(generations.read_manifest(self._root))
                     self._set(
-                        generations.load_current(self._root, self._available_model(manifest))[0],
-                        manifest,
+                        *generations.load_own(
+                            self._root, model, self._catalogue.history, self._proven
+                        )
                     )
                 except GenerationError as error:
                     if self._state is None:
@@ -175,11 +183,14 @@ class LocalServedIndex(Generic[Model]):
                 f"this process does not have the model {manifest.model_digest}"
             )
         # Outside the lock, because reading the changes since may take a while.
-        changes = self._catalogue.changes(manifest.sequence, manifest.model_digest)
+        since = Moment(manifest.epoch, manifest.sequence)
+        changes = self._catalogue.changes(since, manifest.model_digest)
         overlay = Overlay.over(index).changed(changes.ids, changes.xb, changes.deleted)
         with self._extending:
             self._overlay = overlay
-            self._state = SearchState(model, overlay, manifest, changes.sequence)
+            self._state = SearchState(
+                model, overlay, manifest, changes.moment.sequence, changes.moment.epoch
+            )
         self._extend()
 
     def _extend(self) -> SearchState[Model]:
@@ -188,13 +199,10 @@ class LocalServedIndex(Generic[Model]):
             state, overlay = self._state, self._overlay
             if state is None or overlay is None:
                 raise NoGenerationError(f"{self._root}: no index is loaded")
-            changes = self._catalogue.changes(state.sequence, state.manifest.model_digest)
-            if changes.sequence < state.sequence:
-                raise CatalogueError(
-                    f"the catalogue went back from write {state.sequence} to {changes.sequence}; "
-                    "if it was restored from a backup, restart this process"
-                )
+            since = Moment(state.epoch, state.sequence)
+            changes = self._catalogue.changes(since, state.manifest.model_digest)
             self._overlay = overlay.changed(changes.ids, changes.xb, changes.deleted)
-            state = replace(state, index=self._overlay, sequence=changes.sequence)
+            sequence, epoch = changes.moment.sequence, changes.moment.epoch
+            state = replace(state, index=self._overlay, sequence=sequence, epoch=epoch)
             self._state = state
             return state

@@ -49,8 +49,9 @@ from index.files import (
     remove_folder,
     sha256_of,
 )
-from index.local.catalogue import SqliteCatalogue
+from index.local.catalogue import SqliteCatalogue, check_state
 from index.local.manifest import checksum_of, with_checksum
+from index.local.schema import crc
 from index.temporaries import TEMPORARY, is_at, is_locked, temporary_folder
 
 FORMAT_VERSION = 1
@@ -141,24 +142,8 @@ def _fill(folder: Path, catalogue: SqliteCatalogue, name: str, now: datetime) ->
     """Write the files of a snapshot durably; raises CatalogueError for a damaged record."""
     path = folder / _CATALOGUE
     catalogue.backup(path)
-    with SqliteCatalogue(path) as copy:
-        damage = copy.check()
-        if damage is not None:
-            raise CatalogueError(f"the snapshot {name!r} was not made: {damage}")
-        description = Snapshot(
-            name=name,
-            format_version=FORMAT_VERSION,
-            count=copy.count(),
-            model_digest=copy.model(),
-            sequence=copy.sequence(),
-            corpus=copy.get_meta("corpus"),
-            created=now.isoformat(timespec="seconds"),
-            size=path.stat().st_size,
-            files={},
-        )
-    # Only now that it is closed, because opening a catalogue sets its journal mode.
-    content = {**asdict(description), "files": {_CATALOGUE: sha256_of(path)}}
-    (folder / _DESCRIPTION).write_text(with_checksum(content), encoding="utf-8")
+    description = _described(path, name, now)
+    (folder / _DESCRIPTION).write_text(with_checksum(asdict(description)), encoding="utf-8")
     for file in (path, folder / _DESCRIPTION):
         fsync_file(file)
         drop_cached(file)
@@ -175,6 +160,29 @@ def _check_pictures(folder: Path, name: str, blobs: Blobs) -> None:
             f"{shown}{more}; add these pictures again or delete them (`lookalike index verify` "
             "lists them), or allow missing pictures"
         )
+
+
+def _described(path: Path, name: str, now: datetime) -> Snapshot:
+    """The description of a copy of the catalogue, which is only read: opening it as a store's
+    catalogue would make it one, with an epoch of its own."""
+    with _reading(path) as connection:
+        damage = check_state(connection)
+        if damage is not None:
+            raise CatalogueError(f"the snapshot {name!r} was not made: {damage}")
+        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        (count,) = connection.execute("SELECT count(*) FROM images").fetchone()
+    return Snapshot(
+        name=name,
+        format_version=FORMAT_VERSION,
+        count=count,
+        model_digest=meta.get("model"),
+        sequence=int(meta["sequence"]),
+        corpus=meta.get("corpus"),
+        created=now.isoformat(timespec="seconds"),
+        size=path.stat().st_size,
+        files={_CATALOGUE: sha256_of(path)},
+        epoch=meta.get("epoch", ""),
+    )
 
 
 def names(root: Path) -> list[str]:
@@ -217,6 +225,7 @@ def _read(folder: Path, name: str) -> Snapshot:
             f"{path}: has format version {content.get('format_version')}, and this Lookalike reads "
             f"{FORMAT_VERSION}; use the Lookalike that wrote it"
         )
+    content.setdefault("epoch", "")  # older ones have none
     if set(content) != {field.name for field in fields(Snapshot)} or content["name"] != name:
         raise SnapshotCorruptError(f"{path}: describes a different snapshot; use another snapshot")
     return Snapshot(**content)
@@ -326,9 +335,8 @@ def holding(root: Path, purged: Purged) -> dict[str, int]:
     """See `index.contract.Snapshots.holding`; one that cannot be read holds all of them."""
     found: dict[str, int] = {}
     for name in names(root):
-        uri = f"{(root / 'snapshots' / name / _CATALOGUE).absolute().as_uri()}?mode=ro&immutable=1"
         try:
-            with closing(sqlite3.connect(uri, uri=True)) as connection:
+            with _reading(root / "snapshots" / name / _CATALOGUE) as connection:
                 (count,) = connection.execute(
                     "SELECT count(*) FROM images WHERE id IN (SELECT value FROM json_each(?)) "
                     "OR (origin = 'added' AND content_hash IN (SELECT value FROM json_each(?)))",
@@ -342,8 +350,7 @@ def holding(root: Path, purged: Purged) -> dict[str, int]:
 
 
 def _hashes(path: Path) -> set[str]:
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
+    with _reading(path) as connection:
         rows = connection.execute(
             "SELECT DISTINCT content_hash FROM images WHERE origin = 'added'"
         ).fetchall()
@@ -380,6 +387,13 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _reading(path: Path) -> "closing[sqlite3.Connection]":
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(uri, uri=True)
+    connection.create_function("crc", -1, crc, deterministic=True)
+    return closing(connection)
 
 
 def _checked(name: str) -> str:

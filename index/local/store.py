@@ -1,7 +1,7 @@
 """The store on one machine: catalogue in SQLite, index in FAISS, added pictures in files."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -17,6 +17,7 @@ from index.contract import (
     Manifest,
     Model,
     Purged,
+    Searchable,
     Snapshot,
     SnapshotError,
     UnknownSnapshotError,
@@ -24,6 +25,7 @@ from index.contract import (
 from index.local import generations, snapshots
 from index.local.caches import EntryCache, SelectionCache
 from index.local.catalogue import SqliteCatalogue
+from index.local.history import Moment
 from index.local.lock import check_free, store_lock
 from index.local.serving import LocalServedIndex
 
@@ -105,7 +107,9 @@ class LocalStore(Generic[Model]):
         """
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
+        future = _moments(root)  # before the catalogue is read, because others may write
         self.catalogue = SqliteCatalogue(catalogue_path(root))
+        self.catalogue.note_future(future)
         self.blobs: Blobs = blobs or FolderBlobs(root / "pictures")
         self.entries = EntryCache(self.catalogue, cache_sizes.entries)
         self.selections = SelectionCache(self.catalogue, cache_sizes.selections)
@@ -143,13 +147,13 @@ class LocalStore(Generic[Model]):
             index = kinds.build_collected(collected)
             if control.cancelled():
                 return None
-            manifest = generations.publish(self.root, index, model_digest, stored.sequence)
+            manifest = generations.publish(self.root, index, model_digest, stored.moment)
         self.served.adopt(index, manifest)
         control.progress("indexing", stored.count, stored.count)
         return manifest
 
     def verify(self) -> list[Finding]:
-        findings = generations.verify(self.root)
+        findings = generations.verify(self.root, self.catalogue.history, self._agrees)
         try:
             generations.check_current(self.root)
         except GenerationError as error:
@@ -164,6 +168,12 @@ class LocalStore(Generic[Model]):
                 findings.append(Finding(f"snapshot {name}", str(error)))
         findings.append(Finding("catalogue", self.catalogue.check()))
         return findings
+
+    def _agrees(self, index: Searchable, manifest: Manifest) -> bool:
+        """For `generations.verify`; of another model's generation, the catalogue knows nothing."""
+        if manifest.model_digest != self.catalogue.model():
+            return True
+        return self.catalogue.agrees(index, manifest.sequence, manifest.model_digest)
 
     def status(self) -> Mapping[str, Any]:
         manifest = generations.read_manifest(self.root)
@@ -183,3 +193,16 @@ class LocalStore(Generic[Model]):
 
     def close(self) -> None:
         self.catalogue.close()
+
+
+def _moments(root: Path) -> list[tuple[str, Moment]]:
+    """The states of the catalogue that generations and snapshots hold, each with its place."""
+    found = [
+        (f"generation {manifest.generation}", Moment(manifest.epoch, manifest.sequence))
+        for manifest in generations.manifests(root)
+    ]
+    for name in snapshots.names(root):
+        with suppress(SnapshotError):
+            snapshot = snapshots.read(root, name)
+            found.append((f"the snapshot {name!r}", Moment(snapshot.epoch, snapshot.sequence)))
+    return found

@@ -268,7 +268,7 @@ def test_the_catalogue_is_read_in_pieces_of_one_state(tmp_path: Path) -> None:
             for ids, xb in stored.pieces:
                 pieces.append((ids, xb))
                 catalogue.upsert([Record(f"later {len(pieces)}")], XB[:1], "m")
-        assert (stored.sequence, stored.count) == (1, 70)
+        assert (stored.moment.sequence, stored.count) == (1, 70)
         assert [len(ids) for ids, _ in pieces] == [30, 30, 10]
         np.testing.assert_array_equal(np.concatenate([xb for _, xb in pieces]), XB[:70])
         np.testing.assert_array_equal(np.concatenate([i for i, _ in pieces]), np.arange(1, 71))

@@ -16,7 +16,7 @@ def test_a_failed_write_stores_nothing(tmp_path: Path) -> None:
         connection.execute("INSERT INTO meta VALUES ('whole', '1')")
     with database.read() as connection:
         keys = [key for (key,) in connection.execute("SELECT key FROM meta ORDER BY key")]
-    assert keys == ["checksum", "commits", "format_version", "sequence", "whole"]
+    assert keys == ["checksum", "commits", "epoch", "format_version", "sequence", "whole"]
     database.close()
 
 

@@ -25,10 +25,14 @@ from index.local.generations import (
     read_manifest,
     verify,
 )
+from index.local.history import History, Moment
 from index.local.manifest import to_json
 from tests.index.vectors import random_vectors
 
 REMEDY = "the catalogue holds everything, so run `lookalike index build`"
+
+
+EMPTY = History(Moment("e", 0))
 
 
 def an_index(count: int = 50) -> ExactIndex:
@@ -203,13 +207,13 @@ def test_a_lost_current(tmp_path: Path) -> None:
     for call in (check_current, read_manifest):
         with pytest.raises(GenerationCorruptError, match="CURRENT: is missing, and there are gen"):
             call(tmp_path)
-    index, manifest, problem = load_good(tmp_path, "m", 0)
+    index, manifest, problem = load_good(tmp_path, "m", lambda: EMPTY, lambda *_: True)
     assert (index.count(), manifest.generation) == (2, 2)
     assert "CURRENT: is missing" in str(problem)
     (tmp_path / "CURRENT").write_text("000007\n")
     with pytest.raises(GenerationCorruptError, match="names generation 7, which is missing"):
         check_current(tmp_path)
-    assert load_good(tmp_path, "m", 0)[1].generation == 2
+    assert load_good(tmp_path, "m", lambda: EMPTY, lambda *_: True)[1].generation == 2
 
 
 def test_a_failed_save_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -61,11 +61,11 @@ def test_nothing_is_lost(old: Path) -> None:
             ids, xb = catalogue.embeddings("m")
             assert ids.tolist() == [1, 2, 3, 4]
             np.testing.assert_array_equal(xb, XB[:4])
-            assert len(catalogue.changes(0, "m").ids) == 0
+            assert len(catalogue.changes(catalogue.moment()._replace(sequence=0), "m").ids) == 0
     with SqliteCatalogue(old) as catalogue:
         # Id 5 was used once, so it is not reused.
         assert catalogue.upsert([Record("new")], XB[:1], "m") == [6]
-        assert catalogue.changes(0, "m").ids.tolist() == [6]
+        assert catalogue.changes(catalogue.moment()._replace(sequence=0), "m").ids.tolist() == [6]
 
 
 def test_killed_during_the_upgrade_the_old_one_is_intact(

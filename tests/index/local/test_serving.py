@@ -35,7 +35,7 @@ def catalogue(tmp_path: Path) -> Iterator[SqliteCatalogue]:
 def build(root: Path, catalogue: SqliteCatalogue, model: str = "m") -> int:
     with catalogue.reading_embeddings(model) as stored:
         ((ids, xb),) = stored.pieces
-    return publish(root, filled(ids, xb), model, stored.sequence).generation
+    return publish(root, filled(ids, xb), model, stored.moment).generation
 
 
 def served(root: Path, catalogue: SqliteCatalogue, *models: str) -> LocalServedIndex[str]:

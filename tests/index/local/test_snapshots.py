@@ -54,12 +54,12 @@ def test_restoring_brings_back_exactly_what_was(catalogue: SqliteCatalogue, tmp_
     assert snapshots.names(tmp_path) == ["monday"]
     assert snapshots.content_hashes(tmp_path) == {X}
 
-    seen = catalogue.sequence()
+    seen = catalogue.moment()
     catalogue.delete([1, 7], tombstone=True)
     catalogue.update([2], label="new", payload={"more": 1}, by_hand=True)
     catalogue.embed([3], XB[10:11], "m", ["pixels:1"])
     new = catalogue.upsert([Record("new"), Record("5")], XB[11:13], "m")
-    later = catalogue.sequence()
+    later = catalogue.moment()
     snapshot, changed, deleted = snapshots.restore(tmp_path, catalogue, "monday")
     assert snapshot == made
     assert (changed, deleted) == (4, 2)
@@ -80,7 +80,7 @@ def test_restoring_twice_changes_nothing(catalogue: SqliteCatalogue, tmp_path: P
     before = content(catalogue)
     assert snapshots.restore(tmp_path, catalogue, "a")[1:] == (0, 0)
     assert content(catalogue) == before
-    assert len(catalogue.changes(0, "m").ids) == 7
+    assert len(catalogue.changes(catalogue.moment()._replace(sequence=0), "m").ids) == 7
 
 
 def test_sources_that_moved_between_ids(catalogue: SqliteCatalogue, tmp_path: Path) -> None:

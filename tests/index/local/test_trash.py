@@ -53,7 +53,7 @@ def test_what_is_deleted_is_found_nowhere_and_comes_back_as_it_was(
     catalogue: SqliteCatalogue, path: Path
 ) -> None:
     before = everything(catalogue)
-    start = catalogue.sequence()
+    start = catalogue.moment()
     assert catalogue.delete([2, 7], tombstone=True) == 2
     assert catalogue.delete_where(B) == [4, 6]
     assert trashed(catalogue) == [2, 4, 6, 7]

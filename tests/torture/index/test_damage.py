@@ -42,7 +42,9 @@ def store(tmp_path: Path, tiny_bundle: Bundle) -> Path:
 def rows(path: Path) -> list[object]:
     """All rows of the catalogue."""
     with closing(sqlite3.connect(path)) as connection:
-        tables = ("images", "deletions", "staged", "meta")
+        # Without its watermark, a catalogue begins a new epoch in a commit.
+        own = "('checksum', 'commits', 'epoch', 'earlier_epochs')"
+        tables = ("images", "deletions", "staged", f"meta WHERE key NOT IN {own}")
         return [connection.execute(f"SELECT * FROM {t} ORDER BY 1").fetchall() for t in tables]
 
 

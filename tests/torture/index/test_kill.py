@@ -91,7 +91,9 @@ def check(root: Path, state: State, open_: list[str] | None) -> None:
         )
         _, problem = served.load(MODEL)
         assert problem is None
-        assert all(finding.problem is None for finding in generations.verify(root))
+        assert all(
+            finding.problem is None for finding in generations.verify(root, catalogue.history)
+        )
         index = served.current().index
         assert index.ids().tolist() == sorted(sources.values())
         for key, version in state.items():

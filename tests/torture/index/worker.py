@@ -42,7 +42,7 @@ def build(root: Path, catalogue: SqliteCatalogue) -> None:
             kind = "ivf" if stored.count >= 300 else "exact"
             collected = kinds.collect(stored.pieces, stored.count, DIMENSION, kind, folder)
         index = kinds.build_collected(collected)
-        generations.publish(root, index, MODEL, stored.sequence)
+        generations.publish(root, index, MODEL, stored.moment)
 
 
 def main() -> None:
