@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import runpy
 import shutil
@@ -170,6 +171,7 @@ def test_the_password_of_milvus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         def close(self) -> None: ...
 
     main = script["main"]
+    monkeypatch.setattr(logging, "disable", lambda: None)
     monkeypatch.setitem(main.__globals__, "MilvusClient", Client)
     token = tmp_path / "token"
     monkeypatch.setenv("MILVUS_URI", "http://milvus:19530")
