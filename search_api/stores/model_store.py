@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 from embed.bundle import MANIFEST, PRETRAINED, Bundle
 from embed.encoder import Encoder
-from embed.private_cache import default_cache, private_folder
+from embed.private_cache import UntrustedFolderError, default_cache, private_folder
 from embed.runtime.protocol import available_cores
 from index.blobs.objects import ObjectBlobs
 from index.files import fsync_file, fsync_folder
@@ -41,19 +42,28 @@ def open_model(folder: Path, var: Path | None = None) -> Encoder:
 def usable_cache(var: Path | None) -> Path | None:
     """The user's cache folder; one in ``var`` if the user, such as a service's, has none.
 
-    None if there is no ``var`` either, which is logged.
+    None if there is no ``var`` either. That is said, and that the cache cannot be trusted.
     """
     try:
         cache = private_folder(default_cache())
         if os.access(cache, os.W_OK):
             return cache
         why = f"{cache} cannot be written"
+    except UntrustedFolderError as error:
+        why = str(error)
+        if var is not None:
+            _say_once(f"{why}; until then {var / 'cache'} is used")
     except OSError as error:
         why = str(error)
     if var is None:
-        log.warning("the exported network is not kept: %s", why)
+        _say_once(f"the exported network is not kept: {why}")
         return None
     return var / "cache"
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def find_bundle(bundle: Path | None, location: StoreLocation) -> Path:
