@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.conditions import Filter
-from index.records import Entry, Origin, Payload, Record, Scalar
+from index.records import Entry, Origin, Payload, PayloadBounds, Record, Scalar
 
 Model = TypeVar("Model")
 
@@ -437,8 +437,10 @@ class Catalogue(Protocol):
     """What is indexed: the durable record, and the only part of a store that callers write to.
 
     Whatever a method has stored when it returns survives a crash. Every method may raise
-    CatalogueError.
+    CatalogueError. What is stored with a picture must be within ``bounds``.
     """
+
+    bounds: PayloadBounds
 
     @property
     def staging(self) -> Staging: ...

@@ -1,11 +1,13 @@
 """Checks of what is stored: payloads that SQLite and Python read alike, records, and changes."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from index.contract import KEEP, Change, IndexInputError
-from index.records import Entry, Json, Payload, Record
+from index.records import Entry, Json, Payload, PayloadBounds, Record
 
 MAX_DEPTH = 16
 _INT64 = 1 << 63
@@ -77,12 +79,60 @@ def check_record(record: Record, where: str) -> None:
         check_optional_text(getattr(record, name), f"{where}.{name}")
 
 
-def check_records(records: Sequence[Record], embeddings: int) -> None:
+def check_bounds(record: Record, bounds: PayloadBounds, before: Payload | None = None) -> None:
+    """Raise IndexInputError, naming the picture, unless what is stored with it is within bounds.
+
+    What exceeded a bound ``before``, the payload that is changed, may stay so, but not grow.
+    """
+    name = f"the picture {record.source[:200]!r}"
+    for field in ("label", "split"):
+        length = len(getattr(record, field) or "")
+        if length > bounds.chars:
+            raise IndexInputError(
+                f"the {field} of {name} has {length:,} characters; expected at most {bounds.chars:,}"
+            )
+    if not record.payload:
+        return
+    had = (0, 0, 0, 0) if before is None else _measures(before)
+    for what, has, most, earlier in zip(
+        ("bytes as JSON", "keys", "tags", "characters in a key or tag"),
+        _measures(record.payload),
+        (bounds.size, bounds.keys, bounds.tags, bounds.chars),
+        had,
+        strict=True,
+    ):
+        if has > max(most, earlier):
+            raise IndexInputError(
+                f"the payload of {name} has {has:,} {what}; expected at most {most:,}: send less, "
+                "or remove what is stored"
+            )
+
+
+def _measures(payload: Payload) -> tuple[int, int, int, int]:
+    """Bytes as JSON, keys, tags, and characters of the longest key or tag."""
+    size = len(json.dumps(payload, ensure_ascii=False).encode())
+    keys: list[str] = []
+    remaining: list[Json] = [payload]
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, dict):
+            keys += value
+            remaining += value.values()
+        elif isinstance(value, list):
+            remaining += value
+    tags = payload.get("tags")
+    words = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    count = len(tags) if isinstance(tags, list) else 0
+    return size, len(keys), count, max(map(len, [*keys, *words]), default=0)
+
+
+def check_records(records: Sequence[Record], embeddings: int, bounds: PayloadBounds) -> None:
     """Raise IndexInputError unless these are storable, have distinct sources, and fit in number."""
     if len(records) != embeddings:
         raise IndexInputError(f"got {len(records)} records for {embeddings} embeddings")
     for i, record in enumerate(records):
         check_record(record, f"records[{i}]")
+        check_bounds(record, bounds)
     if len({record.source for record in records}) != len(records):
         raise IndexInputError("a source is given more than once; expected each source once")
 
@@ -105,6 +155,7 @@ class FieldChanges:
         payload: Payload | None,
         replace_payload: bool,
         by_hand: bool,
+        bounds: PayloadBounds,
     ) -> None:
         self._fields: dict[str, Any] = {
             name: check_optional_text(value, name)
@@ -117,10 +168,18 @@ class FieldChanges:
             check_payload(payload)
         self._payload = payload
         self._replace = replace_payload
+        self._bounds = bounds
 
     def of(self, entry: Entry) -> dict[str, Any]:
-        """The fields of ``entry`` to set, by name."""
-        if self._payload is None:
-            return self._fields
-        kept = {} if self._replace else entry.payload
-        return {**self._fields, "payload": {**kept, **self._payload}}
+        """The fields of ``entry`` to set, by name.
+
+        Raises IndexInputError if the result exceeds the bounds; see `check_bounds`.
+        """
+        values = dict(self._fields)
+        if self._payload is not None:
+            values["payload"] = {**({} if self._replace else entry.payload), **self._payload}
+        changed = {name: values[name] for name in ("label", "split", "payload") if name in values}
+        check_bounds(
+            replace(Entry(entry.source, id=entry.id), **changed), self._bounds, entry.payload
+        )
+        return values

@@ -11,6 +11,23 @@ Origin: TypeAlias = Literal["corpus", "added"]
 """``corpus``: the corpus holds the picture. ``added``: the store holds its bytes."""
 
 
+@dataclass(frozen=True)
+class PayloadBounds:
+    """How large what is stored with one picture may be.
+
+    Attributes:
+        size: of the payload as JSON in UTF-8, in bytes.
+        keys: in all of its objects together.
+        tags: in its list ``tags``.
+        chars: of each key, of each tag, and of label and split.
+    """
+
+    size: int = 64 * 2**10
+    keys: int = 512
+    tags: int = 256
+    chars: int = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A picture to store. ``source`` is its unique name, for example a path inside the corpus.

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from embed.pictures import PictureLimits
 from index.filters import FilterBounds
 from index.milvus.settings import MilvusSettings
+from index.records import PayloadBounds
 from search_api.keys import Access
 
 Number = TypeVar("Number", int, float)
@@ -46,6 +47,16 @@ class Quotas:
         " deleted for good; 0 for no limit.",
         least=0,
     )
+    max_payload_bytes: int = _limit(
+        64 * 2**10, "Maximum size of the payload stored with a picture, as JSON, in bytes."
+    )
+    max_payload_keys: int = _limit(512, "Maximum number of keys in the payload of a picture.")
+    max_tags: int = _limit(256, "Maximum number of `tags` in the payload of a picture.")
+
+    @property
+    def payload_bounds(self) -> PayloadBounds:
+        """The bounds on what is stored with a picture."""
+        return PayloadBounds(self.max_payload_bytes, self.max_payload_keys, self.max_tags)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ from index.local.staging import (
 from index.local.trash import SqliteTrash, move_to_trash
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
-from index.records import Entry, Origin, Payload, Record
+from index.records import Entry, Origin, Payload, PayloadBounds, Record
 from index.vectors import SAME, as_embeddings, as_ids
 
 _ID_IN = "id IN (SELECT value FROM json_each(?))"
@@ -97,6 +97,7 @@ class SqliteCatalogue:
     """
 
     def __init__(self, path: Path) -> None:
+        self.bounds = PayloadBounds()
         self._database = Database(path)
         self.staging = SqliteStaging(self._database)
         self.trash = SqliteTrash(self._database)
@@ -119,7 +120,7 @@ class SqliteCatalogue:
         Ids are never reused: a source that was deleted gets a new one.
         """
         xb = as_embeddings(embeddings).astype("<f4", copy=False)
-        check_records(records, len(xb))
+        check_records(records, len(xb), self.bounds)
         ids: list[int] = []
         with self._database.write() as connection:
             self._check_model(connection, model_digest, xb)
@@ -240,7 +241,9 @@ class SqliteCatalogue:
         replace_payload: bool = False,
         by_hand: bool = False,
     ) -> int:
-        changes = FieldChanges(label, split, payload, replace_payload, by_hand)
+        changes = FieldChanges(
+            label, split, payload, replace_payload, by_hand, self.bounds
+        )
         with self._database.write() as connection:
             found = _entries(connection, ids)
             sequence = next_sequence(connection)

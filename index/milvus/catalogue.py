@@ -58,7 +58,7 @@ from index.milvus.rows import (
 from index.milvus.staging import MilvusStaging
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
-from index.records import Entry, Origin, Payload, Record
+from index.records import Entry, Origin, Payload, PayloadBounds, Record
 from index.vectors import SAME, as_embeddings, as_ids
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ class MilvusCatalogue:
     def __init__(
         self, connection: Connection, ledger: Ledger, generations: Generations, writing: Lease
     ) -> None:
+        self.bounds = PayloadBounds()
         self._connection = connection
         self._ledger = ledger
         self._generations = generations
@@ -127,7 +128,7 @@ class MilvusCatalogue:
         At most 2,048 records are stored atomically; of more, some may be stored if this raises.
         """
         xb = as_embeddings(embeddings)
-        check_records(records, len(xb))
+        check_records(records, len(xb), self.bounds)
         sources = [record.source for record in records]
         if not records:
             return []
@@ -185,7 +186,9 @@ class MilvusCatalogue:
         replace_payload: bool = False,
         by_hand: bool = False,
     ) -> int:
-        changes = FieldChanges(label, split, payload, replace_payload, by_hand)
+        changes = FieldChanges(
+            label, split, payload, replace_payload, by_hand, self.bounds
+        )
         wanted = np.unique(as_ids(ids)).tolist()
         with self._exclusive():
             generation = self._generations.current()

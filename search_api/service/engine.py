@@ -107,6 +107,7 @@ class SearchEngine:
             else open_store(self.model)
         )
         self.catalogue = self.store.catalogue
+        self.catalogue.bounds = quotas.payload_bounds
         self.entries = self.store.entries
         self.blobs = self.store.blobs
         self.served = self.store.served
