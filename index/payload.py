@@ -89,7 +89,8 @@ def check_bounds(record: Record, bounds: PayloadBounds, before: Payload | None =
         length = len(getattr(record, field) or "")
         if length > bounds.chars:
             raise IndexInputError(
-                f"the {field} of {name} has {length:,} characters; expected at most {bounds.chars:,}"
+                f"the {field} of {name} has {length:,} characters; expected at most "
+                f"{bounds.chars:,}"
             )
     if not record.payload:
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from embed.pictures import PictureLimits
+from index.contract import MAX_K
 from index.filters import FilterBounds
 from index.milvus.settings import MilvusSettings
 from index.records import PayloadBounds
@@ -74,9 +75,11 @@ class Limits(Quotas):
     )
     max_json_bytes: int = _limit(2**20, "Maximum size of any other request, in bytes.")
     max_images: int = _limit(256, "Maximum number of pictures in a request.")
-    max_form_fields: int = _limit(64, "Maximum number of text fields in a form.")
+    max_form_fields: int = _limit(
+        64, "Maximum number of text fields in a form, on top of four for each of `max_images`."
+    )
     max_form_field_bytes: int = _limit(
-        64 * 2**10, "Maximum size of a text field in a form, in bytes."
+        256 * 2**10, "Maximum size of a text field in a form, in bytes."
     )
     max_limit: int = _limit(1000, "Maximum `limit` of a search.")
     max_offset: int = _limit(10_000, "Maximum `offset` of a search.")
@@ -154,10 +157,48 @@ class Limits(Quotas):
         return Quotas(**{field.name: getattr(self, field.name) for field in fields(Quotas)})
 
     @property
+    def form_fields(self) -> int:
+        """The number of text fields that a form may have: a key, a payload and so on a picture."""
+        return 4 * self.max_images + self.max_form_fields
+
+    def check(self) -> None:
+        """Raise ValueError, naming both, for two limits that contradict each other."""
+        for lower, upper, why in (
+            ("max_images", "max_waiting", "so many pictures could never be searched at once"),
+            ("max_batch", "max_waiting", "so large a forward pass would never happen"),
+            ("max_limit", "max_batch_points", "one search could exceed what a batch may request"),
+            ("max_payload_bytes", "max_form_field_bytes", "no form could carry it"),
+            ("max_payload_bytes", "max_json_bytes", "no request could change it"),
+            ("max_form_field_bytes", "max_body_bytes", "no request could carry it"),
+            ("max_body_bytes", "max_bytes_in_flight", "no such request could be received"),
+            ("max_json_bytes", "max_bytes_in_flight", "no such request could be received"),
+            ("max_streams", "max_requests", "so many clients could never follow jobs"),
+            ("body_idle_seconds", "body_seconds", "a pause would end the request before"),
+        ):
+            _in_order(lower, getattr(self, lower), upper, getattr(self, upper), why)
+        size = self.picture.max_bytes
+        why = "no request could carry such a picture"
+        _in_order("max_picture_bytes", size, "max_body_bytes", self.max_body_bytes, why)
+        points = self.max_offset + self.max_limit
+        _in_order(
+            "max_offset plus max_limit", points, "what an index returns", MAX_K, "it is fixed"
+        )
+        found = self.max_candidates
+        _in_order("max_candidates", found, "what an index returns", MAX_K, "it is fixed")
+
+    @property
     def filter_bounds(self) -> FilterBounds:
         """The bounds on a filter in a request."""
         return FilterBounds(
             self.max_filter_depth, self.max_filter_conditions, self.max_filter_values
+        )
+
+
+def _in_order(lower: str, least: float, upper: str, most: float, why: str) -> None:
+    if least > most:
+        raise ValueError(
+            f"{lower} is {least:,} and more than {upper}, which is {most:,}: {why}; lower the first"
+            " or raise the second"
         )
 
 

@@ -241,9 +241,7 @@ class SqliteCatalogue:
         replace_payload: bool = False,
         by_hand: bool = False,
     ) -> int:
-        changes = FieldChanges(
-            label, split, payload, replace_payload, by_hand, self.bounds
-        )
+        changes = FieldChanges(label, split, payload, replace_payload, by_hand, self.bounds)
         with self._database.write() as connection:
             found = _entries(connection, ids)
             sequence = next_sequence(connection)

@@ -186,9 +186,7 @@ class MilvusCatalogue:
         replace_payload: bool = False,
         by_hand: bool = False,
     ) -> int:
-        changes = FieldChanges(
-            label, split, payload, replace_payload, by_hand, self.bounds
-        )
+        changes = FieldChanges(label, split, payload, replace_payload, by_hand, self.bounds)
         wanted = np.unique(as_ids(ids)).tolist()
         with self._exclusive():
             generation = self._generations.current()

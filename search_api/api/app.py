@@ -168,7 +168,7 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
         form_limits={
             # One more than allowed, so that the route can report how many there are.
             "max_files": limits.max_images + 1,
-            "max_fields": limits.max_form_fields,
+            "max_fields": limits.form_fields,
             "max_part_size": limits.max_form_field_bytes,
         },
     )

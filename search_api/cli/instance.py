@@ -202,6 +202,18 @@ def _settings(values: dict[str, Any]) -> Settings:
             f"--drain-seconds is {shutdown.drain_seconds:g}; expected less than --grace-seconds,"
             f" which is {shutdown.grace_seconds:g}"
         )
+    limits = Limits(
+        picture=PictureLimits(
+            values["max_picture_bytes"],
+            values["max_picture_pixels"],
+            values["max_picture_scans"],
+        ),
+        **{field.name: values[field.name] for field in _plain_limits()},
+    )
+    try:
+        limits.check()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     return Settings(
         data=values["data"],
         store=values["location"],
@@ -214,14 +226,7 @@ def _settings(values: dict[str, Any]) -> Settings:
             _hosts(values["allowed_host"], keys, host),
             _proxies(values["trusted_proxy"]),
         ),
-        limits=Limits(
-            picture=PictureLimits(
-                values["max_picture_bytes"],
-                values["max_picture_pixels"],
-                values["max_picture_scans"],
-            ),
-            **{field.name: values[field.name] for field in _plain_limits()},
-        ),
+        limits=limits,
         shutdown=shutdown,
         log_format=values["log_format"],
     )

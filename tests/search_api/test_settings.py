@@ -35,3 +35,26 @@ def test_only_a_milvus_lite_file_is_single_process() -> None:
     assert StoreLocation(milvus=MilvusSettings("var/milvus.db")).single_process
     assert not StoreLocation(milvus=MilvusSettings("http://127.0.0.1:19530")).single_process
     assert not StoreLocation().single_process
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(max_images=300), "max_images is 300 and more than max_waiting, which is 256"),
+        (Limits(max_waiting=10, max_images=10), "max_batch is 64 and more than max_waiting"),
+        (Limits(max_payload_bytes=10**6), "more than max_form_field_bytes, which is 262,144"),
+        (Limits(max_body_bytes=2**20), "max_picture_bytes is 20,971,520 and more than max_body"),
+        (Limits(max_bytes_in_flight=2**20), "more than max_bytes_in_flight"),
+        (Limits(max_offset=20_000), "max_offset plus max_limit is 21,000"),
+        (Limits(body_seconds=5), "body_idle_seconds is 10.0 and more than body_seconds"),
+    ],
+)
+def test_limits_that_contradict_each_other(limits: Limits, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        limits.check()
+
+
+def test_a_form_has_room_for_every_picture() -> None:
+    Limits().check()
+    assert Limits().form_fields == 4 * 256 + 64
+    assert Limits(max_images=10, max_form_fields=1).form_fields == 41

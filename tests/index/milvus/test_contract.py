@@ -22,7 +22,7 @@ from index.contract import (
     Vectors,
 )
 from index.filters import parse_filter
-from index.records import Record
+from index.records import PayloadBounds, Record
 from tests.index.milvus.conftest import Opener
 from tests.index.vectors import assert_same, brute_force, random_vectors, signs
 
@@ -252,6 +252,43 @@ def test_the_catalogue(open_store: Opener) -> None:
     assert catalogue.count() == 21
     if again is not store:
         again.close()
+    store.close()
+
+
+def test_payloads_are_bounded(open_store: Opener) -> None:
+    store = open_store()
+    catalogue = store.catalogue
+    catalogue.bounds = PayloadBounds(size=100, keys=4, tags=3, chars=20)
+    good = Record("good.png", payload={"tags": ["a", "b"]})
+    for payload, words in (
+        ({"text": "é" * 50}, "the picture 'bad.png' has 112 bytes as JSON; expected at most 100"),
+        ({"a": {"b": [{"c": 1, "d": 2}, {"e": 3}]}}, "has 5 keys; expected at most 4"),
+        ({"tags": list("abcd")}, "has 4 tags; expected at most 3"),
+        ({"tags": ["x" * 21]}, "has 21 characters in a key or tag; expected at most 20"),
+        ({"a": {"x" * 21: 1}}, "has 21 characters in a key or tag"),
+    ):
+        with pytest.raises(IndexInputError, match=words):
+            catalogue.upsert([good, Record("bad.png", payload=payload)], XB[:2], "m")
+    with pytest.raises(IndexInputError, match=r"the label of the picture 'bad\.png' has 21"):
+        catalogue.upsert([Record("bad.png", label="x" * 21)], XB[:1], "m")
+    assert catalogue.count() == 0
+    # Fields that grow by merging.
+    (first,) = catalogue.upsert([good], XB[:1], "m")
+    catalogue.update([first], payload={"a": "x" * 40})
+    (other,) = catalogue.upsert([Record("other.png")], XB[1:2], "m")
+    with pytest.raises(IndexInputError, match=r"the picture 'good\.png' has 1.. bytes as JSON"):
+        catalogue.update([other, first], payload={"b": "x" * 40})
+    assert [entry.payload for entry in catalogue.get([first, other])] == [
+        {"tags": ["a", "b"], "a": "x" * 40},
+        {},
+    ]
+    # What was stored under wider bounds can be read, relabelled and made smaller, but not larger.
+    catalogue.bounds = PayloadBounds(size=30, keys=4, tags=1)
+    catalogue.update([first], label="cat")
+    catalogue.update([first], payload={"a": "x" * 10})
+    with pytest.raises(IndexInputError, match="expected at most 30"):
+        catalogue.update([first], payload={"a": "x" * 20})
+    assert catalogue.get([first])[0].payload == {"tags": ["a", "b"], "a": "x" * 10}
     store.close()
 
 

@@ -38,7 +38,8 @@ def test_defaults_are_those_of_the_dataclasses(monkeypatch: pytest.MonkeyPatch) 
     assert made() == Settings()
 
 
-def test_every_limit_has_an_option_and_a_variable() -> None:
+def test_every_limit_has_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limits, "check", lambda limits: None)
     plain = [field.name for field in fields(Limits) if field.name != "picture"]
     for number, name in enumerate(plain, 2):
         option = f"--{name.replace('_', '-')}"
@@ -90,6 +91,7 @@ def test_hosts_and_proxies() -> None:
         (["--trusted-proxy", "*"], "10.0.0.0/8"),
         (["--trusted-proxy", "10.0.0.1/8"], "has host bits set"),
         (["--max-images", "0"], "--max-images"),
+        (["--max-images", "300"], "max_images is 300 and more than max_waiting, which is 256"),
         (["--body-seconds", "0"], "--body-seconds"),
         (["--drain-seconds", "30"], "less than --grace-seconds"),
         (["--cors-origins", "*"], "https://shop.example"),

@@ -88,7 +88,14 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         "data": str(tmp_path),
         "bundle": None,
         "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
-        "quotas": {"max_trash_bytes": 0, "max_trash_pictures": 0, "trash_days": 30.0},
+        "quotas": {
+            "max_trash_bytes": 0,
+            "max_trash_pictures": 0,
+            "trash_days": 30.0,
+            "max_payload_bytes": 65_536,
+            "max_payload_keys": 512,
+            "max_tags": 256,
+        },
         "log_format": "json",
         "memory": 2**30,
         "location": {

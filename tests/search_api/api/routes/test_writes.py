@@ -14,7 +14,7 @@ from index.local.lock import store_lock
 from search_api.api.app import create_app
 from search_api.service.engine import SearchEngine
 from tests.search_api.conftest import MeanColour, colour, id_of, png, source_of
-from tests.search_api.helpers import NEW, add, first, search, wait
+from tests.search_api.helpers import NEW, add, assert_problem, first, search, wait
 
 OTHER = (10, 20, 200)
 
@@ -212,6 +212,35 @@ def test_payload_for_each_picture(client: TestClient) -> None:
     for n, result in enumerate(results):
         payload = client.get(f"/v1/images/{result['id']}").json()["payload"]
         assert (payload["label"], payload["n"]) == ("xy"[n], n)
+
+
+def test_as_many_pictures_as_are_allowed_with_keys_and_payloads(client: TestClient) -> None:
+    pictures = [png((n, 255 - n, 7)) for n in range(256)]
+    keys = [f"key-{n}" for n in range(256)]
+    payloads = [json.dumps({"n": n, "text": "é" * 1000}) for n in range(256)]
+    response = add(client, *pictures[:200], key=keys[:200])
+    assert response.status_code == 201
+    response = add(client, *pictures, key=keys, payload=payloads)
+    assert response.status_code == 201
+    results = response.json()["results"]
+    assert [result["key"] for result in results] == keys
+    assert client.get(f"/v1/images/{results[255]['id']}").json()["payload"]["n"] == 255
+
+
+def test_a_payload_does_not_grow_without_bound(client: TestClient, engine: SearchEngine) -> None:
+    count = engine.catalogue.count()
+    large = json.dumps({"text": "x" * 70_000})
+    response = add(client, png(NEW), png(OTHER), key=["good", "large"], payload=["{}", large])
+    assert_problem(response, 422, "the picture 'key:large' has 70,012 bytes as JSON; expected at")
+    assert engine.catalogue.count() == count
+    image = f"/v1/images/{add(client, png(NEW), key='good').json()['results'][0]['id']}"
+    for n in range(6):
+        fields = {f"field-{n}": "x" * 10_000}
+        assert client.patch(image, json={"payload": fields}).status_code == 200
+    response = client.patch(image, json={"payload": {"last": "x" * 10_000}})
+    assert_problem(response, 422, "the picture 'key:good' has 70,102 bytes as JSON")
+    assert len(client.get(image).json()["payload"]) == 9  # with source, label and split
+    assert client.patch(image, json={"payload": {"a": 1}, "replace": True}).status_code == 200
 
 
 def test_a_rebuild_in_another_process_is_named(client: TestClient, engine: SearchEngine) -> None:
