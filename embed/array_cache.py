@@ -6,10 +6,13 @@ only shows pictures need not unpack the whole data set.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +57,10 @@ def _read(folder: Path) -> Splits | None:
 
 def _write(splits: Splits, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+    with (
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-") as name,
+        _locked(Path(name)),
+    ):
         new = Path(name) / "new"
         new.mkdir()
         sums = {}
@@ -67,6 +73,17 @@ def _write(splits: Splits, folder: Path) -> None:
         if folder.exists():  # damaged
             folder.rename(Path(name) / "old")
         new.rename(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a temporary folder, so that a store can tell it from what a killed process left."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

@@ -820,6 +820,10 @@ class Snapshots(Protocol):
         """Delete a snapshot. Raises SnapshotBusyError while it is being restored."""
         ...
 
+    def referring(self, content_hashes: set[str]) -> dict[str, list[str]]:
+        """Content hash to those who refer to it, for people: snapshot, id and source."""
+        ...
+
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         """The content hashes of added pictures that snapshots refer to.
 
@@ -899,6 +903,13 @@ class Store(Protocol[Model]):
 
     def verify(self) -> list[Finding]:
         """Check everything that is stored."""
+        ...
+
+    def remove_orphans(self) -> int:
+        """Remove what killed processes left unfinished, never what a living one is making.
+
+        Returns how many files and folders.
+        """
         ...
 
     def status(self) -> Mapping[str, Any]:

@@ -90,7 +90,7 @@ def is_locked(path: Path) -> bool:
     """Whether somebody has locked a file or folder now."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except OSError:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -107,6 +107,23 @@ def is_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+def lock_file(path: Path) -> int:
+    """Create a file that is locked until its handle, which is returned, is closed.
+
+    Raises BlockingIOError if another has locked it.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(handle, path):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # removed between opening and locking it
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from index.contract import Ids, IndexInputError, Vectors
+from index.temporaries import remove_if_free, remove_orphans, temporary_folder
 from index.vectors import as_new_ids, as_vectors
 
 IDS_FILE = "ids.npy"
@@ -30,17 +31,14 @@ Pieces = Iterable[tuple[Ids, Vectors]]
 
 @contextmanager
 def workspace(root: Path) -> Iterator[Path]:
-    """An empty folder on the store's disk, removed afterwards, along with what a crash left there.
+    """An empty folder on the store's disk, removed afterwards; first, what a crash left there is.
 
-    There is only one, so the caller must hold the store's build lock.
+    The caller must hold the store's build lock.
     """
-    folder = root / _FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
+    remove_orphans(root)
+    remove_if_free(root / _FOLDER)  # of an earlier version, which had one folder for all
+    with temporary_folder(root, f"{_FOLDER}-") as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_pieces(pieces: Pieces, count: int, dimension: int, folder: Path) -> None:

@@ -176,7 +176,8 @@ class Database:
         """Like `write`, with the database file ``other`` attached for reading as ``snap``."""
         with self._write_lock, self._pooled() as connection:
             # Immutable, so that SQLite creates no journal for a file that is only read.
-            connection.execute("ATTACH ? AS snap", (f"{other.absolute().as_uri()}?immutable=1",))
+            uri = f"{other.absolute().as_uri()}?mode=ro&immutable=1"
+            connection.execute("ATTACH ? AS snap", (uri,))
             try:
                 with self._transaction(connection):
                     yield connection

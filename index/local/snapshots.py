@@ -20,10 +20,11 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from index.blobs.folder import FolderBlobs
 from index.contract import (
@@ -349,12 +350,34 @@ def holding(root: Path, purged: Purged) -> dict[str, int]:
     return found
 
 
+def referring(root: Path, content_hashes: set[str]) -> dict[str, list[str]]:
+    """Content hash to those who refer to it: snapshot, id and source.
+
+    Snapshots that cannot be read are left out.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names(root):
+        with suppress(SnapshotError), _held(root, name) as folder:
+            _verify(folder, name)
+            for id_, source, content_hash in _pictures(folder / _CATALOGUE, "id, source"):
+                if content_hash in content_hashes:
+                    who = f"snapshot {name}, id {id_} ({source})"
+                    found.setdefault(content_hash, []).append(who)
+    return found
+
+
 def _hashes(path: Path) -> set[str]:
+    return {content_hash for (content_hash,) in _pictures(path)}
+
+
+def _pictures(path: Path, columns: str = "") -> Iterator[tuple[Any, ...]]:
+    """These columns and the content hash of each added picture in a copy of the catalogue."""
+    wanted = f"{columns}, content_hash" if columns else "DISTINCT content_hash"
     with _reading(path) as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT content_hash FROM images WHERE origin = 'added'"
-        ).fetchall()
-    return {row[0] for row in rows if row[0] is not None}
+        yield from connection.execute(
+            f"SELECT {wanted} FROM images "  # noqa: S608 - fixed words
+            "WHERE origin = 'added' AND content_hash IS NOT NULL"
+        )
 
 
 def _blobs(root: Path) -> Blobs:

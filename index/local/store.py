@@ -28,6 +28,7 @@ from index.local.catalogue import SqliteCatalogue
 from index.local.history import Moment
 from index.local.lock import check_free, store_lock
 from index.local.serving import LocalServedIndex
+from index.temporaries import remove_orphans
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class LocalSnapshots:
 
     def remove(self, name: str) -> None:
         snapshots.remove(self._root, name)
+
+    def referring(self, content_hashes: set[str]) -> dict[str, list[str]]:
+        return snapshots.referring(self._root, content_hashes)
 
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return snapshots.content_hashes(self._root, seen)
@@ -174,6 +178,10 @@ class LocalStore(Generic[Model]):
         if manifest.model_digest != self.catalogue.model():
             return True
         return self.catalogue.agrees(index, manifest.sequence, manifest.model_digest)
+
+    def remove_orphans(self) -> int:
+        folders = (self.root, self.root / "generations", self.root / "snapshots")
+        return sum(map(remove_orphans, folders)) + self.blobs.remove_orphans()
 
     def status(self) -> Mapping[str, Any]:
         manifest = generations.read_manifest(self.root)

@@ -46,6 +46,9 @@ class MilvusSnapshots:
     def remove(self, name: str) -> None:
         raise _refused()
 
+    def referring(self, content_hashes: set[str]) -> dict[str, list[str]]:
+        return {}
+
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return set()
 
@@ -143,6 +146,10 @@ class MilvusStore(Generic[Model]):
             problem = f"{number} rows can be read, but Milvus counts {stored}; try again"
         findings.append(Finding(f"generation {generation.number}", problem))
         return findings
+
+    def remove_orphans(self) -> int:
+        """Collections of killed builders are dropped by the next one, which holds the lease."""
+        return self.blobs.remove_orphans()
 
     def status(self) -> Mapping[str, Any]:
         generation = self._generations.require()

@@ -227,6 +227,7 @@ PARAMETERS: dict[str, Any] = {
     "cursor": "eyJ2IjoxLCJzY29yZSI6MC45ODd9",
     "size": 128,
     "reembed": False,
+    "allow_missing": False,
     "kind": "auto",
     "name": "monday",
     "digest": _OTHER_MODEL,

@@ -220,17 +220,25 @@ class AsyncClient:
         """Cancel a job; follow it with ``get_job`` until it has stopped."""
         return await self._send(calls.cancel_job(job_id))
 
-    async def create_snapshot(self, name: str | None = None) -> schemas.SnapshotMade:
-        """Save everything indexed now; without a name, the snapshot is named after the time."""
-        return await self._send(calls.create_snapshot(name))
+    async def create_snapshot(
+        self, name: str | None = None, *, allow_missing: bool = False
+    ) -> schemas.SnapshotMade:
+        """Save everything indexed now; without a name, the snapshot is named after the time.
+
+        Refused if bytes of added pictures are missing, unless ``allow_missing``.
+        """
+        return await self._send(calls.create_snapshot(name, allow_missing))
 
     async def list_snapshots(self) -> schemas.Snapshots:
         """All snapshots, sorted by name."""
         return await self._send(calls.list_snapshots())
 
-    async def restore_snapshot(self, name: str) -> schemas.Restored:
-        """Replace everything indexed with the content of a snapshot."""
-        return await self._send(calls.restore_snapshot(name))
+    async def restore_snapshot(self, name: str, *, allow_missing: bool = False) -> schemas.Restored:
+        """Replace everything indexed with the content of a snapshot.
+
+        Refused if bytes of added pictures are missing, unless ``allow_missing``.
+        """
+        return await self._send(calls.restore_snapshot(name, allow_missing))
 
     async def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot; the index does not change."""

@@ -274,9 +274,11 @@ def job_event(line: str, url: str) -> schemas.Job | None:
     return _parse(schemas.Job, line.removeprefix("data:").encode(), url)
 
 
-def create_snapshot(name: str | None) -> Call[schemas.SnapshotMade]:
+def create_snapshot(name: str | None, allow_missing: bool) -> Call[schemas.SnapshotMade]:
     """`POST /v1/snapshots`."""
-    return _json(schemas.SnapshotMade, "POST", "/v1/snapshots", json={"name": name})
+    # Earlier servers do not know the second member.
+    body = {"name": name, **({"allow_missing": True} if allow_missing else {})}
+    return _json(schemas.SnapshotMade, "POST", "/v1/snapshots", json=body)
 
 
 def list_snapshots() -> Call[schemas.Snapshots]:
@@ -284,9 +286,10 @@ def list_snapshots() -> Call[schemas.Snapshots]:
     return _json(schemas.Snapshots, "GET", "/v1/snapshots")
 
 
-def restore_snapshot(name: str) -> Call[schemas.Restored]:
+def restore_snapshot(name: str, allow_missing: bool) -> Call[schemas.Restored]:
     """`POST /v1/snapshots/{name}/restore`."""
-    return _json(schemas.Restored, "POST", f"{_snapshot_path(name)}/restore")
+    params = _given(allow_missing=allow_missing or None)
+    return _json(schemas.Restored, "POST", f"{_snapshot_path(name)}/restore", params=params)
 
 
 def delete_snapshot(name: str) -> Call[None]:

@@ -221,17 +221,25 @@ class Client:
         """Cancel a job; follow it with ``get_job`` until it has stopped."""
         return self._send(calls.cancel_job(job_id))
 
-    def create_snapshot(self, name: str | None = None) -> schemas.SnapshotMade:
-        """Save everything indexed now; without a name, the snapshot is named after the time."""
-        return self._send(calls.create_snapshot(name))
+    def create_snapshot(
+        self, name: str | None = None, *, allow_missing: bool = False
+    ) -> schemas.SnapshotMade:
+        """Save everything indexed now; without a name, the snapshot is named after the time.
+
+        Refused if bytes of added pictures are missing, unless ``allow_missing``.
+        """
+        return self._send(calls.create_snapshot(name, allow_missing))
 
     def list_snapshots(self) -> schemas.Snapshots:
         """All snapshots, sorted by name."""
         return self._send(calls.list_snapshots())
 
-    def restore_snapshot(self, name: str) -> schemas.Restored:
-        """Replace everything indexed with the content of a snapshot."""
-        return self._send(calls.restore_snapshot(name))
+    def restore_snapshot(self, name: str, *, allow_missing: bool = False) -> schemas.Restored:
+        """Replace everything indexed with the content of a snapshot.
+
+        Refused if bytes of added pictures are missing, unless ``allow_missing``.
+        """
+        return self._send(calls.restore_snapshot(name, allow_missing))
 
     def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot; the index does not change."""

@@ -10,9 +10,9 @@ the job is lost with the process.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from index.temporaries import is_locked, lock_file, remove_if_free
 from search_api.jobs.model import Job, Skipped
 from search_api.text import printable
 
@@ -62,7 +63,7 @@ class JobStore:
         """Open or create it in ``folder``; in memory if that is None or cannot be used."""
         self._folder = folder
         self._using = threading.Lock()
-        self._held: dict[str, IO[str] | None] = {}
+        self._held: dict[str, int | None] = {}
         self._database = self._open()
 
     def close(self) -> None:
@@ -154,21 +155,20 @@ class JobStore:
         return found if found.finished is not None else interrupted
 
     def _hold(self, job_id: str) -> None:
-        file: IO[str] | None = None
+        handle: int | None = None
         if self._folder is not None:
             try:
-                file = self._locked(job_id).open("w")
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                handle = lock_file(self._locked(job_id))
             except OSError as error:
                 log.warning("cannot mark job %s as running: %s", job_id, error)
-        self._held[job_id] = file
+        self._held[job_id] = handle
 
     def _release(self, job_id: str) -> None:
-        file = self._held.pop(job_id, None)
-        if file is not None:
+        handle = self._held.pop(job_id, None)
+        if handle is not None:
             with suppress(OSError):
                 self._locked(job_id).unlink(missing_ok=True)
-            file.close()
+            os.close(handle)
 
     def _runs(self, job_id: str) -> bool:
         """Whether the process that started the job is alive."""
@@ -176,14 +176,9 @@ class JobStore:
             return True
         if self._folder is None:
             return False
-        try:
-            with self._locked(job_id).open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                self._locked(job_id).unlink(missing_ok=True)
-        except BlockingIOError:
+        if is_locked(self._locked(job_id)):
             return True
-        except OSError:
-            return False
+        remove_if_free(self._locked(job_id))
         return False
 
     def _locked(self, job_id: str) -> Path:

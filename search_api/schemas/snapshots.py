@@ -11,6 +11,9 @@ class SnapshotRequest(Schema):
     """A name for the snapshot; without one it is named after the time."""
 
     name: str | None = Field(default=None, examples=["before-the-sale"])
+    allow_missing: bool = Field(
+        default=False, description="Take it even if bytes of added pictures are missing."
+    )
 
 
 class SnapshotInfo(Schema):

@@ -32,6 +32,7 @@ from search_api.service.first_model import first_model, refitted_model
 from search_api.service.ingest import Ingest
 from search_api.service.labelling.classes import ClassStore
 from search_api.service.labelling.classifier_fit import ClassifierFitter
+from search_api.service.leftovers import remove_leftovers
 from search_api.service.page import Page
 from search_api.service.rebuild import IndexBuilder
 from search_api.service.recall_sampler import RecallSampler
@@ -184,6 +185,7 @@ class SearchEngine:
         damage = self.catalogue.check()
         if damage is not None:
             raise CatalogueError(f"{self.store.catalogue_name}: {damage}")
+        remove_leftovers(self.var, self.store)
         digest = self._first.digest
         try:
             manifest, problem = self.served.load(digest)

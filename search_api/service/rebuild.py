@@ -24,6 +24,7 @@ from index.contract import (
 from index.records import Entry
 from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
 from search_api.service.labelling.classifier_fit import ClassifierFitter
+from search_api.service.leftovers import remove_leftovers
 from search_api.service.storage.trash import TrashService, sweep
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ class IndexBuilder:
             manifest = self._publish(encoder, control, kind)
             self.trash.expire()
             sweep(self.store)
+            remove_leftovers(self.var, self.store)
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest
 

@@ -19,7 +19,8 @@ from embed.encoder import Encoder
 from embed.private_cache import UntrustedFolderError, default_cache, private_folder
 from embed.runtime.protocol import available_cores
 from index.blobs.objects import ObjectBlobs
-from index.files import fsync_file, fsync_folder
+from index.files import fsync_file, fsync_folder, make_folder
+from index.temporaries import temporary_folder
 from search_api.settings import StoreLocation
 from search_api.stores.opening import has_store, open_existing_store
 
@@ -107,26 +108,22 @@ def keep_model(var: Path, bundle: Path, digest: str) -> Path:
     # One with another classifier makes the same embeddings, and so has the same digest.
     if folder.is_dir() and _same(folder / MANIFEST, bundle / MANIFEST):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".tmp-{match[1]}-{os.getpid()}")
-    old = folder.with_name(f".old-{match[1]}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
+    make_folder(folder.parent)
+    with temporary_folder(folder.parent) as temporary:
+        new = temporary / "new"
+        new.mkdir()
         for path in bundle.iterdir():
             # Hidden files are a runtime's cached exports, which may be half written.
             if path.is_file() and not path.name.startswith("."):
-                fsync_file(Path(shutil.copyfile(path, temporary / path.name)))
-        fsync_folder(temporary)
-        if folder.is_dir():
-            folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        if not folder.is_dir():  # otherwise another process was first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+                fsync_file(Path(shutil.copyfile(path, new / path.name)))
+        fsync_folder(new)
+        try:
+            if folder.is_dir():
+                folder.rename(temporary / "old")
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first
+                raise
     fsync_folder(folder.parent)
     return folder
 
@@ -143,10 +140,15 @@ def fetch_model(location: StoreLocation, digest: str) -> Path | None:
     if match is None or folder is not None or shared is None:
         return folder
     target = location.var / "models" / match[1]
-    temporary = target.with_name(f".tmp-{match[1]}")
-    if not shared.download(f"models/{match[1]}", temporary):
-        return None
-    temporary.rename(target)
+    make_folder(target.parent)
+    with temporary_folder(target.parent) as temporary:
+        if not shared.download(f"models/{match[1]}", temporary / "new"):
+            return None
+        try:
+            (temporary / "new").rename(target)
+        except OSError:
+            if not target.is_dir():  # otherwise another process was first
+                raise
     return target
 
 

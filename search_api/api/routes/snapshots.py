@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from index.contract import Snapshot, SnapshotError
 from search_api.api.context import Ctx, stamp
@@ -27,11 +27,17 @@ Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
 def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotMade:
     """Copies the whole catalogue durably, while searches and writes continue.
 
+    It is checked before this answers: what is answered with 201 can be restored. A name that is
+    taken is refused with 409, also when an earlier attempt took it; the answer says how many
+    pictures that snapshot has and when it was made. So is a snapshot to which bytes of added
+    pictures are missing, unless `allow_missing`.
+
     Example: `curl -H 'content-type: application/json' -d '{"name": "monday"}'
     http://127.0.0.1:8000/v1/snapshots`
     """
     engine = context.engine
-    made = engine.store.snapshots.create(request.name if request else None)
+    wanted = request or SnapshotRequest()
+    made = engine.store.snapshots.create(wanted.name, allow_missing=wanted.allow_missing)
     generation = engine.served.current().manifest.generation
     return SnapshotMade(**_info(made).model_dump(), generation=generation)
 
@@ -52,15 +58,23 @@ def list_snapshots(context: Ctx) -> Snapshots:
     summary="Restore a snapshot",
     responses=problems(404, 409, 422, 501, 503),
 )
-def restore_snapshot(context: Ctx, name: Name) -> Restored:
+def restore_snapshot(
+    context: Ctx,
+    name: Name,
+    allow_missing: Annotated[
+        bool, Query(description="Restore it even if bytes of added pictures are missing.")
+    ] = False,
+) -> Restored:
     """Replaces everything that is indexed with the contents of the snapshot, in one write.
 
     Searches continue, and find the snapshot's pictures from then on. Refused with 409 if the
-    snapshot belongs to another model. Example: `curl -X POST
-    http://127.0.0.1:8000/v1/snapshots/monday/restore`
+    snapshot belongs to another model, or if bytes of added pictures are missing and
+    `allow_missing` is not given.
+
+    Example: `curl -X POST http://127.0.0.1:8000/v1/snapshots/monday/restore`
     """
     engine = context.engine
-    snapshot, changed, deleted = engine.store.snapshots.restore(name)
+    snapshot, changed, deleted = engine.store.snapshots.restore(name, allow_missing=allow_missing)
     context.compaction.check(restored=True)
     return Restored(snapshot=snapshot.name, changed=changed, deleted=deleted, **stamp(context))
 
@@ -70,10 +84,12 @@ def restore_snapshot(context: Ctx, name: Name) -> Restored:
     operation_id="delete_snapshot",
     status_code=204,
     summary="Delete a snapshot",
-    responses=problems(404, 422, 501),
+    responses=problems(404, 409, 422, 501),
 )
 def delete_snapshot(context: Ctx, name: Name) -> None:
     """Deletes the copy, and soon what it alone kept of deleted pictures; the index stays.
+
+    Waits while the snapshot is being restored.
 
     Example: `curl -X DELETE http://127.0.0.1:8000/v1/snapshots/monday`
     """

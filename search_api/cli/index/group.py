@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from index.blobs.checking import check_pictures
+from index.contract import JobControl
 from search_api.cli import remote
 from search_api.cli.index.maintenance import (
     compact,
@@ -138,21 +140,40 @@ def _local_status(location: StoreLocation) -> dict[str, Any]:
 
 @index.command()
 @store_options
+@click.option(
+    "--rate",
+    default=100.0,
+    show_default=True,
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Read added pictures at this many MB per second at most.",
+)
+@click.option("--no-pictures", is_flag=True, help="Leave out the bytes of added pictures.")
 @json_option
 @click.pass_context
-def verify(context: click.Context, location: StoreLocation, as_json: bool) -> None:
-    """Verify the checksums of generations, snapshots and records.
+def verify(
+    context: click.Context,
+    location: StoreLocation,
+    rate: float,
+    no_pictures: bool,
+    as_json: bool,
+) -> None:
+    """Verify the checksums of generations, snapshots, records and added pictures.
 
-    The exit code is 1 if anything is damaged.
+    Names each damaged or missing picture, its id and key, and the snapshots that it is in. Add such
+    a picture again to mend it. The exit code is 1 if anything is damaged.
 
     \b
-    Example:
+    Examples:
       lookalike index verify
+      lookalike index verify --rate 20
     """
-    with existing_store(location) as store:
+    with existing_store(location) as store, Bars() as bars:
+        found_all = list(store.verify())
+        if not no_pictures:
+            found_all += check_pictures(store, rate * 1e6, JobControl(bars))
         findings = [
             {"part": found.part, "ok": found.problem is None, "problem": found.problem}
-            for found in store.verify()
+            for found in found_all
         ]
     if as_json:
         print_json({"ok": all(finding["ok"] for finding in findings), "findings": findings})

@@ -43,17 +43,28 @@ def existing_store(location: StoreLocation) -> AbstractContextManager[Store[Pict
     return closing(open_existing_store(location))
 
 
+_allow_missing = click.option(
+    "--allow-missing", is_flag=True, help="Even if bytes of added pictures are missing."
+)
+
+
 @click.command()
 @click.argument("name", required=False)
 @click.option("--list", "list_", is_flag=True, help="List the snapshots instead.")
 @click.option("--delete", is_flag=True, help="Delete the snapshot NAME instead.")
+@_allow_missing
 @together(store_options, json_option)
 def snapshot(
-    name: str | None, list_: bool, delete: bool, location: StoreLocation, as_json: bool
+    name: str | None,
+    list_: bool,
+    delete: bool,
+    allow_missing: bool,
+    location: StoreLocation,
+    as_json: bool,
 ) -> None:
     """Take a snapshot of the store, under NAME if given.
 
-    Servers keep running.
+    Servers keep running. It is checked before this command ends, so it can be restored.
 
     \b
     Examples:
@@ -70,7 +81,7 @@ def snapshot(
             sweep(store)
             say(f"Deleted the snapshot {name}.")
         else:
-            made = store.snapshots.create(name)
+            made = store.snapshots.create(name, allow_missing=allow_missing)
             if as_json:
                 print_json(asdict(made))
             else:
@@ -79,8 +90,9 @@ def snapshot(
 
 @click.command()
 @click.argument("name")
+@_allow_missing
 @together(store_options, json_option)
-def restore(name: str, location: StoreLocation, as_json: bool) -> None:
+def restore(name: str, allow_missing: bool, location: StoreLocation, as_json: bool) -> None:
     """Restore the store's contents from the snapshot NAME.
 
     This is a single write, visible to the next search of every server. A snapshot of another model
@@ -91,7 +103,7 @@ def restore(name: str, location: StoreLocation, as_json: bool) -> None:
       lookalike index restore before-the-sale
     """
     with existing_store(location) as store:
-        made, changed, deleted = store.snapshots.restore(name)
+        made, changed, deleted = store.snapshots.restore(name, allow_missing=allow_missing)
     if as_json:
         print_json({"snapshot": made.name, "changed": changed, "deleted": deleted})
     else:

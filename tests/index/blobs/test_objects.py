@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from index.blobs import holding
 from index.blobs.objects import ObjectBlobs
-from index.contract import BlobError, IndexInputError
+from index.contract import BlobError, BlobsBusyError, IndexInputError
 
 pytest.importorskip("fsspec")
 
@@ -42,6 +44,49 @@ def test_damage_is_found(tmp_path: Path) -> None:
     path.write_bytes(b"two")
     with pytest.raises(BlobError, match="is damaged"):
         blobs.get(name)
+
+
+def test_adding_again_mends(tmp_path: Path) -> None:
+    blobs = ObjectBlobs(str(tmp_path))
+    name = blobs.put(b"one")
+    (path,) = tmp_path.glob("??/*")
+    path.write_bytes(b"two")
+    assert blobs.put(b"one") == name
+    assert blobs.get(name) == b"one"
+    assert blobs.missing({name, "sha256:00"}) == {"sha256:00"}
+
+
+def test_one_machine_holds_objects_of_any_age(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "PATIENCE", 0.0)
+    one, two = (
+        ObjectBlobs(url, timedelta(seconds=-5), tmp_path / "pictures.lock") for _ in range(2)
+    )
+    name = one.put(b"one")
+    with one.holding(), two.holding():
+        with pytest.raises(BlobsBusyError, match="in use"):
+            two.sweep(set)
+        assert one.names() == [name]
+    assert two.sweep(set) == 1
+    assert (one.names(), one.remove_orphans()) == ([], 0)
+
+
+def test_an_object_that_is_added_again_during_a_sweep_stays(url: str) -> None:
+    blobs = ObjectBlobs(url, timedelta(seconds=0.2))
+    name = blobs.put(b"one")
+    time.sleep(0.3)  # longer than the grace period
+    asked: list[None] = []
+
+    def needed() -> set[str]:
+        if asked:
+            blobs.put(b"one")
+        asked.append(None)
+        return set()
+
+    assert blobs.sweep(needed) == 0
+    assert blobs.names() == [name]
+    assert len(asked) == 2
 
 
 def test_sweep_spares_what_is_needed_and_what_is_new(url: str) -> None:

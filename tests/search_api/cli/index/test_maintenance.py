@@ -29,6 +29,7 @@ def test_snapshots(own: Env, arrivals: Path) -> None:
         "generation 2",
         "snapshot one",
         "catalogue",
+        "pictures",
     ]
     path = Path(own["LOOKALIKE_VAR"]) / "snapshots" / "one" / "catalogue.sqlite"
     path.write_bytes(path.read_bytes()[:-1])
