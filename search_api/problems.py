@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from embed.pictures import PictureError
+from embed.pictures import DecodersBusyError, PictureError
 from index.contract import (
     BlobError,
     BlobsBusyError,
@@ -40,8 +40,10 @@ PICTURE_STATUS = {
     "empty": 422,
     "too-large": 413,
     "too-many-pixels": 413,
+    "too-costly": 413,
     "not-a-picture": 415,
     "truncated": 422,
+    "undecodable": 422,
 }
 """HTTP status for each ``PictureError.reason``."""
 
@@ -65,6 +67,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     JobRunningError: Meaning(409, "job-running", _FAILURE),
     JobFinishedError: Meaning(409, "job-finished", _FAILURE),
     QueueFullError: Meaning(429, "queue-full", _FAILURE),
+    DecodersBusyError: Meaning(503, "decoders-busy", _FAILURE),
     StoreBusyError: Meaning(409, "store-busy", _FAILURE),
     NoClassesError: Meaning(409, "no-classes", _WRONG_USE),
     UnknownModelError: Meaning(404, "unknown-model", _WRONG_USE),

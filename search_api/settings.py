@@ -66,7 +66,7 @@ class Limits(Quotas):
 
     Each field is also an option of `lookalike up` and `lookalike serve` and an environment variable
     (``max_images``: ``--max-images``, ``LOOKALIKE_MAX_IMAGES``); those of ``picture`` are
-    ``--max-picture-bytes``, ``-pixels`` and ``-scans``. `search_api.cli.instance` builds them.
+    ``--max-picture-bytes`` and so on. `search_api.cli.instance` builds them.
     """
 
     picture: PictureLimits = field(default_factory=PictureLimits)

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from embed.corpus import Corpus, CorpusError, Item
-from embed.pictures import RGB, PictureError
+from embed.pictures import RGB, PictureError, turn
 from embed.preprocess import Preprocess
 
 
@@ -93,8 +93,9 @@ def load_dataset(
 
     def read(item: Item) -> RGB | None:
         try:
-            picture = corpus.read(item.source, at_least=preprocess.shorter_side)
-            return preprocess.fit(picture)
+            with turn(patient=True):
+                picture = corpus.read(item.source, at_least=preprocess.shorter_side)
+                return preprocess.fit(picture)
         except (PictureError, CorpusError) as error:
             skipped[item.source] = str(error)
             return None

@@ -58,11 +58,11 @@ async def query_of(
             picture = await run_in_threadpool(engine.read, data)
         else:
             opened = Opened(data, engine.limits)
-            if opened.pixels > _INLINE_PIXELS:
-                picture = await run_in_threadpool(engine.reduced, opened)
-            else:
+            if opened.in_process and opened.pixels <= _INLINE_PIXELS:
                 # A small one is decoded in less time than a thread takes to start.
                 picture = engine.reduced(opened)
+            else:
+                picture = await run_in_threadpool(engine.reduced, opened)
     return PictureQuery(picture, page, timings, classes)
 
 

@@ -33,6 +33,9 @@ _PICTURE_HELP = {
     "max_bytes": "Maximum size of an encoded picture, in bytes.",
     "max_pixels": "Maximum width times height of a picture.",
     "max_scans": "Maximum number of scans in a JPEG; each takes as long as decoding the picture.",
+    "max_memory": "Maximum memory that decoding a picture may take, in bytes.",
+    "max_seconds": "Time limit for decoding a picture in a worker process, in seconds.",
+    "max_wait_seconds": "Time limit for waiting until a worker process can decode, in seconds.",
 }
 
 
@@ -204,9 +207,10 @@ def _settings(values: dict[str, Any]) -> Settings:
         )
     limits = Limits(
         picture=PictureLimits(
-            values["max_picture_bytes"],
-            values["max_picture_pixels"],
-            values["max_picture_scans"],
+            **{
+                field.name: values[f"max_picture_{field.name.removeprefix('max_')}"]
+                for field in fields(PictureLimits)
+            }
         ),
         **{field.name: values[field.name] for field in _plain_limits()},
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureError
+from embed.pictures import RGB, PictureError, turn
 from index.contract import BlobError, CancelledError, Catalogue, JobControl
 from index.records import Entry, Payload, Record
 
@@ -137,7 +137,8 @@ def embed_missing(
 
     def read_entry(entry: Entry) -> RGB | str:
         try:
-            return encoder.fit(read(entry, encoder.input_size))
+            with turn(patient=True):
+                return encoder.fit(read(entry, encoder.input_size))
         except (PictureError, CorpusError, BlobError) as error:
             return str(error)
 
@@ -185,11 +186,13 @@ def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], tup
 
     def read(item: Item) -> tuple[RGB, str] | str:
         try:
-            picture = corpus.read(item.source, at_least=encoder.input_size)
+            with turn(patient=True):
+                picture = corpus.read(item.source, at_least=encoder.input_size)
+                # Scaled here, in a reading thread, so that a batch of photographs needs little
+                # memory.
+                return encoder.fit(picture), pixels_hash(picture)
         except (PictureError, CorpusError) as error:
             return str(error)
-        # Scaled here, in a reading thread, so that a batch of photographs needs little memory.
-        return encoder.fit(picture), pixels_hash(picture)
 
     return read
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from embed.corpus import ArrayCorpus, Corpus, CorpusError, find_corpus
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode
+from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode, turn
 from index.contract import (
     BlobError,
     CatalogueError,
@@ -251,7 +251,8 @@ class SearchEngine:
     def reduced(self, opened: Opened) -> RGB:
         """As `read`, for a picture whose header was read already."""
         encoder = self.encoder
-        return encoder.fit(opened.decode(encoder.input_size))
+        with turn():
+            return encoder.fit(opened.decode(encoder.input_size))
 
     def search(self, data: bytes, page: Page = Page(), classes: Classes = "auto") -> SearchResult:
         """Classify an encoded picture and find its neighbours.

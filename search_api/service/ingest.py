@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureError, PictureLimits, decode
+from embed.pictures import RGB, PictureError, PictureLimits, decode, turn
 from index.conditions import Filter
 from index.contract import KEEP, Blobs, Catalogue, Change, ModelChangedError, UnknownIdError
 from index.records import Payload, Record
@@ -66,8 +66,10 @@ class Ingest:
         good: list[tuple[int, RGB]] = []
         for row, upload in enumerate(uploads):
             try:
-                picture = decode(upload.data, self.limits, at_least=self.encoder().input_size)
-                good.append((row, self.encoder().fit(picture)))
+                with turn():
+                    picture = decode(upload.data, self.limits, at_least=self.encoder().input_size)
+                    good.append((row, self.encoder().fit(picture)))
+                del picture
                 results.append(-1)
             except PictureError as error:
                 results.append(error)

@@ -9,7 +9,7 @@ import zlib
 
 from PIL import Image
 
-from tests.embed.helpers import with_more_scans
+from tests.embed.helpers import encoded, rgb_tags, tiff, with_more_scans, zeros_deflated
 
 SIDE = 60_000
 
@@ -82,6 +82,186 @@ def _tiff() -> bytes:
         if tag in (256, 257):  # width, height
             struct.pack_into("<H" if kind == 3 else "<I", data, entry + 8, SIDE)
     return bytes(data)
+
+
+TILE = 16_384
+
+
+def tiff_tiles(compression: int = 8, bits: int = 8, **more: int) -> bytes:
+    """64x64 pixels in one tile of 16384x16384."""
+    tags = rgb_tags(64, 64, compression, bits)
+    tags |= {322: (4, [TILE]), 323: (4, [TILE])}
+    tags |= {int(name[1:]): (3, [value]) for name, value in more.items()}
+    planar = more.get("t284") == 2
+    size = TILE * TILE * (bits // 8) * (1 if planar else 3)
+    tile = zeros_deflated(size) if compression == 8 else bytes(2**16)
+    return tiff(tags, [tile] * (3 if planar else 1))
+
+
+def _tiff_grey_float() -> bytes:
+    tags = rgb_tags(64, 64, 8)
+    tags |= {258: (3, [32]), 262: (3, [1]), 277: (3, [1]), 339: (3, [3])}
+    tags |= {322: (4, [TILE]), 323: (4, [TILE])}
+    return tiff(tags, [zeros_deflated(4 * TILE * TILE)])
+
+
+def _tiff_jpeg_tile() -> bytes:
+    """A JPEG of 16384x16384 as the only tile of 64x64 pixels."""
+    tile = encoded(Image.new("L", (TILE, TILE)), "JPEG", quality=1)
+    tags = rgb_tags(64, 64, 7) | {258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
+    return tiff(tags | {322: (4, [TILE]), 323: (4, [TILE])}, [tile])
+
+
+def _tiff_strips() -> bytes:
+    """16x16 pixels in two million strips of a row each."""
+    tags = rgb_tags(16, 16, 1) | {278: (3, [1])}
+    data = tiff(tags, [bytes(768)])
+    at = data.index(struct.pack("<HHI", 273, 4, 1))
+    many = 2_000_000
+    places = struct.pack("<I", 8) * many
+    data = data[:at] + struct.pack("<HHII", 273, 4, many, len(data)) + data[at + 12 :]
+    return data + places
+
+
+def _tiff_rows(high: int) -> bytes:
+    """A narrow picture in one strip that claims 2^32 - 1 rows."""
+    tags = rgb_tags(8, high) | {278: (4, [2**32 - 1])}
+    return tiff(tags, [zeros_deflated(24 * high)])
+
+
+def _tiff_directories() -> bytes:
+    """A directory that is its own SubIFD, EXIF and successor."""
+    tags = rgb_tags(16, 16, 1) | {330: (13, [8] * 200), 34665: (4, [8]), 34853: (4, [8])}
+    data = bytearray(tiff(tags, [bytes(768)]))
+    (count,) = struct.unpack_from("<H", data, 8)
+    struct.pack_into("<I", data, 10 + 12 * count, 8)
+    return bytes(data)
+
+
+def _tiff_rationals() -> bytes:
+    """Two million fractions in one tag."""
+    tags = rgb_tags(16, 16, 1) | {700: (5, [1, 3] * 2_000_000)}
+    return tiff(tags, [bytes(768)])
+
+
+def _gif_frame() -> bytes:
+    """A canvas of 16x16 and a frame of 65535x65535."""
+    data = _small("GIF")
+    at = data.index(b"\x2c", 13) + 5
+    data[at : at + 4] = struct.pack("<HH", 65_535, 65_535)
+    return bytes(data)
+
+
+def _gif_comments() -> bytes:
+    """20 MB of comments of a byte each."""
+    data = _small("GIF")
+    at = data.index(b"\x2c", 13)
+    return bytes(data[:at] + b"\x21\xfe" + b"\x01a" * 9_000_000 + b"\0" + data[at:])
+
+
+def _webp_canvas() -> bytes:
+    """An animation of frames of 16x16 on a canvas of 16384x16384."""
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    data = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    data[24:30] = 2 * (TILE - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+def _jpeg_segments(size: int, number: int) -> bytes:
+    """A JPEG of 16x16 with ``number`` more segments, each a part of its EXIF block."""
+    data = _small("JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", size + 8) + b"Exif\0\0" + bytes(size)
+    return bytes(data[:2] + segment * number + data[2:])
+
+
+def _jpeg_progressive() -> bytes:
+    """48 million pixels whose coefficients must be kept until the last scan."""
+    buffer = io.BytesIO()
+    picture = Image.new("RGB", (8000, 6000), (90, 120, 40))
+    picture.save(buffer, "JPEG", progressive=True, subsampling=0)
+    return buffer.getvalue()
+
+
+def _png_texts(kind: bytes, head: bytes) -> bytes:
+    """60 chunks that inflate to a megabyte each, or just less, where Pillow stops."""
+    tiny = png(16, 16, bytes(16 * 49))
+    at = tiny.index(b"IDAT") - 4
+    chunk = png_chunk(kind, head + zlib.compress(bytes(2**20 - 1), 9))
+    return tiny[:at] + chunk * 60 + tiny[at:]
+
+
+def _png_chunks() -> bytes:
+    """A million empty private chunks."""
+    tiny = png(16, 16, bytes(16 * 49))
+    at = tiny.index(b"IDAT") - 4
+    return tiny[:at] + png_chunk(b"prVt", b"") * 1_000_000 + tiny[at:]
+
+
+def _png_animation() -> bytes:
+    frames = [Image.new("RGB", (6900, 7000), colour) for colour in ("red", "blue")]
+    return encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], compress_level=1)
+
+
+def _png_interlaced() -> bytes:
+    """49 million pixels in Adam7's order; all zero, so that passes need no arranging."""
+    side, size = 7000, 0
+    for left, top, across, down in (
+        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
+        (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+    ):  # fmt: skip
+        wide, high = -(-(side - left) // across), -(-(side - top) // down)
+        size += high * (1 + 3 * wide)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 1)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zeros_deflated(size))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def _bmp_runs() -> bytes:
+    """9 million pixels in runs of one, which Pillow decodes in Python."""
+    head = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024)
+    head += struct.pack("<IiiHHIIiiII", 40, 3000, 3000, 1, 8, 1, 0, 0, 0, 256, 0)
+    return head + bytes(1024) + (b"\x01\x07" * 3000 + b"\0\0") * 3000 + b"\0\1"
+
+
+@functools.cache
+def costly() -> dict[str, bytes]:
+    """Pictures by name whose header is harmless, and whose decoder allocates or works far more."""
+    return {
+        "TIFF tile": tiff_tiles(),
+        "TIFF tile, planar": tiff_tiles(t284=2),
+        "TIFF tile, 16 bits": tiff_tiles(bits=16),
+        "TIFF tile, float": _tiff_grey_float(),
+        "TIFF tile, LZW": tiff_tiles(compression=5),
+        "TIFF tile, JPEG": _tiff_jpeg_tile(),
+        "TIFF of 2,000,000 strips": _tiff_strips(),
+        "TIFF of 2,000,000 fractions": _tiff_rationals(),
+        "GIF frame of 65535x65535": _gif_frame(),
+        "GIF of 9,000,000 comments": _gif_comments(),
+        "WEBP canvas of 16384x16384": _webp_canvas(),
+        "JPEG of 500,000 segments": _jpeg_segments(10, 500_000),
+        "JPEG of 20 MB of EXIF": _jpeg_segments(65_000, 300),
+        "PNG of 1,000,000 chunks": _png_chunks(),
+    }
+
+
+@functools.cache
+def heavy() -> dict[str, bytes]:
+    """Pictures by name that are within the limits, and about the heaviest that are."""
+    return {
+        "TIFF strip of 2^32 - 1 rows": _tiff_rows(1_000_000),
+        "TIFF directory in itself": _tiff_directories(),
+        "JPEG progressive, 48 Mpixel": _jpeg_progressive(),
+        "PNG of 60 MB of zTXt": _png_texts(b"zTXt", b"a\0\0"),
+        "PNG of 60 MB of iTXt": _png_texts(b"iTXt", b"a\0\1\0\0\0"),
+        "PNG of 60 profiles": _png_texts(b"iCCP", b"a\0\0"),
+        "PNG animated, 48 Mpixel": _png_animation(),
+        "PNG interlaced, 49 Mpixel": _png_interlaced(),
+        "BMP of 9,000,000 runs": _bmp_runs(),
+    }
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from embed.corpus import CorpusError
-from embed.pictures import PictureError, encode_jpeg, encode_png
+from embed.pictures import RGB, PictureError, encode_jpeg, encode_png, turn
 from index.contract import BlobError
 from index.filters import parse_filter
 from search_api import schemas
@@ -134,22 +134,18 @@ def get_image_file(
     if size is not None:
         _check("size", size, context.limits.max_side)
     entry = context.engine.entries.get([image_id])[0]
-    try:
-        rgb = context.engine.picture(entry, at_least=size)
-    except (CorpusError, PictureError, BlobError) as error:
-        raise Problem(
-            404,
-            "file-gone",
-            f"the file of picture {image_id} can no longer be read ({error});"
-            " rebuild the index to remove it",
-        ) from error
-    if size is not None and max(rgb.shape[:2]) > size:
-        fitted = ImageOps.contain(Pillow.fromarray(rgb, "RGB"), (size, size))
-        rgb = np.array(fitted, dtype=np.uint8)
-    if max(rgb.shape[:2]) <= 256:
-        data, media_type = encode_png(rgb), "image/png"
-    else:
-        data, media_type = encode_jpeg(rgb), "image/jpeg"
+    with turn():  # many large pictures at once must not fill the memory
+        try:
+            rgb = context.engine.picture(entry, at_least=size)
+        except (CorpusError, PictureError, BlobError) as error:
+            raise Problem(
+                404,
+                "file-gone",
+                f"the file of picture {image_id} can no longer be read ({error});"
+                " rebuild the index to remove it",
+            ) from error
+        data, media_type = _encoded(rgb, size)
+        del rgb
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     headers = {
         "ETag": etag,
@@ -160,6 +156,16 @@ def get_image_file(
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=media_type, headers=headers)
+
+
+def _encoded(rgb: RGB, size: int | None) -> tuple[bytes, str]:
+    """A picture, scaled down to ``size``, as a file and its media type."""
+    if size is not None and max(rgb.shape[:2]) > size:
+        fitted = ImageOps.contain(Pillow.fromarray(rgb, "RGB"), (size, size))
+        rgb = np.array(fitted, dtype=np.uint8)
+    if max(rgb.shape[:2]) <= 256:
+        return encode_png(rgb), "image/png"
+    return encode_jpeg(rgb), "image/jpeg"
 
 
 def _check(name: str, value: int, most: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embed.encoder import Encoding, PictureEncoder
-from embed.pictures import RGB, PictureError, decode, read_file
+from embed.pictures import RGB, PictureError, decode, read_file, turn
 from embed.runtime.protocol import WORKERS
 from index.ann.quick_lists import QuickLists
 from index.contract import Catalogue, Neighbours, ServedIndex, UnknownIdError
@@ -50,7 +50,8 @@ def tag_files(
         try:
             if not file.is_file():
                 return "it is not a file"  # reading a pipe could block without end
-            return encoder.fit(decode(read_file(file), at_least=encoder.input_size))
+            with turn(patient=True):
+                return encoder.fit(decode(read_file(file), at_least=encoder.input_size))
         except (PictureError, OSError) as error:
             return getattr(error, "strerror", None) or str(error)
 

@@ -1,0 +1,197 @@
+"""From encoded bytes to an RGB array, with Pillow, in the process that calls it.
+
+Converted and composited in bands of rows, so that next to the decoded picture only the result
+takes memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from embed.decoding.limits import (
+    FORMATS,
+    LARGE,
+    PictureError,
+    PictureLimits,
+    brief,
+    too_many_pixels,
+)
+
+RGB = NDArray[np.uint8]
+"""One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
+
+_BAND = 2**20
+"""Pixels converted at a time."""
+
+# Within a scan, 0xff is followed by zero or by one of the eight restart markers.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, 0x01
+
+
+def open_image(data: bytes, limits: PictureLimits) -> Image.Image:
+    """Read the header; no pixel is decoded yet.
+
+    Raises:
+        PictureError: it is over a limit, in another format, or its header is damaged.
+    """
+    with _no_warnings():
+        return _open(data, limits)
+
+
+def decode_image(image: Image.Image, at_least: int | None) -> RGB:
+    """Decode the pixels and close ``image``; see `embed.pictures.Opened.decode`.
+
+    Raises:
+        PictureError: it is damaged, or there is not enough memory.
+    """
+    with _no_warnings():
+        try:
+            if at_least is not None and image.format == "JPEG":
+                # draft() keeps both sides at or above this size.
+                image.draft(None, (at_least, at_least))
+            large = image.width * image.height > LARGE
+            return _pixels(image, at_least if large else None)
+        except Exception as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                raise PictureError("too-costly", _no_memory(image.format)) from error
+            # For damaged data, Pillow's decoders raise many kinds of errors (OSError,
+            # SyntaxError, struct.error, ...); all of them mean the same to the caller.
+            raise PictureError(
+                "truncated",
+                f"the {image.format} picture is damaged or truncated ({brief(error)});"
+                " send the whole file",
+            ) from error
+        finally:
+            image.close()
+
+
+def _no_memory(form: str | None) -> str:
+    return (
+        f"decoding the {form or 'picture'} takes more memory than is allowed; scale it down, or"
+        " save it as an ordinary PNG or JPEG"
+    )
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Silence Pillow's own pixel limit, which only warns; ours raises an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open(data: bytes, limits: PictureLimits) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise not_a_picture(data) from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            "too-many-pixels",
+            f"the picture has too many pixels ({brief(error)}); the limit is"
+            f" {limits.max_pixels:,}; scale it down",
+        ) from error
+    except MemoryError as error:
+        raise PictureError("too-costly", _no_memory(None)) from error
+    except Exception as error:
+        # Its first bytes are those of one of our formats, or it would be "unidentified".
+        raise PictureError(
+            "truncated",
+            f"the picture is damaged or truncated ({brief(error)}); send the whole file",
+        ) from error
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        image.close()
+        raise too_many_pixels(width, height, limits)
+    # Each scan processes all pixels again, and one that changes nothing takes some ten bytes.
+    if _has_more_scans(data, limits.max_scans):
+        image.close()
+        raise PictureError(
+            "too-large",
+            f"the JPEG has more than {limits.max_scans} scans, and each takes as long as decoding"
+            " the picture; save it again with fewer",
+        )
+    return image
+
+
+def not_a_picture(data: bytes) -> PictureError:
+    """The error for bytes in none of the formats."""
+    return PictureError(
+        "not-a-picture",
+        f"the {len(data):,} bytes are not a picture in a known format; expected one of"
+        f" {', '.join(FORMATS)}",
+    )
+
+
+def _has_more_scans(data: bytes, most: int) -> bool:
+    """Whether a JPEG has more than ``most`` scans; ISO/IEC 10918-1, annex B."""
+    if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xda") <= most:
+        return False
+    # Not all of these bytes need be scans: comments, and what follows the end, may contain any.
+    scans, at = 0, 2
+    while scans <= most and (found := _MARKER.search(data, at)):
+        code, at = found[0][1], found.end()
+        if code == _END:
+            break
+        scans += code == _SCAN
+        if code != _WITHOUT_LENGTH:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans > most
+
+
+def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:
+    image.load()
+    # Damaged EXIF data raises many kinds of errors; the pixels are usable as stored.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it always copies
+    if shrink_to is not None and image.mode in ("RGB", "RGBA", "L", "CMYK"):
+        factor = min(image.size) // (8 * shrink_to)
+        if factor > 1:
+            image = image.reduce(factor)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_to_rgb(image)
+    if image.width * image.height <= _BAND:
+        return _band_to_rgb(image)
+    picture = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, band in _bands(image):
+        picture[rows] = _band_to_rgb(band)
+    return picture
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    step = max(1, _BAND // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _band_to_rgb(image: Image.Image) -> RGB:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    # convert() would copy even an RGB image.
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+
+
+def _grey_to_rgb(image: Image.Image) -> RGB:
+    """RGB of greyscale with more than 8 bits: integers are 16-bit, floats 0..1 unless larger."""
+    top, white = 0.0, 1.0
+    for _, band in _bands(image):
+        grey = np.asarray(band)
+        top = max(top, float(np.nan_to_num(grey.astype(np.float32)).max(initial=0.0)))
+        white = 65535.0 if np.issubdtype(grey.dtype, np.integer) else 1.0
+    picture = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, band in _bands(image):
+        values = np.nan_to_num(np.asarray(band).astype(np.float32))
+        values = np.clip(values / max(white, top), 0.0, 1.0)
+        picture[rows] = np.rint(values * 255.0).astype(np.uint8)[:, :, None]
+    return picture

@@ -1,0 +1,88 @@
+"""The program of a worker process that decodes pictures; see `embed.decoding.workers`.
+
+It ends by itself when its deadline passes, whatever a decoder is doing, and when the process that
+started it does: while it decodes, the kernel tells it with a signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from embed.decoding.limits import PictureError, PictureLimits
+from embed.decoding.messages import ERROR, PIXELS, READY, Request, receive, send
+from embed.decoding.pixels import RGB, decode_image, open_image
+
+_GRACE_SECONDS = 1.0
+# Returns to the system what the C allocator keeps; glibc's, other C libraries lack it.
+_trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
+
+
+def main() -> None:
+    """Answer requests until the other side hangs up."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    Image.init()  # before memory is limited: all formats, rather than at the first picture
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would contain people's pictures
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    baseline = _address_space()
+    send(connection, READY, b"")
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)  # libraries write warnings about pictures
+    while (message := receive(connection)) is not None:
+        kind, head, body = _answer(connection, Request.of(message[1]), bytes(message[2]), baseline)
+        send(connection, kind, head, body)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        del message, body
+        _trim_memory(0)
+
+
+def _answer(
+    connection: socket.socket, request: Request, data: bytes, baseline: int
+) -> tuple[int, bytes, RGB | bytes]:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # The default action of both signals ends the process, in the middle of any decoder.
+    signal.setitimer(signal.ITIMER_REAL, request.seconds + _GRACE_SECONDS)
+    _signal_hang_up(connection, True)
+    limit = baseline + request.memory
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        limits = PictureLimits(max_pixels=request.max_pixels, max_scans=request.max_scans)
+        picture = decode_image(open_image(data, limits), request.at_least)
+    except PictureError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        return ERROR, json.dumps([error.reason, str(error)]).encode(), b""
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        _signal_hang_up(connection, False)
+    height, width, _ = picture.shape
+    return PIXELS, json.dumps([height, width]).encode(), picture
+
+
+def _signal_hang_up(connection: socket.socket, wanted: bool) -> None:
+    """Ask for SIGIO when the connection changes, which it does not but for its end."""
+    flags = fcntl.fcntl(connection, fcntl.F_GETFL)
+    flags = flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC
+    fcntl.fcntl(connection, fcntl.F_SETFL, flags)
+
+
+def _address_space() -> int:
+    """Size of this process's address space, in bytes; 1 GiB where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    except OSError:
+        return 2**30
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""Decodes pictures in worker processes, with a memory limit and a deadline.
+
+A decoder that crashes, grows or hangs ends its process and gives an error for its picture; the next
+picture gets another process. They are started when they are first needed, live as long as this
+process, and hold nothing but one picture at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from mmap import mmap
+
+import numpy as np
+
+from embed.decoding.header import Header
+from embed.decoding.limits import (
+    LARGE,
+    REASONS,
+    DecodersBusyError,
+    PictureError,
+    PictureLimits,
+    brief,
+)
+from embed.decoding.messages import DECODE, ERROR, PIXELS, READY, Request, receive, send
+from embed.decoding.pixels import RGB
+
+MOST_WORKERS = min(8, max(2, os.cpu_count() or 1))
+LARGE_AT_ONCE = 2
+"""Pictures that are large, or that take more memory than ``SMALL_MEMORY``, decoded at a time."""
+SMALL_MEMORY = 64 * 2**20
+_MARGIN = 4
+"""A small picture may take this many times ``SMALL_MEMORY``, because its cost is an estimate."""
+
+_START_SECONDS = 60.0
+_END_SECONDS = 2.0
+_ATTEMPTS = 3
+_trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
+
+
+@dataclass
+class _Turn:
+    """What `turn` keeps: whether the thread has a turn already, and how long it waits for one."""
+
+    patient: bool
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    taken: bool = False
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+
+
+@contextlib.contextmanager
+def turn(patient: bool = False) -> Iterator[None]:
+    """Let what is done with a large picture count as part of decoding it.
+
+    Within the block, a large picture's turn lasts until the end of the block, so that no more than
+    ``LARGE_AT_ONCE`` decoded ones exist at a time, however many threads there are.
+
+    Args:
+        patient: wait for a worker process as long as it takes, for work that no request waits for.
+    """
+    with contextlib.ExitStack() as held:
+        token = _turn.set(_Turn(patient, held))
+        try:
+            yield
+        finally:
+            _turn.reset(token)
+
+
+class _EndedError(Exception):
+    """The worker process ended before it received the request."""
+
+
+class _Worker:
+    def __init__(self, program: tuple[str, ...]) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self._connection, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this program, nothing from a request
+                [*program, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches only the process that it serves
+                # It uses one thread; more would only take address space, which is limited.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        self.pid = self._process.pid
+        try:
+            ready = receive(self._connection, time.monotonic() + _START_SECONDS)
+        except OSError:
+            ready = None
+        if ready is None or ready[0] != READY:
+            self.end()
+            raise OSError("the worker process that decodes pictures did not start")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def decode(self, data: bytes, request: Request, form: str) -> RGB:
+        """Decode; the process has ended if ``alive`` is False afterwards.
+
+        Raises:
+            PictureError: the picture cannot be decoded, or not within the limits.
+            _EndedError: the process had ended before.
+        """
+        deadline = time.monotonic() + request.seconds
+        try:
+            send(self._connection, DECODE, request.to_json(), data, deadline)
+        except TimeoutError:
+            raise self._too_slow(form, request) from None
+        except OSError:
+            self.end()
+            raise _EndedError from None
+        try:
+            message = receive(self._connection, deadline, most_body=3 * request.max_pixels)
+            if message is None:
+                raise self._ended(form, request)
+            return _picture(*message)
+        except TimeoutError:
+            raise self._too_slow(form, request) from None
+        except OSError:
+            raise self._ended(form, request) from None
+        except ValueError as error:
+            if isinstance(error, PictureError):
+                raise
+            self.end(at_once=True)
+            raise _undecodable(form, "it sent something else than pixels") from None
+
+    def _too_slow(self, form: str, request: Request) -> PictureError:
+        self.end(at_once=True)
+        return PictureError(
+            "too-costly",
+            f"decoding the {form} takes longer than {request.seconds:g} seconds; scale it down, or"
+            " save it as an ordinary PNG or JPEG",
+        )
+
+    def _ended(self, form: str, request: Request) -> PictureError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+        code = self._process.poll()
+        if code == -signal.SIGALRM:
+            return self._too_slow(form, request)
+        self.end(at_once=True)
+        if code == -signal.SIGKILL:
+            return PictureError(
+                "too-costly",
+                f"the process that decoded the {form} was killed, perhaps because memory was"
+                " short; try again, or scale the picture down",
+            )
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return _undecodable(form, how)
+
+    def leave(self) -> None:
+        """Forget the process without ending it."""
+        self._connection.close()
+
+    def end(self, at_once: bool = False) -> None:
+        """End the process and collect its exit code."""
+        self._connection.close()
+        try:
+            if not at_once:
+                self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            at_once = True
+        if at_once:
+            self._process.kill()
+        self._process.wait()
+
+
+def _undecodable(form: str, how: str) -> PictureError:
+    return PictureError(
+        "undecodable",
+        f"the decoder crashed on the {form} ({how}); save it again with another program",
+    )
+
+
+def _picture(kind: int, head: bytes, body: bytearray | mmap) -> RGB:
+    """The picture in a reply, which is not believed: a decoder may have been taken over.
+
+    Raises:
+        PictureError: the reply is an error.
+        ValueError: it is neither that nor a picture.
+    """
+    match kind, json.loads(head):
+        case int(_), [int(height), int(width)] if kind == PIXELS and min(height, width) > 0:
+            pixels = np.frombuffer(body, np.uint8)
+            if pixels.size == 3 * height * width:
+                picture: RGB = pixels.reshape(height, width, 3)
+                return picture
+        case int(_), [str(reason), str(text)] if kind == ERROR and reason in REASONS:
+            raise PictureError(reason, text)
+    raise ValueError(head)
+
+
+class Decoders:
+    """The worker processes of this process; safe to use from several threads."""
+
+    def __init__(
+        self,
+        most: int = MOST_WORKERS,
+        program: tuple[str, ...] = (sys.executable, "-m", "embed.decoding.worker_main"),
+    ) -> None:
+        """Describe them; none is started yet.
+
+        Args:
+            most: how many there are at a time.
+            program: command line of a worker, without the number of its socket.
+        """
+        self._most = most
+        self._program = program
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._workers = threading.BoundedSemaphore(self._most)
+        self._large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of the processes that run."""
+        with self._lock:
+            return [worker.pid for worker in self._all if worker.alive]
+
+    def decode(
+        self, data: bytes, header: Header, limits: PictureLimits, at_least: int | None
+    ) -> RGB:
+        """Decode a picture whose header is within the limits; see `embed.pictures.Opened.decode`.
+
+        Raises:
+            PictureError: it is damaged, or takes more than the limits.
+            DecodersBusyError: no process was free in time, or none can be started.
+        """
+        memory = header.memory
+        small = memory is not None and memory <= SMALL_MEMORY and header.pixels <= LARGE
+        request = Request(
+            min(_MARGIN * SMALL_MEMORY, limits.max_memory) if small else limits.max_memory,
+            limits.max_seconds,
+            limits.max_pixels,
+            limits.max_scans,
+            at_least,
+        )
+        kept = _turn.get()
+        wait = math.inf if kept is not None and kept.patient else limits.max_wait_seconds
+        until = time.monotonic() + wait
+        with contextlib.ExitStack() as stack:
+            if not small and (kept is None or not kept.taken):
+                _acquire(self._large, until, wait)
+                (stack if kept is None else kept.held).callback(self._end_turn)
+                if kept is not None:
+                    kept.taken = True
+            _acquire(self._workers, until, wait)
+            stack.callback(self._workers.release)
+            return self._run(data, request, header.form)
+
+    def _end_turn(self) -> None:
+        # The C allocator keeps memory for each thread, which for a server's forty would be
+        # gigabytes.
+        _trim_memory(0)
+        self._large.release()
+
+    def _run(self, data: bytes, request: Request, form: str) -> RGB:
+        for _ in range(_ATTEMPTS):
+            worker = self._take()
+            try:
+                return worker.decode(data, request, form)
+            except _EndedError:
+                continue
+            finally:
+                self._return(worker)
+        raise DecodersBusyError("the worker processes that decode pictures end at once")
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.alive:
+                    return worker
+                self._all.discard(worker)
+                worker.end()
+        try:
+            worker = _Worker(self._program)
+        except OSError as error:
+            raise DecodersBusyError(
+                f"a worker process to decode the picture cannot be started ({brief(error)});"
+                " try again later"
+            ) from error
+        with self._lock:
+            self._all.add(worker)
+        return worker
+
+    def _return(self, worker: _Worker) -> None:
+        with self._lock:
+            if worker.alive:
+                self._idle.append(worker)
+            else:
+                self._all.discard(worker)
+
+    def close(self) -> None:
+        """End all processes; the next picture starts another."""
+        with self._lock:
+            workers, idle = self._all, self._idle
+            self._all, self._idle = set(), []
+        for worker in workers:
+            worker.end(at_once=worker not in idle)
+
+    def forget(self) -> None:
+        """After a fork: they belong to the other process, which alone may talk to them."""
+        for worker in self._all:
+            worker.leave()
+        self._reset()
+
+
+def _acquire(semaphore: threading.BoundedSemaphore, until: float, wait: float) -> None:
+    remaining = until - time.monotonic()
+    timeout = None if math.isinf(remaining) else max(0.0, remaining)
+    if not semaphore.acquire(timeout=timeout):
+        raise DecodersBusyError(
+            f"all processes that decode pictures have been busy for {wait:g} seconds;"
+            " try again later"
+        )
+
+
+decoders = Decoders()
+"""Those of this process."""
+atexit.register(decoders.close)
+os.register_at_fork(after_in_child=decoders.forget)
