@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,17 +59,18 @@ def run(*arguments: object, env: Env | None = None) -> Done:
 
 
 def clean(settings: Env) -> Env:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("LOOKALIKE_")}
+    own = {k for k in os.environ if k.startswith("LOOKALIKE_") and k != "LOOKALIKE_CACHE"}
+    kept = {k: v for k, v in os.environ.items() if k not in own}
     quick = {"OMP_NUM_THREADS": "1", "LOOKALIKE_DRAIN_SECONDS": "0.1"}
     return {**kept, **quick, **settings}
 
 
 class Server:
-    """A `lookalike up` or `serve` in a process of its own."""
+    """A `lookalike up` or `serve` in a process of its own, started by another program if given."""
 
-    def __init__(self, command: str, env: Env) -> None:
+    def __init__(self, command: str, env: Env, starter: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "search_api.cli", command, "--port", "0"],
+            [*starter, sys.executable, "-m", "search_api.cli", command, "--port", "0"],
             env=clean(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
