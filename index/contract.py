@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -107,11 +108,22 @@ class RestoreConflictError(Exception):
         )
 
 
+# Errors: there is no room
+
+
+class QuotaError(Exception):
+    """Something would exceed a quota, and nothing of it was stored; the message says which."""
+
+
 # Errors: something is missing or damaged
 
 
 class CatalogueError(Exception):
     """The catalogue cannot be used; the message names it and says what to do."""
+
+
+class NoSpaceError(CatalogueError):
+    """There is no room to write; nothing was stored, and what is stored stays usable."""
 
 
 class BlobError(Exception):
@@ -358,6 +370,27 @@ class Staging(Protocol):
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a catalogue refers to: how many pictures, and the size of their files in bytes.
+
+    A file that two pictures have counts twice. ``trash`` counts corpus pictures too, without size.
+    """
+
+    added_pictures: int
+    added_bytes: int
+    trash_pictures: int
+    trash_bytes: int
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Bounds on added pictures and the size of their files in bytes; 0 for none."""
+
+    pictures: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
 class Trashed:
     """A deleted picture that can still be restored; ``deleted`` is in seconds since 1970."""
 
@@ -410,11 +443,11 @@ class Trash(Protocol):
         """The ids of the newest delete that it still holds something of, ascending."""
         ...
 
-    def restore(self, ids: IdsLike) -> Undeleted:
+    def restore(self, ids: IdsLike, quota: Quota = Quota()) -> Undeleted:
         """Store these pictures again with their ids, fields and embeddings, in one write.
 
         Raises UnknownIdError for ids that are not in the trash, RestoreConflictError if none can
-        come back because all their sources are stored again.
+        come back because all their sources are stored again, QuotaError beyond the ``quota``.
         """
         ...
 
@@ -449,11 +482,16 @@ class Catalogue(Protocol):
     def trash(self) -> Trash: ...
 
     def upsert(
-        self, records: Sequence[Record], embeddings: Vectors, model_digest: str
+        self,
+        records: Sequence[Record],
+        embeddings: Vectors,
+        model_digest: str,
+        quota: Quota = Quota(),
     ) -> list[int]:
         """Store the records with ``embeddings`` float32 (n, d); return their ids in order.
 
-        A source that is already stored keeps its id and gets the new fields.
+        A source that is already stored keeps its id and gets the new fields. If the records exceed
+        the ``quota``, however many processes write, none is stored and QuotaError is raised.
 
         Raises IndexInputError for a wrong shape or value, a source given twice, a source stored
         with another origin, or a dimension other than the one stored for this model;
@@ -550,6 +588,24 @@ class Catalogue(Protocol):
         """
         ...
 
+    def check_quota(self, records: Sequence[Record], quota: Quota) -> None:
+        """Raise QuotaError if `upsert` of these records would exceed the quota now.
+
+        Raises EngineCannotError if the engine does not count and ``quota`` is not empty.
+        """
+        ...
+
+    def usage(self) -> Usage | None:
+        """How much is stored, from counters; None if the engine does not count."""
+        ...
+
+    def measure(self, size_of: Callable[[str], int | None]) -> int:
+        """Count again; ``size_of`` is called for content hashes of unknown size. Return how many.
+
+        Only needed for what an earlier version has added, and after bytes were removed.
+        """
+        ...
+
     def model(self) -> str | None:
         """The digest of the model whose embeddings are in use; None before the first."""
         ...
@@ -640,6 +696,11 @@ class Blobs(Protocol):
     spares objects that were put during its grace period.
     """
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine that holds the bytes; None if they are elsewhere."""
+        ...
+
     def holding(self) -> AbstractContextManager[None]:
         """Hold off `sweep`; waits only while one is removing."""
         ...
@@ -653,6 +714,10 @@ class Blobs(Protocol):
 
     def get(self, name: str) -> bytes:
         """The bytes under ``name``. Raises BlobError if they are missing or damaged."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """The number of bytes under ``name``; None if there are none. Reads none."""
         ...
 
     def names(self) -> list[str]:
@@ -829,6 +894,10 @@ class Snapshots(Protocol):
 
         Snapshots in ``seen`` are left out, and those that were read are added to it.
         """
+        ...
+
+    def next_size(self) -> int:
+        """About how many bytes another snapshot takes."""
         ...
 
     def holding(self, purged: Purged) -> dict[str, int]:

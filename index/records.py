@@ -33,7 +33,8 @@ class Record:
     """A picture to store. ``source`` is its unique name, for example a path inside the corpus.
 
     ``content_hash`` identifies what was embedded: ``sha256:`` and the digest of an added picture's
-    bytes, or ``pixels:`` and the digest of a corpus picture's pixels; None if unknown.
+    bytes, or ``pixels:`` and the digest of a corpus picture's pixels; None if unknown. ``size`` is
+    that of an added picture's bytes, for the store's account of them; entries do not have it.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Record:
     payload: Payload = field(default_factory=dict)
     content_hash: str | None = None
     origin: Origin = "corpus"
+    size: int | None = field(default=None, kw_only=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

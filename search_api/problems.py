@@ -5,6 +5,7 @@ The HTTP API and the command line both read this table, so that an error means t
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 from embed.pictures import DecodersBusyError, PictureError
@@ -18,6 +19,8 @@ from index.contract import (
     ModelChangedError,
     ModelMismatchError,
     NoGenerationError,
+    NoSpaceError,
+    QuotaError,
     RestoreConflictError,
     SnapshotBusyError,
     SnapshotError,
@@ -58,6 +61,7 @@ class Meaning(NamedTuple):
 
 _WRONG_USE, _FAILURE = 2, 1
 _UNAVAILABLE = Meaning(503, "store-unavailable", _FAILURE)
+_NO_SPACE = Meaning(507, "no-space", _FAILURE)
 
 MEANINGS: dict[type[Exception], Meaning] = {
     UnknownIdError: Meaning(404, "unknown-id", _WRONG_USE),
@@ -82,6 +86,8 @@ MEANINGS: dict[type[Exception], Meaning] = {
     EngineCannotError: Meaning(501, "not-with-this-index", _WRONG_USE),
     NoGenerationError: _UNAVAILABLE._replace(exit_code=_WRONG_USE),
     ModelMismatchError: _UNAVAILABLE._replace(exit_code=_WRONG_USE),
+    NoSpaceError: _NO_SPACE,
+    QuotaError: Meaning(507, "quota-exceeded", _FAILURE),
     CatalogueError: _UNAVAILABLE,
     GenerationError: _UNAVAILABLE,
     SnapshotError: _UNAVAILABLE,
@@ -94,10 +100,17 @@ EXPECTED: tuple[type[Exception], ...] = (PictureError, PageError, *MEANINGS)
 """Errors that callers cause or may encounter; any other exception is a bug."""
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error means that a disk, or its quota, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def meaning(error: Exception) -> Meaning | None:
     """What an exception means to callers; None if it is a bug."""
     if isinstance(error, PictureError):
         return Meaning(PICTURE_STATUS[error.reason], error.reason, _WRONG_USE)
     if isinstance(error, PageError):
         return Meaning(422, error.parameter, _WRONG_USE)
+    if is_full(error):
+        return _NO_SPACE
     return next((MEANINGS[cls] for cls in type(error).__mro__ if cls in MEANINGS), None)

@@ -31,6 +31,28 @@ class Quotas:
     Options and variables like those of `Limits`, which includes them.
     """
 
+    max_added_pictures: int = _limit(
+        0, "Maximum number of added pictures in the store; 0 for no limit.", least=0
+    )
+    max_added_bytes: int = _limit(
+        0, "Maximum size of the added pictures in the store, in bytes; 0 for no limit.", least=0
+    )
+    max_snapshots: int = _limit(0, "Maximum number of snapshots; 0 for no limit.", least=0)
+    max_snapshot_bytes: int = _limit(
+        0, "Maximum size of all snapshots, in bytes; 0 for no limit.", least=0
+    )
+    min_free_bytes: int = _limit(
+        2**30,
+        "Free space on the store's disk, in bytes, below which nothing is written but deletions; 0"
+        " for none.",
+        least=0,
+    )
+    min_free_share: float = _limit(
+        0.05,
+        "The same as a share of the disk, which counts where it is less.",
+        least=0,
+    )
+
     trash_days: float = _limit(
         30.0,
         "How long deleted pictures stay in the trash, in days; 0 deletes for good at once.",

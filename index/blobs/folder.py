@@ -35,6 +35,10 @@ class FolderBlobs:
         """Whether anything was ever added."""
         return (self._root / ".lock").exists()
 
+    @property
+    def folder(self) -> Path:
+        return self._root
+
     @contextmanager
     def holding(self) -> Iterator[None]:
         with self._lock.shared():
@@ -64,6 +68,9 @@ class FolderBlobs:
         except OSError as error:
             raise BlobError(f"{path}: cannot be read ({error.strerror})") from error
         return check(data, digest, f"{path}:")
+
+    def size(self, name: str) -> int | None:
+        return _size(self._path(digest_of(name)))
 
     def names(self) -> list[str]:
         if not self._root.is_dir():

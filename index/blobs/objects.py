@@ -48,6 +48,10 @@ class ObjectBlobs:
         self._grace = grace
         self._lock = None if lock is None else BytesLock(lock)
 
+    @property
+    def folder(self) -> None:
+        return None
+
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Without a lock, do nothing: the grace period of `sweep` takes its place."""
@@ -74,6 +78,12 @@ class ObjectBlobs:
         except OSError as error:
             raise BlobError(f"{self._url}: {digest} cannot be read ({error})") from error
         return check(data, digest, f"{self._url}: {digest}")
+
+    def size(self, name: str) -> int | None:
+        try:
+            return int(self._files.size(self._path(digest_of(name))))
+        except FileNotFoundError:
+            return None
 
     def names(self) -> list[str]:
         return sorted(PREFIX + digest for digest, _ in self._all())

@@ -6,7 +6,7 @@ method has stored when it returns survives a crash of the process and of the mac
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,11 @@ from index.contract import (
     IndexInputError,
     Members,
     ModelChangedError,
+    Quota,
+    QuotaError,
     Searchable,
     UnknownIdError,
+    Usage,
     Vectors,
 )
 from index.filters import check_key
@@ -40,6 +43,7 @@ from index.local.schema import (
     FIELDS,
     FIELDS_CRC,
     META_CHECKSUMS,
+    RECOUNT,
     TRASH_CRC,
     crc,
 )
@@ -50,7 +54,7 @@ from index.local.staging import (
     unpack,
     update_checksums,
 )
-from index.local.trash import SqliteTrash, move_to_trash
+from index.local.trash import SqliteTrash, move_to_trash, usage_of
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, PayloadBounds, Record
@@ -59,6 +63,10 @@ from index.vectors import SAME, as_embeddings, as_ids
 _ID_IN = "id IN (SELECT value FROM json_each(?))"
 _FIELDS = f"{FIELDS}, fields_crc"
 _EMBEDDINGS = "SELECT id, embedding, embedding_crc FROM images WHERE model_digest = ? ORDER BY id"
+_ADDED = " UNION ".join(
+    f"SELECT content_hash FROM {table} WHERE origin = 'added' AND content_hash IS NOT NULL"  # noqa: S608 - fixed words
+    for table in ("images", "trash")
+)
 _PIECE = 10_000
 _REMEDY = "restore a snapshot or a backup"
 _OWN_KEYS = ("format_version", "sequence", "model", "checksum", "commits", EPOCH, EARLIER)
@@ -113,7 +121,11 @@ class SqliteCatalogue:
         self._database.close()
 
     def upsert(
-        self, records: Sequence[Record], embeddings: Vectors, model_digest: str
+        self,
+        records: Sequence[Record],
+        embeddings: Vectors,
+        model_digest: str,
+        quota: Quota = Quota(),
     ) -> list[int]:
         """See `index.contract.Catalogue.upsert`. All records are stored or none.
 
@@ -124,6 +136,15 @@ class SqliteCatalogue:
         ids: list[int] = []
         with self._database.write() as connection:
             self._check_model(connection, model_digest, xb)
+            _check_quota(connection, records, quota)
+            connection.executemany(
+                "INSERT OR REPLACE INTO sizes VALUES (?, ?)",
+                [
+                    (r.content_hash, r.size)
+                    for r in records
+                    if r.content_hash and r.size is not None
+                ],
+            )
             sequence = next_sequence(connection)
             for record, vector in zip(records, xb, strict=True):
                 stored = connection.execute(
@@ -395,6 +416,26 @@ class SqliteCatalogue:
                 same[row] = fits and float(vector @ embeddings[row]) >= SAME
         return same
 
+    def check_quota(self, records: Sequence[Record], quota: Quota) -> None:
+        with self._database.read() as connection:
+            _check_quota(connection, records, quota)
+
+    def usage(self) -> Usage:
+        with self._database.read() as connection:
+            return usage_of(connection)
+
+    def measure(self, size_of: Callable[[str], int | None]) -> int:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT content_hash FROM ({_ADDED}) EXCEPT SELECT content_hash FROM sizes"  # noqa: S608 - fixed words
+            ).fetchall()
+        sizes = [(name, size) for (name,) in rows if (size := size_of(name)) is not None]
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO sizes VALUES (?, ?)", sizes)
+            connection.execute(f"DELETE FROM sizes WHERE content_hash NOT IN ({_ADDED})")  # noqa: S608 - fixed words
+            connection.execute(RECOUNT)
+        return len(sizes)
+
     def sequence(self) -> int:
         """The number of the last write by any process; takes some microseconds."""
         return self.moment().sequence
@@ -540,6 +581,28 @@ class SqliteCatalogue:
         with self._database.read() as connection:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+
+def _check_quota(connection: sqlite3.Connection, records: Sequence[Record], quota: Quota) -> None:
+    if not (quota.pictures or quota.size):
+        return
+    used = usage_of(connection)
+    sources = json.dumps([record.source for record in records])
+    (known, replaced) = connection.execute(
+        "SELECT count(*), coalesce(sum(bytes), 0) FROM images LEFT JOIN sizes USING (content_hash) "
+        "WHERE source IN (SELECT value FROM json_each(?))",
+        (sources,),
+    ).fetchone()
+    size = sum(record.size or 0 for record in records)
+    for more, now, most, unit in (
+        (len(records) - known, used.added_pictures, quota.pictures, "pictures"),
+        (size - replaced, used.added_bytes, quota.size, "bytes"),
+    ):
+        if most and more > 0 and now + more > most:
+            raise QuotaError(
+                f"adding {more:,} {unit} exceeds the quota of {most:,} {unit}: {now:,} are stored, "
+                f"{max(most - now, 0):,} left; delete pictures, or raise max_added_{unit}"
+            )
 
 
 def check_state(connection: sqlite3.Connection) -> str | None:

@@ -1,13 +1,16 @@
 """The catalogue's SQLite file: its connections, its format and its errors."""
 
+import errno
 import logging
+import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from index.contract import CatalogueError
+from index.contract import CatalogueError, NoSpaceError
 from index.files import fsync_folder
 from index.local.commit_watermark import Acknowledged, CommitWatermark, WatermarkError
 from index.local.history import begin_epoch, read_history
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30.0
 _TRUNCATE_MILLISECONDS = 1000
+_PAGES = 65_536
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
@@ -270,6 +274,11 @@ class Database:
                 f"{self._path}: is damaged or not a database ({error}); restore it from a backup, "
                 "or move it away and index the pictures again"
             )
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _is_full(self._path)):
+            return NoSpaceError(
+                f"{self._path}: the disk is full ({error}); nothing was stored. Free some space: "
+                "delete pictures for good with `lookalike purge`, or snapshots"
+            )
         return CatalogueError(f"{self._path}: SQLite says {error} ({name or 'no code'})")
 
     def close(self) -> None:
@@ -279,6 +288,18 @@ class Database:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _is_full(path: Path) -> bool:
+    """Whether even a small file cannot be written; SQLite does not name a full disk quota."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(_PAGES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

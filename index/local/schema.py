@@ -5,7 +5,7 @@
 deleted id, for readers that follow the changes; a ``tombstone`` keeps the corpus from adding the
 source again. ``staged`` holds embeddings of a model that is not in use yet. ``trash`` holds rows of
 ``images`` as they were when they were deleted, at ``deleted_at`` seconds since 1970 by the write
-``deletion``.
+``deletion``. ``usage`` counts added pictures and the trash, with the ``sizes`` of their bytes.
 """
 
 import sqlite3
@@ -59,6 +59,27 @@ _IMAGES = """CREATE TABLE IF NOT EXISTS {name} (
         embedding_crc INTEGER NOT NULL DEFAULT 0,
         embedding BLOB NOT NULL
     )"""
+_SIZE = "coalesce((SELECT bytes FROM sizes WHERE content_hash = {row}.content_hash), 0)"
+
+
+def _counted(table: str, name: str, condition: str = "") -> list[str]:
+    """Triggers that keep the row ``name`` of ``usage``."""
+
+    def trigger(event: str, row: str, change: str) -> str:
+        update = f"UPDATE usage SET {change} WHERE name = '{name}'"  # noqa: S608 - fixed words
+        return (
+            f"CREATE TRIGGER IF NOT EXISTS {table}_{event.split()[0].lower()} AFTER {event} "
+            f"ON {table} {condition.format(row=row)} BEGIN {update}; END"
+        )
+
+    new, old = _SIZE.format(row="NEW"), _SIZE.format(row="OLD")
+    return [
+        trigger("INSERT", "NEW", f"pictures = pictures + 1, bytes = bytes + {new}"),
+        trigger("DELETE", "OLD", f"pictures = pictures - 1, bytes = bytes - {old}"),
+        trigger("UPDATE OF content_hash", "NEW", f"bytes = bytes + {new} - {old}"),
+    ]
+
+
 _REST = (
     """CREATE TABLE IF NOT EXISTS deletions (
         id INTEGER PRIMARY KEY,
@@ -96,6 +117,13 @@ _REST = (
         content_hash TEXT PRIMARY KEY,
         bytes INTEGER NOT NULL
     ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS usage (
+        name TEXT PRIMARY KEY,
+        pictures INTEGER NOT NULL,
+        bytes INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    *(_counted("images", "added", "WHEN {row}.origin = 'added'")),
+    *(_counted("trash", "trash")),
     "CREATE INDEX IF NOT EXISTS images_label ON images (label)",
     "CREATE INDEX IF NOT EXISTS images_split ON images (split)",
     "CREATE INDEX IF NOT EXISTS images_model_digest ON images (model_digest)",
@@ -104,6 +132,15 @@ _REST = (
     "CREATE INDEX IF NOT EXISTS deletions_sequence ON deletions (sequence)",
     "CREATE INDEX IF NOT EXISTS deletions_source ON deletions (source) WHERE tombstone",
     "INSERT OR IGNORE INTO meta VALUES ('sequence', '0')",
+)
+
+
+# Counts everything again, for rows stored without triggers or before their size was known.
+RECOUNT = (
+    "INSERT OR REPLACE INTO usage SELECT 'added', count(*), coalesce(sum(bytes), 0) "
+    "FROM images LEFT JOIN sizes USING (content_hash) WHERE origin = 'added' "
+    "UNION ALL SELECT 'trash', count(*), coalesce(sum(bytes), 0) "
+    "FROM trash LEFT JOIN sizes USING (content_hash)"
 )
 
 
@@ -116,6 +153,7 @@ def create(connection: sqlite3.Connection) -> None:
         "('epoch', lower(hex(randomblob(16))))",
         (str(FORMAT_VERSION),),
     )
+    connection.execute(RECOUNT)
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
@@ -127,6 +165,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
         _rewrite_images(connection)
     for statement in _REST:
         connection.execute(statement)
+    connection.execute(RECOUNT)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'format_version'", (str(FORMAT_VERSION),)
     )

@@ -82,6 +82,9 @@ class LocalSnapshots:
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return snapshots.content_hashes(self._root, seen)
 
+    def next_size(self) -> int:
+        return catalogue_path(self._root).stat().st_size
+
     def holding(self, purged: Purged) -> dict[str, int]:
         return snapshots.holding(self._root, purged)
 

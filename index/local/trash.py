@@ -8,10 +8,13 @@ from index.contract import (
     IdsLike,
     IndexInputError,
     Purged,
+    Quota,
+    QuotaError,
     RestoreConflictError,
     Trashed,
     Undeleted,
     UnknownIdError,
+    Usage,
 )
 from index.local.database import Database
 from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, TRASH_CRC
@@ -59,7 +62,7 @@ class SqliteTrash:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def restore(self, ids: IdsLike) -> Undeleted:
+    def restore(self, ids: IdsLike, quota: Quota = Quota()) -> Undeleted:
         """See `index.contract.Trash.restore`. Readers of the changes see additions."""
         wanted = list(dict.fromkeys(as_ids(ids).tolist()))
         with self._database.write() as connection:
@@ -90,6 +93,13 @@ class SqliteTrash:
             if conflicts and not back:
                 raise RestoreConflictError(conflicts)
             unembedded = self._store(connection, back)
+            used = usage_of(connection)
+            if 0 < quota.pictures < used.added_pictures or 0 < quota.size < used.added_bytes:
+                raise QuotaError(
+                    f"with {len(back):,} pictures restored there would be "
+                    f"{used.added_pictures:,} added ones of {used.added_bytes:,} bytes, more than "
+                    "max_added_pictures or max_added_bytes; delete others, or raise the quota"
+                )
         return Undeleted(sorted(back.values()), conflicts, unembedded)
 
     def _store(self, connection: sqlite3.Connection, back: dict[str, int]) -> int:
@@ -154,6 +164,13 @@ class SqliteTrash:
             )
         self._database.truncate_log()
         return Purged(gone, {row[1] for row in rows if row[2] == "added" and row[1]})
+
+
+def usage_of(connection: sqlite3.Connection) -> Usage:
+    """What the triggers have counted; see `index.contract.Usage`."""
+    rows = connection.execute("SELECT pictures, bytes FROM usage ORDER BY name").fetchall()
+    (added, trash) = rows if len(rows) == 2 else ((0, 0), (0, 0))
+    return Usage(*added, *trash)
 
 
 def move_to_trash(connection: sqlite3.Connection, listed: str, sequence: int) -> None:

@@ -29,6 +29,7 @@ from index.contract import (
     Members,
     ModelChangedError,
     Purged,
+    Quota,
     StateGoneError,
     Trashed,
     Undeleted,
@@ -84,7 +85,7 @@ class MilvusTrash:
     def last(self) -> list[int]:
         raise _no_trash()
 
-    def restore(self, ids: IdsLike) -> Undeleted:
+    def restore(self, ids: IdsLike, quota: Quota = Quota()) -> Undeleted:
         raise _no_trash()
 
     def surplus(self, before: float, pictures: int, size: int) -> list[int]:
@@ -121,12 +122,17 @@ class MilvusCatalogue:
         """Do nothing: the connection is closed by whoever opened it."""
 
     def upsert(
-        self, records: Sequence[Record], embeddings: Vectors, model_digest: str
+        self,
+        records: Sequence[Record],
+        embeddings: Vectors,
+        model_digest: str,
+        quota: Quota = Quota(),
     ) -> list[int]:
         """See `index.contract.Catalogue.upsert`.
 
         At most 2,048 records are stored atomically; of more, some may be stored if this raises.
         """
+        self.check_quota(records, quota)
         xb = as_embeddings(embeddings)
         check_records(records, len(xb), self.bounds)
         sources = [record.source for record in records]
@@ -337,6 +343,19 @@ class MilvusCatalogue:
             return same
 
         return self._read(read, lambda: np.zeros(len(wanted), bool))
+
+    def check_quota(self, records: Sequence[Record], quota: Quota) -> None:
+        if quota.pictures or quota.size:
+            raise EngineCannotError(
+                "a store in Milvus does not count what is added; leave out max_added_pictures and "
+                "max_added_bytes, or set a quota where its pictures are"
+            )
+
+    def usage(self) -> None:
+        return None
+
+    def measure(self, size_of: Callable[[str], int | None]) -> int:
+        return 0
 
     def model(self) -> str | None:
         generation = self._generations.current()

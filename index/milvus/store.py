@@ -52,6 +52,9 @@ class MilvusSnapshots:
     def content_hashes(self, seen: set[str] | None = None) -> set[str]:
         return set()
 
+    def next_size(self) -> int:
+        return 0
+
     def holding(self, purged: Purged) -> dict[str, int]:
         return {}
 

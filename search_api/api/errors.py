@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from index.contract import RestoreConflictError, StoreBusyError, UnknownIdError
 from search_api.jobs.runner import JobRunningError
-from search_api.problems import EXPECTED, meaning
+from search_api.problems import EXPECTED, is_full, meaning
 from search_api.service.batching import QueueFullError
 from search_api.text import shortened
 
@@ -146,6 +146,8 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if is_full(error.__cause__):  # while an upload was spooled
+            return respond(request, as_problem(error.__cause__))
         status, detail = error.status_code, str(error.detail)
         kind = _kind(status)
         if status == 404 and detail == "Not Found":
@@ -178,7 +180,7 @@ def install(app: FastAPI) -> None:
             detail += f"; send {missing[0]['loc'][-1]!r} as a field of a multipart form"
         return respond(request, Problem(422, "validation", detail, errors=errors))
 
-    kinds: tuple[type[Exception], ...] = (Problem, *EXPECTED)
+    kinds: tuple[type[Exception], ...] = (Problem, OSError, *EXPECTED)
     for kind in kinds:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(ClientDisconnect, gone)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from search_api.jobs.model import Job
+from search_api.service.storage.quotas import Amount
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -93,6 +96,13 @@ class Metrics:
             ("measured",),
             registry=self.registry,
         )
+        self.storage = Gauge(
+            "lookalike_storage",
+            "Added pictures, trash and snapshots, by number and bytes, and the disk's free bytes:"
+            " used, and the limit where there is one",
+            ("what", "value"),
+            registry=self.registry,
+        )
         self.model = Info("lookalike_model", "The model that serves", registry=self.registry)
         self.classifier = Info(
             "lookalike_classifier",
@@ -162,6 +172,13 @@ class Metrics:
         for stage, value in milliseconds.items():
             if stage != "total":
                 self._of_stages[stage].observe(value / 1000)
+
+    def observe_storage(self, amounts: Mapping[str, Amount]) -> None:
+        """Set what is used of each quota."""
+        for what, amount in amounts.items():
+            self.storage.labels(what, "used").set(amount.used)
+            if amount.limit:
+                self.storage.labels(what, "limit").set(amount.limit)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

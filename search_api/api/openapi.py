@@ -31,6 +31,7 @@ _MEANING = {
     429: "Too many pictures are waiting; `Retry-After` says when to try again.",
     501: "The engine of the index does not support this; see docs/milvus.md.",
     503: "The index is not available now.",
+    507: "A quota or the disk's free space does not allow it; nothing was stored.",
 }
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},

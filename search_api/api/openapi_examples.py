@@ -129,6 +129,11 @@ SCHEMAS: dict[str, Any] = {
             "max_examples": 100,
             "max_candidates": 2000,
         },
+        "storage": {
+            "added_pictures": {"used": 12, "limit": 0},
+            "added_bytes": {"used": 1_048_576, "limit": 10_737_418_240},
+            "free_bytes": {"used": 54_000_000_000, "limit": 1_073_741_824},
+        },
     },
     "ClassifierInfo": {
         "source": "store",
@@ -257,5 +262,10 @@ PROBLEMS: dict[int, tuple[str, str]] = {
         "a store in Milvus has no snapshots; back it up with milvus-backup or your Milvus provider",
     ),
     503: ("not-ready", "no index is loaded yet; wait, or build one with `lookalike index build`"),
+    507: (
+        "quota-exceeded",
+        "adding 3 pictures exceeds the quota of 1,000 pictures: 999 are stored, 1 left; delete"
+        " pictures, or raise max_added_pictures",
+    ),
 }
 """Kind and detail of a problem, by status."""

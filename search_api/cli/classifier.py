@@ -9,6 +9,7 @@ import click
 
 from search_api.cli import remote
 from search_api.cli.index.maintenance import existing_store
+from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     Bars,
     bundle_option,
@@ -20,7 +21,7 @@ from search_api.cli.options import (
     together,
 )
 from search_api.cli.remote import server_options
-from search_api.settings import StoreLocation
+from search_api.settings import Quotas, StoreLocation
 
 _STAMP = {"model", "generation", "sequence"}
 _SHOWN = 10
@@ -58,12 +59,13 @@ def show(location: StoreLocation, server: str | None, api_key: str | None, as_js
 
 
 @classifier.command()
-@together(store_options, bundle_option, server_options, json_option)
+@together(store_options, bundle_option, server_options, quota_options, json_option)
 def fit(
     location: StoreLocation,
     bundle: Path | None,
     server: str | None,
     api_key: str | None,
+    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Fit the classifier on the labels that the store has now.
@@ -80,16 +82,17 @@ def fit(
             remote.followed(client, client.fit_classifier(), "fit")
             found = client.classifier().model_dump(exclude=_STAMP)
     else:
-        found = _fit(location, bundle)
+        found = _fit(location, bundle, quotas)
     _print(found, as_json)
 
 
-def _fit(location: StoreLocation, bundle: Path | None) -> dict[str, Any]:
+def _fit(location: StoreLocation, bundle: Path | None, quotas: Quotas) -> dict[str, Any]:
     from contextlib import closing
 
     from index.contract import JobControl
     from search_api.service.labelling.classes import ClassStore
     from search_api.service.labelling.classifier_fit import ClassifierFitter, fit_now
+    from search_api.service.storage.quotas import StorageQuotas
     from search_api.stores.classifier_store import ClassifierFiles
     from search_api.stores.model_store import find_bundle, open_model
     from search_api.stores.opening import open_store
@@ -100,6 +103,7 @@ def _fit(location: StoreLocation, bundle: Path | None) -> dict[str, Any]:
         open_store(location, lambda digest: encoder if digest == encoder.digest else None)
     ) as store:
         classes = ClassStore(store.catalogue, ClassifierFiles(location))
+        StorageQuotas(store, location.var, quotas).check_room()
         store.served.load(encoder.digest)
         with Bars() as bars:
             fit_now(store, ClassifierFitter(store, classes), encoder, JobControl(bars))

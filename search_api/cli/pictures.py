@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 
 from embed.corpus import FolderCorpus
+from embed.encoder import PictureEncoder
 from embed.pictures import PictureError, read_file
+from index.contract import Store
 from index.filters import parse_filter
 from search_api.cli.index.maintenance import existing_store
 from search_api.cli.instance import quota_options
@@ -28,6 +30,7 @@ from search_api.cli.options import (
 )
 from search_api.service.engine import open_engine
 from search_api.service.ingest import Upload
+from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService
 from search_api.settings import Quotas, StoreLocation
 
@@ -45,7 +48,7 @@ _BATCH = 250
     help="Prefix for the pictures' keys, which are their paths within PATH, so that pictures of"
     " different folders do not replace each other.",
 )
-@together(data_option, store_options, bundle_option, json_option)
+@together(data_option, store_options, bundle_option, quota_options, json_option)
 @click.pass_context
 def add(
     context: click.Context,
@@ -55,6 +58,7 @@ def add(
     data: Path | None,
     location: StoreLocation,
     bundle: Path | None,
+    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Add pictures to the store.
@@ -71,7 +75,7 @@ def add(
     files = [file for path in paths for file in _files(path)]
     failed: dict[str, str] = {}
     ids: dict[str, int] = {}
-    with open_engine(data, location, bundle, say=say) as engine:
+    with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
         engine.check_corpus()
         engine.load()
         with progress_bar(len(files), "adding", "picture", show=len(files) > _BATCH) as bar:
@@ -159,7 +163,7 @@ def delete(
             deleted += catalogue.delete(named, tombstone=True)
         if where is not None:
             deleted += len(catalogue.delete_where(where))
-        trash = TrashService(store, quotas)
+        trash = _trash_of(store, location, quotas)
         trash.settle()
         final = trash.expiry(0) is None
     if as_json:
@@ -173,9 +177,16 @@ def delete(
         )
 
 
+def _trash_of(
+    store: Store[PictureEncoder], location: StoreLocation, quotas: Quotas
+) -> TrashService:
+    """The trash of an open store."""
+    return TrashService(store, StorageQuotas(store, location.var, quotas))
+
+
 def _undo(location: StoreLocation, quotas: Quotas, as_json: bool) -> None:
     with existing_store(location) as store:
-        found = TrashService(store, quotas).restore(None)
+        found = _trash_of(store, location, quotas).restore(None)
     if as_json:
         print_json({"restored": found.ids, "conflicts": dict(found.conflicts)})
         return
@@ -217,7 +228,7 @@ def purge(
     if [bool(ids), all_, list_].count(True) != 1:
         raise click.UsageError("expected either ids, --all or --list")
     with existing_store(location) as store:
-        trash = TrashService(store, quotas)
+        trash = _trash_of(store, location, quotas)
         if list_:
             _list(trash, as_json)
             return

@@ -8,7 +8,13 @@ import threading
 import time
 from dataclasses import dataclass
 
-from index.contract import CatalogueError, GenerationError, StateGoneError, StoreBusyError
+from index.contract import (
+    CatalogueError,
+    GenerationError,
+    NoSpaceError,
+    StateGoneError,
+    StoreBusyError,
+)
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunningError
 from search_api.jobs.tasks import Task, TaskRunner
@@ -51,7 +57,7 @@ class AutoCompaction:
             return None
         try:
             job = self.tasks.start(Task("compact" if compact else "fit"))
-        except (JobRunningError, StoreBusyError):
+        except (JobRunningError, StoreBusyError, NoSpaceError):
             return None  # the running job includes the changes, or a later check compacts them
         if compact:
             what = f"{pending} changes since the index was built: compacting it"

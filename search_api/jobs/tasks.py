@@ -56,9 +56,11 @@ class TaskRunner:
         """Start a job that does the task.
 
         Raises:
+            NoSpaceError: the disk has too little free space.
             JobRunningError: a job is already running in this process.
             StoreBusyError: another process is building.
         """
+        self.engine.storage.check_room()
         if self.jobs.running is None:
             self.engine.store.check_free()
         return self.jobs.start(task.kind, partial(self.perform, task))

@@ -31,6 +31,13 @@ class LimitsInfo(Schema):
     max_candidates: int
 
 
+class StorageAmount(Schema):
+    """How much of something is used."""
+
+    used: int
+    limit: int = Field(description="0 for no limit; of `free_bytes`, what must stay free.")
+
+
 class IndexInfo(Schema):
     """What is indexed, and by which model."""
 
@@ -60,3 +67,8 @@ class IndexInfo(Schema):
     labels: dict[str, int] = Field(description="Number of pictures by label.")
     splits: dict[str, int] = Field(description="Number of pictures by split.")
     limits: LimitsInfo
+    storage: dict[str, StorageAmount] = Field(
+        default_factory=dict,
+        description="Added pictures, trash and snapshots, by number and bytes, and the free bytes"
+        " of the disk; the first six only on one machine.",
+    )

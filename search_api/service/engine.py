@@ -39,6 +39,7 @@ from search_api.service.recall_sampler import RecallSampler
 from search_api.service.recommend import ExampleSet, recommendation
 from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery, SearchService
+from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService
 from search_api.settings import Quotas, StoreLocation
 from search_api.stores import opening
@@ -117,9 +118,10 @@ class SearchEngine:
         )
         self.searches = SearchService(self.store, self.sampler, self.classes)
         self.fitter = ClassifierFitter(self.store, self.classes)
-        self.trash = TrashService(self.store, quotas)
+        self.storage = StorageQuotas(self.store, var, quotas)
+        self.trash = TrashService(self.store, self.storage)
         self.builder = IndexBuilder(var, self.store, self.picture, self.fitter, self.trash)
-        self.ingest = Ingest(self.catalogue, self.blobs, limits, lambda: self.encoder)
+        self.ingest = Ingest(self.catalogue, self.blobs, limits, lambda: self.encoder, self.storage)
 
     def close(self) -> None:
         """Close the store."""
@@ -197,7 +199,7 @@ class SearchEngine:
         ) as error:
             if self.catalogue.model() != digest:
                 raise
-            manifest = self.builder.compact(self._first)
+            manifest = self.builder.compact(self._first, needs_room=False)
             self.load_report = (
                 f"{error}. Rebuilt from the catalogue: generation {manifest.generation} with"
                 f" {manifest.count:,} pictures."

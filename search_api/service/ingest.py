@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, PictureLimits, decode, turn
 from index.conditions import Filter
-from index.contract import KEEP, Blobs, Catalogue, Change, ModelChangedError, UnknownIdError
+from index.contract import (
+    KEEP,
+    Blobs,
+    Catalogue,
+    Change,
+    ModelChangedError,
+    UnknownIdError,
+    Vectors,
+)
 from index.records import Payload, Record
+from search_api.service.storage.quotas import StorageQuotas
 
 _ATTEMPTS = 5
 
@@ -47,12 +56,14 @@ class Ingest:
         blobs: where the encoded pictures are stored.
         limits: bounds on each picture.
         encoder: returns the encoder in use.
+        quotas: refuses what would exceed the store's quotas.
     """
 
     catalogue: Catalogue
     blobs: Blobs
     limits: PictureLimits
     encoder: Callable[[], PictureEncoder]
+    quotas: StorageQuotas
 
     def add(self, uploads: Sequence[Upload]) -> list[int | PictureError]:
         """Store pictures; return for each its id, or the reason why it cannot be used.
@@ -61,7 +72,10 @@ class Ingest:
 
         Raises:
             IndexInputError: a payload, key, label or split cannot be stored, or a key occurs twice.
+            QuotaError: they would exceed the quota of added pictures.
+            NoSpaceError: the disk has too little free space.
         """
+        self.quotas.check_room(sum(len(upload.data) for upload in uploads), upload=True)
         results: list[int | PictureError] = []
         good: list[tuple[int, RGB]] = []
         for row, upload in enumerate(uploads):
@@ -74,30 +88,33 @@ class Ingest:
             except PictureError as error:
                 results.append(error)
         if good:
+            records = [_record(uploads[row]) for row, _ in good]
+            self.catalogue.check_quota(records, self.quotas.added)
             # A sweep must not remove the bytes as unused before an entry refers to them.
             with self.blobs.holding():
-                records = [self._record(uploads[row]) for row, _ in good]
+                records = [
+                    replace(record, content_hash=self.blobs.put(uploads[row].data))
+                    for record, (row, _) in zip(records, good, strict=True)
+                ]
                 ids = self._upsert(records, [picture for _, picture in good])
             for (row, _), id_ in zip(good, ids, strict=True):
                 results[row] = id_
         return results
-
-    def _record(self, upload: Upload) -> Record:
-        source = f"key:{upload.key}" if upload.key is not None else f"added:{uuid.uuid4().hex}"
-        name = self.blobs.put(upload.data)
-        return Record(source, upload.split, upload.label, upload.payload, name, "added")
 
     def _upsert(self, records: Sequence[Record], pictures: Sequence[RGB]) -> list[int]:
         for _ in range(_ATTEMPTS - 1):
             encoder = self.encoder()
             try:
                 embeddings = encoder.encode(pictures).embeddings
-                return self.catalogue.upsert(records, embeddings, encoder.digest)
+                return self._store(records, embeddings, encoder.digest)
             except ModelChangedError:
                 continue  # the store switched models in between
         encoder = self.encoder()
         embeddings = encoder.encode(pictures).embeddings
-        return self.catalogue.upsert(records, embeddings, encoder.digest)
+        return self._store(records, embeddings, encoder.digest)
+
+    def _store(self, records: Sequence[Record], embeddings: Vectors, digest: str) -> list[int]:
+        return self.catalogue.upsert(records, embeddings, digest, self.quotas.added)
 
     def update(
         self,
@@ -113,7 +130,9 @@ class Ingest:
         Raises:
             UnknownIdError: no such picture.
             IndexInputError: a value cannot be stored.
+            NoSpaceError: the disk has too little free space.
         """
+        self.quotas.check_room()
         self.catalogue.update(
             [image_id],
             label=label,
@@ -137,3 +156,10 @@ class Ingest:
         if ids is not None:
             return self.catalogue.delete(ids, tombstone=True)
         return 0 if where is None else len(self.catalogue.delete_where(where))
+
+
+def _record(upload: Upload) -> Record:
+    """The record of an added picture, without the name of its bytes."""
+    source = f"key:{upload.key}" if upload.key is not None else f"added:{uuid.uuid4().hex}"
+    size = len(upload.data)
+    return Record(source, upload.split, upload.label, upload.payload, None, "added", size=size)

@@ -92,6 +92,7 @@ class IndexBuilder:
         if kind is not None:
             # How many pictures there will be is not known yet.
             self.store.check_kind(kind, encoder.dimension)
+        self.trash.storage.check_room()
         with self.store.lock(control.job):
             switched = None
             if catalogue.model() not in (None, encoder.digest):
@@ -128,15 +129,18 @@ class IndexBuilder:
         control: JobControl = JobControl(),
         *,
         kind: str | None = None,
+        needs_room: bool = True,
     ) -> Manifest:
         """Build a new generation from the catalogue, including all changes since the last one.
 
         ``kind`` is as for `rebuild`.
 
         Also embeds pictures added while the store switched models, purges what has expired in the
-        trash, and deletes the bytes of added pictures that nothing refers to.
+        trash, and deletes the bytes of added pictures that nothing refers to. Without
+        ``needs_room`` it uses the free space that others must leave.
 
         Raises:
+            NoSpaceError: the disk has too little free space; what could be removed has been.
             StoreBusyError: another process is building in this store.
             ModelChangedError: the store's embeddings are of another model than the encoder's.
             CancelledError: ``control`` cancelled it.
@@ -152,16 +156,19 @@ class IndexBuilder:
                     f"the store holds embeddings of the model {model}, expected {encoder.digest};"
                     f" restart with the model {model}"
                 )
-            embed_missing(encoder, catalogue, self.read, _without_skip(control))
-            manifest = self._publish(encoder, control, kind)
             self.trash.expire()
             sweep(self.store)
             remove_leftovers(self.var, self.store)
+            if needs_room:
+                self.trash.storage.check_room()
+            embed_missing(encoder, catalogue, self.read, _without_skip(control))
+            manifest = self._publish(encoder, control, kind)
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest
 
     def embed(self, encoder: PictureEncoder, control: JobControl = JobControl()) -> Counts:
         """Embed everything with another model while the current one stays in use; resumable."""
+        self.trash.storage.check_room()
         with self.store.lock(control.job):
             return embed_missing(encoder, self.store.catalogue, self.read, control)
 
@@ -169,6 +176,7 @@ class IndexBuilder:
         self, encoder: PictureEncoder, control: JobControl = JobControl()
     ) -> tuple[Manifest, Counts]:
         """Embed what is still missing, and switch to the model; raises as `rebuild` does."""
+        self.trash.storage.check_room()
         with self.store.lock(control.job):
             counts = self._switch(encoder, control)
             manifest = self._publish(encoder, JobControl(control.progress))

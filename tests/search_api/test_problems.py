@@ -31,6 +31,8 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.StoreBusyError: Meaning(409, "store-busy", 1),
     contract.ModelChangedError: Meaning(409, "model-changed", 2),
     contract.StateGoneError: UNAVAILABLE,
+    contract.NoSpaceError: Meaning(507, "no-space", 1),
+    contract.QuotaError: Meaning(507, "quota-exceeded", 1),
     contract.CatalogueError: UNAVAILABLE,
     contract.BlobError: UNAVAILABLE,
     contract.GenerationError: UNAVAILABLE,

@@ -74,6 +74,7 @@ def metrics(context: Ctx) -> Response:
     Example: `curl http://127.0.0.1:8000/metrics`
     """
     context.metrics.queue_depth.set(context.batcher.waiting)
+    context.metrics.observe_storage(context.engine.storage.amounts())
     if context.engine.ready:
         state = context.engine.served.current()
         manifest = state.manifest

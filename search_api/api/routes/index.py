@@ -41,6 +41,10 @@ def index_info(context: Ctx) -> schemas.IndexInfo:
             max_examples=limits.max_examples,
             max_candidates=limits.max_candidates,
         ),
+        storage={
+            name: schemas.StorageAmount(used=amount.used, limit=amount.limit)
+            for name, amount in context.engine.storage.amounts().items()
+        },
     )
 
 

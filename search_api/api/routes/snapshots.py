@@ -22,7 +22,7 @@ Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
     operation_id="create_snapshot",
     status_code=201,
     summary="Create a snapshot",
-    responses=problems(409, 422, 501, 503),
+    responses=problems(409, 422, 501, 503, 507),
 )
 def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> SnapshotMade:
     """Copies the whole catalogue durably, while searches and writes continue.
@@ -37,7 +37,7 @@ def create_snapshot(context: Ctx, request: SnapshotRequest | None = None) -> Sna
     """
     engine = context.engine
     wanted = request or SnapshotRequest()
-    made = engine.store.snapshots.create(wanted.name, allow_missing=wanted.allow_missing)
+    made = engine.storage.create_snapshot(wanted.name, allow_missing=wanted.allow_missing)
     generation = engine.served.current().manifest.generation
     return SnapshotMade(**_info(made).model_dump(), generation=generation)
 
@@ -56,7 +56,7 @@ def list_snapshots(context: Ctx) -> Snapshots:
     "/{name}/restore",
     operation_id="restore_snapshot",
     summary="Restore a snapshot",
-    responses=problems(404, 409, 422, 501, 503),
+    responses=problems(404, 409, 422, 501, 503, 507),
 )
 def restore_snapshot(
     context: Ctx,
@@ -74,6 +74,7 @@ def restore_snapshot(
     Example: `curl -X POST http://127.0.0.1:8000/v1/snapshots/monday/restore`
     """
     engine = context.engine
+    engine.storage.check_room()
     snapshot, changed, deleted = engine.store.snapshots.restore(name, allow_missing=allow_missing)
     context.compaction.check(restored=True)
     return Restored(snapshot=snapshot.name, changed=changed, deleted=deleted, **stamp(context))

@@ -52,7 +52,7 @@ def list_trash(
     "/images/restore",
     operation_id="restore_images",
     summary="Restore deleted pictures",
-    responses=problems(404, 409, 422, 501, 503),
+    responses=problems(404, 409, 422, 501, 503, 507),
 )
 def restore_images(context: Ctx, request: schemas.RestoreRequest) -> schemas.RestoredImages:
     """Brings back `ids`, or with `last` what the last delete removed, as it was, in one write.

@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v1/images", tags=["write"])
     operation_id="add_images",
     status_code=201,
     summary="Add pictures",
-    responses=problems(413, 422, 503),
+    responses=problems(413, 422, 503, 507),
 )
 def add_images(
     context: Ctx,
@@ -82,7 +82,7 @@ def add_images(
     "/{image_id}",
     operation_id="change_image",
     summary="Change the label, split or payload of a picture",
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422, 503, 507),
 )
 def change_image(context: Ctx, image_id: ImageId, request: ChangeRequest) -> schemas.StoredImage:
     """Merges `payload` into the stored one, or replaces it with `replace`.

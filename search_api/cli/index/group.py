@@ -20,6 +20,7 @@ from search_api.cli.index.maintenance import (
     snapshot,
 )
 from search_api.cli.index.shards import embed, import_
+from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     Bars,
     bundle_option,
@@ -31,7 +32,7 @@ from search_api.cli.options import (
     together,
 )
 from search_api.cli.remote import server_options
-from search_api.settings import StoreLocation
+from search_api.settings import Quotas, StoreLocation
 
 
 @click.group()
@@ -52,6 +53,7 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
     help="Fit the photo encoder's embedding to the pictures again and switch to it.",
 )
 @kind_option
+@quota_options
 @json_option
 def build(
     data: Path | None,
@@ -62,6 +64,7 @@ def build(
     reembed: bool,
     refit: bool,
     kind: str | None,
+    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Bring the store up to date with the corpus.
@@ -91,7 +94,9 @@ def build(
 
     with (
         Bars() as bars,
-        open_engine(data, location, bundle, say=say, progress=bars, refit=refit) as engine,
+        open_engine(
+            data, location, bundle, quotas=quotas, say=say, progress=bars, refit=refit
+        ) as engine,
     ):
         counts = build_index(engine, reembed, kind)
         if as_json:

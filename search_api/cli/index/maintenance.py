@@ -26,6 +26,7 @@ from search_api.cli.options import (
 )
 from search_api.service.engine import open_engine
 from search_api.service.model_migration import compare_models
+from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import remove_snapshot, sweep
 from search_api.settings import Quotas, StoreLocation
 from search_api.stores.model_store import keep_model, open_model, share_model
@@ -53,13 +54,14 @@ _allow_missing = click.option(
 @click.option("--list", "list_", is_flag=True, help="List the snapshots instead.")
 @click.option("--delete", is_flag=True, help="Delete the snapshot NAME instead.")
 @_allow_missing
-@together(store_options, json_option)
+@together(store_options, quota_options, json_option)
 def snapshot(
     name: str | None,
     list_: bool,
     delete: bool,
     allow_missing: bool,
     location: StoreLocation,
+    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Take a snapshot of the store, under NAME if given.
@@ -81,7 +83,9 @@ def snapshot(
             sweep(store)
             say(f"Deleted the snapshot {name}.")
         else:
-            made = store.snapshots.create(name, allow_missing=allow_missing)
+            made = StorageQuotas(store, location.var, quotas).create_snapshot(
+                name, allow_missing=allow_missing
+            )
             if as_json:
                 print_json(asdict(made))
             else:
@@ -91,8 +95,10 @@ def snapshot(
 @click.command()
 @click.argument("name")
 @_allow_missing
-@together(store_options, json_option)
-def restore(name: str, allow_missing: bool, location: StoreLocation, as_json: bool) -> None:
+@together(store_options, quota_options, json_option)
+def restore(
+    name: str, allow_missing: bool, location: StoreLocation, quotas: Quotas, as_json: bool
+) -> None:
     """Restore the store's contents from the snapshot NAME.
 
     This is a single write, visible to the next search of every server. A snapshot of another model
@@ -103,6 +109,7 @@ def restore(name: str, allow_missing: bool, location: StoreLocation, as_json: bo
       lookalike index restore before-the-sale
     """
     with existing_store(location) as store:
+        StorageQuotas(store, location.var, quotas).check_room()
         made, changed, deleted = store.snapshots.restore(name, allow_missing=allow_missing)
     if as_json:
         print_json({"snapshot": made.name, "changed": changed, "deleted": deleted})
@@ -144,13 +151,14 @@ def compact(
 @click.option(
     "--switch", "commit", is_flag=True, help="Switch to the new model when embedding completes."
 )
-@together(data_option, store_options, bundle_option, json_option)
+@together(data_option, store_options, bundle_option, quota_options, json_option)
 def model(
     new: Path,
     commit: bool,
     data: Path | None,
     location: StoreLocation,
     bundle: Path | None,
+    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Embed all pictures with another model, in the folder BUNDLE.
@@ -164,7 +172,7 @@ def model(
       lookalike index model runs/new/bundle
     """
     encoder = open_model(new, location.var)
-    with open_engine(data, location, bundle, say=say) as engine:
+    with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
         engine.check_corpus()
         engine.load()
         keep_model(location.var, new, encoder.digest)

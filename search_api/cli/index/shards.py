@@ -8,6 +8,7 @@ import click
 
 from embed.bundle import PRETRAINED
 from embed.corpus import find_corpus
+from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     FOLDER,
     Bars,
@@ -22,7 +23,7 @@ from search_api.cli.options import (
 )
 from search_api.offline.shards import Shard, embed_shard, import_shards, shard_folders
 from search_api.service.engine import open_engine
-from search_api.settings import StoreLocation
+from search_api.settings import Quotas, StoreLocation
 from search_api.stores.model_store import open_model
 
 
@@ -55,9 +56,14 @@ def embed(text: str, out: Path, data: Path | None, bundle: Path | None, as_json:
 
 @click.command("import")
 @click.argument("folder", type=FOLDER)
-@together(data_option, store_options, bundle_option, json_option)
+@together(data_option, store_options, bundle_option, quota_options, json_option)
 def import_(
-    folder: Path, data: Path | None, location: StoreLocation, bundle: Path | None, as_json: bool
+    folder: Path,
+    data: Path | None,
+    location: StoreLocation,
+    bundle: Path | None,
+    quotas: Quotas,
+    as_json: bool,
 ) -> None:
     """Import all shards in FOLDER into the store, and build the index.
 
@@ -69,8 +75,12 @@ def import_(
       lookalike index import /shared/shards --data /shared/pictures
     """
     folders = shard_folders(folder)
-    with open_engine(data, location, bundle, say=say) as engine, Bars("part") as bars:
+    with (
+        open_engine(data, location, bundle, quotas=quotas, say=say) as engine,
+        Bars("part") as bars,
+    ):
         engine.check_corpus()
+        engine.storage.check_room()
         imported = import_shards(
             engine.catalogue, folders, engine.encoder.digest, engine.corpus.name, bars
         )

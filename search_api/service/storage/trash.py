@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from index.contract import BlobsBusyError, Catalogue, SnapshotError, Store, Trashed, Undeleted
+from search_api.service.storage.quotas import StorageQuotas
 from search_api.settings import Quotas
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,16 @@ class TrashService:
 
     Attributes:
         store: the store.
-        quotas: how long, and how much, the trash keeps.
+        storage: the store's quotas.
     """
 
     store: Store[Any]
-    quotas: Quotas = Quotas()
+    storage: StorageQuotas
+
+    @property
+    def quotas(self) -> Quotas:
+        """How long, and how much, the trash keeps."""
+        return self.storage.quotas
 
     @property
     def catalogue(self) -> Catalogue:
@@ -71,10 +77,13 @@ class TrashService:
         Raises:
             UnknownIdError: an id is not in the trash; nothing is restored.
             RestoreConflictError: none can come back; see `index.contract.Trash.restore`.
+            QuotaError: they would exceed the quota of added pictures.
+            NoSpaceError: the disk has too little free space.
             EngineCannotError: the store has no trash.
         """
+        self.storage.check_room()
         trash = self.catalogue.trash
-        return trash.restore(trash.last() if ids is None else ids)
+        return trash.restore(trash.last() if ids is None else ids, self.storage.added)
 
     def purge(self, ids: Sequence[int] | None) -> PurgeReport:
         """Delete these pictures, or with None all in the trash, for good, with their files.
@@ -149,6 +158,7 @@ def sweep(store: Store[Any]) -> int:
     except (BlobsBusyError, SnapshotError, OSError) as error:
         log.warning("unused bytes of added pictures are kept: %s", error)
         return 0
+    store.catalogue.measure(store.blobs.size)
     if due:
         store.catalogue.set_meta(_UNSWEPT, str(int(time.time())) if state == "now" else "no")
     if removed:

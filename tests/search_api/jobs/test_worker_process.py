@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from search_api.api.app import create_app
 from search_api.jobs.tasks import Task
 from search_api.jobs.worker_process import WorkerError, WorkerProcess
 from search_api.service.engine import SearchEngine
-from search_api.settings import StoreLocation
+from search_api.settings import Quotas, StoreLocation
 from search_api.stores.model_store import open_model
 from tests.search_api.conftest import colour, png, rebuild
 from tests.search_api.helpers import garden, tint, until
@@ -73,7 +73,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         engine, "send(result={}); open(request['data'] + '/request', 'w').write(str(request))"
     )
     worker = replace(worker, data=tmp_path, picture=PictureLimits(10, 20), log_format="json")
-    worker = replace(worker, memory=2**30)
+    worker = replace(worker, memory=2**30, quotas=Quotas(trash_days=3))
     milvus = MilvusSettings("http://m", "t", "p", False)
     worker = replace(worker, location=StoreLocation(tmp_path / "var", milvus))
     worker(Task("compact"), Seen().control)
@@ -88,14 +88,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         "data": str(tmp_path),
         "bundle": None,
         "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
-        "quotas": {
-            "max_trash_bytes": 0,
-            "max_trash_pictures": 0,
-            "trash_days": 30.0,
-            "max_payload_bytes": 65_536,
-            "max_payload_keys": 512,
-            "max_tags": 256,
-        },
+        "quotas": asdict(Quotas(trash_days=3)),
         "log_format": "json",
         "memory": 2**30,
         "location": {
@@ -261,7 +254,7 @@ from pathlib import Path
 from index.contract import JobControl
 from search_api.jobs.tasks import Task
 from search_api.jobs.worker_process import WorkerProcess
-from search_api.settings import StoreLocation
+from search_api.settings import Quotas, StoreLocation
 
 control = JobControl(lambda *step: print("begun", flush=True))
 location = StoreLocation(Path(sys.argv[1]))

@@ -44,6 +44,16 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
             "max_examples": 100,
             "max_candidates": 2000,
         },
+        "storage": {
+            **{
+                f"{what}_{unit}": {"used": 0, "limit": 0}
+                for what in ("added", "trash")
+                for unit in ("pictures", "bytes")
+            },
+            "snapshots": {"used": 0, "limit": 0},
+            "snapshot_bytes": {"used": 0, "limit": 0},
+            "free_bytes": info["storage"]["free_bytes"],
+        },
     }
 
 

@@ -132,4 +132,5 @@ def test_after_a_switch_of_models_a_compaction_embeds_what_is_restored(
 
 
 def test_the_quotas_are_limits() -> None:
-    assert Limits(trash_days=2, max_trash_pictures=3).quotas == Quotas(2, 3)
+    limits = Limits(trash_days=2, max_trash_pictures=3)
+    assert limits.quotas == Quotas(trash_days=2, max_trash_pictures=3)

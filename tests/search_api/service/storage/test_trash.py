@@ -10,6 +10,7 @@ from index.local.store import LocalStore
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
 from search_api.service.storage import trash as module
+from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService, remove_snapshot
 from search_api.settings import Quotas
 from tests.search_api.conftest import png
@@ -26,6 +27,10 @@ def added(engine: SearchEngine) -> list[int]:
         engine.ingest.delete(id_)
     assert ids == [25, 26, 27, 28]
     return ids
+
+
+def trash_of(engine: SearchEngine, quotas: Quotas) -> TrashService:
+    return TrashService(engine.store, StorageQuotas(engine.store, engine.var, quotas))
 
 
 def held(engine: SearchEngine) -> list[int]:
@@ -45,14 +50,14 @@ def test_the_trash_expires_with_its_files(
 
 
 def test_the_oldest_go_first_beyond_the_quota(engine: SearchEngine, added: list[int]) -> None:
-    trash = TrashService(engine.store, Quotas(max_trash_pictures=3))
+    trash = trash_of(engine, Quotas(max_trash_pictures=3))
     trash.settle()
     assert held(engine) == [26, 27, 28]
     assert len(engine.blobs.names()) == 3
 
 
 def test_without_days_a_delete_is_final_at_once(engine: SearchEngine, added: list[int]) -> None:
-    trash = TrashService(engine.store, Quotas(trash_days=0))
+    trash = trash_of(engine, Quotas(trash_days=0))
     assert trash.expiry(1.0) is None
     trash.settle()
     assert (held(engine), engine.blobs.names()) == ([], [])
