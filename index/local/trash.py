@@ -22,6 +22,7 @@ from index.local.staging import entry_of, next_sequence, update_checksums
 from index.payload import check_number
 from index.vectors import as_ids
 
+_PIECE = 1000
 _ID_IN = "id IN (SELECT value FROM json_each(?))"
 # Everything that `images` holds of a picture, checksums included.
 _ROW = f"{FIELDS}, fields_crc, embedding_crc, embedding"
@@ -142,16 +143,42 @@ class SqliteTrash:
         return [row[0] for row in rows]
 
     def purge(self, ids: IdsLike | None) -> Purged:
-        condition, params = ("true", ()) if ids is None else (_ID_IN, (_listed(ids),))
+        """See `index.contract.Trash.purge`.
+
+        Done in pieces, between which the log is emptied: a disk that is nearly full has room for
+        one. If it is interrupted, the rest is still in the trash.
+        """
+        wanted = None if ids is None else as_ids(ids).tolist()
+        found = Purged([], set())
+        self._database.truncate_log()
+        while piece := self._next(wanted, found.ids[-1] if found.ids else -1):
+            rows = self._purge(piece)
+            found.ids.extend(row[0] for row in rows)
+            found.content_hashes.update(row[1] for row in rows if row[2] == "added" and row[1])
+            self._database.truncate_log()
+            if not rows:
+                break  # another process was first
+        return found
+
+    def _next(self, wanted: list[int] | None, after: int) -> list[int]:
+        """The next ids to purge, ascending, above ``after``."""
+        condition = "true" if wanted is None else "id IN (SELECT value FROM json_each(?2))"
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT id FROM trash WHERE id > ?1 AND {condition} ORDER BY id LIMIT {_PIECE}",  # noqa: S608 - fixed words
+                (after,) if wanted is None else (after, json.dumps(wanted)),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def _purge(self, ids: list[int]) -> list[tuple[int, str | None, str]]:
+        """Remove these in one write; return id, content hash and origin of each."""
+        listed = json.dumps(ids)
         with self._database.write() as connection:
             rows = connection.execute(
-                f"SELECT id, content_hash, origin FROM trash WHERE {condition} ORDER BY id",  # noqa: S608 - fixed words
-                params,
+                f"SELECT id, content_hash, origin FROM trash WHERE {_ID_IN} ORDER BY id",  # noqa: S608 - fixed words
+                (listed,),
             ).fetchall()
-            if not rows:
-                return Purged([], set())
-            gone = [row[0] for row in rows]
-            listed = json.dumps(gone)
+            listed = json.dumps([row[0] for row in rows])
             connection.execute(f"DELETE FROM trash WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
             # Readers that follow the changes need the id alone; a key may be somebody's name.
             connection.execute(
@@ -162,8 +189,7 @@ class SqliteTrash:
                 f"UPDATE deletions SET crc = {DELETION_CRC} WHERE {_ID_IN}",  # noqa: S608 - fixed words
                 (listed,),
             )
-        self._database.truncate_log()
-        return Purged(gone, {row[1] for row in rows if row[2] == "added" and row[1]})
+        return rows
 
 
 def usage_of(connection: sqlite3.Connection) -> Usage:
@@ -188,7 +214,3 @@ def move_to_trash(connection: sqlite3.Connection, listed: str, sequence: int) ->
         f"UPDATE trash SET crc = {TRASH_CRC} WHERE deletion = ?",  # noqa: S608 - fixed words
         (sequence,),
     )
-
-
-def _listed(ids: IdsLike) -> str:
-    return json.dumps(as_ids(ids).tolist())

@@ -53,7 +53,7 @@ def index_info(context: Ctx) -> schemas.IndexInfo:
     operation_id="rebuild_index",
     status_code=202,
     summary="Bring the index up to date with the corpus",
-    responses=problems(409),
+    responses=problems(409, 507),
 )
 def rebuild_index(
     context: Ctx,
@@ -78,7 +78,7 @@ def rebuild_index(
     operation_id="compact_index",
     status_code=202,
     summary="Build a new index that includes all changes",
-    responses=problems(409, 422),
+    responses=problems(409, 422, 507),
 )
 def compact_index(
     context: Ctx,

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from embed.corpus import FolderCorpus
+from embed.pictures import encode_png
 from index.ann.exact import ExactIndex
 from index.contract import CatalogueError
 from index.local import generations, snapshots
 from index.local.catalogue import SqliteCatalogue
 from index.records import Record
+from search_api.problems import meaning
+from search_api.service.engine import SearchEngine
+from search_api.service.ingest import Upload
+from search_api.settings import Quotas
 from tests.index.vectors import random_vectors
+from tests.search_api.conftest import MeanColour, png, rebuild
 from tests.torture.index.worker import DIMENSION, MODEL, build
 
+MB = 2**20
 ROOT = Path(__file__).parents[3]
 # No file may grow beyond the limit, which looks to a writer like a full disk.
 LIMITED = """
@@ -79,17 +90,24 @@ def test_full(tmp_path: Path, what: str, limit: int) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MB of its own."""
-    folder = tmp_path / "disk"
+    with disk(tmp_path / "disk", "2m") as folder:
+        yield folder
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
         capture_output=True,
         check=False,
     )
     if mounted.returncode:
         pytest.skip("only root may mount a file system of its own")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_real_disk_full_and_read_only(
@@ -121,3 +139,60 @@ def test_a_real_disk_full_and_read_only(
     assert generations.load_current(small_disk, MODEL)[0].count() == 400
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     counted("disk full and read-only during a rebuild", "the old index serves, nothing is left")
+
+
+NOISE = np.random.default_rng(0)
+
+
+def upload(number: int) -> Upload:
+    """A picture of about 200 kB that does not compress."""
+    return Upload(encode_png(NOISE.integers(0, 256, (256, 256, 3), np.uint8)), f"k{number}")
+
+
+def fill(engine: SearchEngine) -> tuple[int, Exception]:
+    """Add until something refuses; how many were added, and the error."""
+    for number in range(1_000_000):
+        try:
+            engine.ingest.add([upload(number)])
+        except Exception as error:  # noqa: BLE001 - that is what is looked at
+            return number, error
+    raise AssertionError("nothing was refused")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.0], ids=["floor", "no-floor"])
+def test_additions_until_the_disk_is_full(
+    tmp_path: Path, share: float, counted: Callable[[str, str], None]
+) -> None:
+    """Refused as 507 with and without a floor; what was acknowledged stays, and purging helps."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "0.png").write_bytes(png((240, 0, 0)))
+    corpus, quotas = FolderCorpus(tmp_path / "pictures"), Quotas(min_free_share=share)
+    with disk(tmp_path / "disk", "64m") as small:
+        with closing(SearchEngine(MeanColour(), corpus, small / "var", quotas=quotas)) as engine:
+            rebuild(engine)
+            number, error = fill(engine)
+            found = meaning(error)
+            assert found is not None, repr(error)
+            assert (found.status, found.kind) == (507, "no-space")
+            assert number > 200
+            assert engine.catalogue.count() == 1 + number
+            assert engine.catalogue.check() is None
+            assert engine.search(png((240, 0, 0))).points[0].entry.id == 1
+            free = shutil.disk_usage(small).free
+            assert (free > 2 * MB) == (share > 0)
+            if not share:
+                # Something else made room, and everything recovers by itself.
+                next((small / "var" / "pictures").glob("??/*")).unlink()
+            ids = engine.catalogue.ids().tolist()[1:]
+            assert engine.ingest.delete_many(ids, None) == number
+            assert engine.trash.purge(None).purged == number
+            assert engine.blobs.names() == []
+            (again,) = engine.ingest.add([upload(0)])
+            assert isinstance(again, int)
+        with SqliteCatalogue(small / "var" / "catalogue.sqlite") as catalogue:
+            assert catalogue.check() is None
+            assert catalogue.count() == 2
+    counted(
+        f"additions until a disk of 64 MB is full, least free {share:.0%}",
+        f"{number} acknowledged, none lost; then 507 with {free / MB:.1f} MB free; purged",
+    )
