@@ -146,8 +146,8 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if is_full(error.__cause__):  # while an upload was spooled
-            return respond(request, as_problem(error.__cause__))
+        if isinstance(error.__cause__, OSError) and is_full(error.__cause__):
+            return respond(request, as_problem(error.__cause__))  # while an upload was spooled
         status, detail = error.status_code, str(error.detail)
         kind = _kind(status)
         if status == 404 and detail == "Not Found":

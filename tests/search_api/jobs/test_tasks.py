@@ -17,7 +17,7 @@ def test_work_in_this_process_yields_more_often(
 ) -> None:
     usual, seen = sys.getswitchinterval(), []
 
-    def compact(*_: object) -> Manifest:
+    def compact(*_: object, **__: object) -> Manifest:
         seen.append(sys.getswitchinterval())
         return engine.manifest
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embed.pictures import PictureError
-from index.contract import IndexInputError, ModelChangedError, UnknownIdError
+from index.contract import IndexInputError, ModelChangedError, Quota, UnknownIdError
 from index.filters import parse_filter
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Ingest, Upload
@@ -79,15 +79,15 @@ def test_a_switch_of_models_in_between_is_followed(
     upsert = engine.catalogue.upsert
     attempts: list[str] = []
 
-    def counted(records: object, embeddings: object, digest: str) -> list[int]:
+    def counted(records: object, embeddings: object, digest: str, quota: Quota) -> list[int]:
         attempts.append(digest)
-        return upsert(records, embeddings, digest)  # type: ignore[arg-type]
+        return upsert(records, embeddings, digest, quota)  # type: ignore[arg-type]
 
     def encoder() -> MeanColour:
         return MeanColour("sha256:old") if len(attempts) < switches else MeanColour()
 
     monkeypatch.setattr(engine.catalogue, "upsert", counted)
-    ingest = Ingest(engine.catalogue, engine.blobs, engine.limits, encoder)
+    ingest = Ingest(engine.catalogue, engine.blobs, engine.limits, encoder, engine.storage)
     if added:
         assert ingest.add([Upload(png(NEW), "k")]) == [25]
         assert attempts == ["sha256:old"] * switches + ["sha256:mean-colour"]
