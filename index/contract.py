@@ -345,8 +345,18 @@ Change: TypeAlias = str | Literal[Keep.KEEP] | None
 class Staging(Protocol):
     """Embeddings of models that do not serve yet, kept until `promote` puts them in use."""
 
-    def add(self, ids: IdsLike, embeddings: Vectors, model_digest: str) -> int:
-        """Stage ``embeddings`` float32 (n, d); return how many of these ids are still stored."""
+    def add(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None] | None = None,
+    ) -> int:
+        """Stage ``embeddings`` float32 (n, d) of pictures; return how many were staged.
+
+        Left out are ids that are no longer stored and, given the ``content_hashes`` of the pictures
+        that were embedded, ids whose picture has been replaced since.
+        """
         ...
 
     def missing(self, model_digest: str) -> Ids:
@@ -487,11 +497,15 @@ class Catalogue(Protocol):
         embeddings: Vectors,
         model_digest: str,
         quota: Quota = Quota(),
+        *,
+        only_new: bool = False,
     ) -> list[int]:
         """Store the records with ``embeddings`` float32 (n, d); return their ids in order.
 
-        A source that is already stored keeps its id and gets the new fields. If the records exceed
-        the ``quota``, however many processes write, none is stored and QuotaError is raised.
+        A source that is already stored keeps its id and gets the new fields. With ``only_new``, it
+        is left out, and so is one with a tombstone, and NO_ID returned: for those who looked before
+        they embedded what others may have changed meanwhile. If the records exceed the ``quota``,
+        however many processes write, none is stored and QuotaError is raised.
 
         Raises IndexInputError for a wrong shape or value, a source given twice, a source stored
         with another origin, or a dimension other than the one stored for this model;
@@ -505,10 +519,13 @@ class Catalogue(Protocol):
         embeddings: Vectors,
         model_digest: str,
         content_hashes: Sequence[str | None],
+        *,
+        only_same: bool = False,
     ) -> int:
         """Give stored ids new embeddings float32 (n, d) of the same model; their fields stay.
 
-        Ids that are no longer stored are ignored. Returns how many were stored. Raises as `upsert`.
+        Ids that are no longer stored are ignored and, with ``only_same``, those that have another
+        content by now. Returns how many were stored. Raises as `upsert`.
         """
         ...
 
@@ -521,8 +538,12 @@ class Catalogue(Protocol):
         payload: Payload | None = None,
         replace_payload: bool = False,
         by_hand: bool = False,
+        expected: Sequence[Entry] | None = None,
     ) -> int:
         """Change fields of these ids, all or none; return how many entries there were.
+
+        Given the entries as they are ``expected`` to be, for example as they were read, those that
+        have been changed or deleted since are left out instead.
 
         ``payload`` is merged into the stored one by its top-level keys, or replaces it with
         ``replace_payload``. ``by_hand`` marks entries whose label or split changes as edited.

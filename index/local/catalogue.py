@@ -6,7 +6,7 @@ method has stored when it returns survives a crash of the process and of the mac
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from index.conditions import COLUMNS, Filter
 from index.contract import (
     KEEP,
+    NO_ID,
     CatalogueError,
     Change,
     Ids,
@@ -126,6 +127,8 @@ class SqliteCatalogue:
         embeddings: Vectors,
         model_digest: str,
         quota: Quota = Quota(),
+        *,
+        only_new: bool = False,
     ) -> list[int]:
         """See `index.contract.Catalogue.upsert`. All records are stored or none.
 
@@ -146,7 +149,11 @@ class SqliteCatalogue:
                 ],
             )
             sequence = next_sequence(connection)
+            taken = _taken(connection, records) if only_new else set()
             for record, vector in zip(records, xb, strict=True):
+                if record.source in taken:
+                    ids.append(NO_ID)
+                    continue
                 stored = connection.execute(
                     "INSERT INTO images (source, split, label, payload, content_hash, origin, "
                     "sequence, embedded_at, model_digest, embedding) "
@@ -167,7 +174,7 @@ class SqliteCatalogue:
             connection.execute(
                 "UPDATE deletions SET tombstone = 0, crc = crc(id, source, sequence, 0) "
                 "WHERE tombstone AND source IN (SELECT value FROM json_each(?))",
-                (json.dumps([record.source for record in records]),),
+                (json.dumps([record.source for record in records if record.source not in taken]),),
             )
             update_checksums(connection, sequence)
         return ids
@@ -178,6 +185,8 @@ class SqliteCatalogue:
         embeddings: Vectors,
         model_digest: str,
         content_hashes: Sequence[str | None],
+        *,
+        only_same: bool = False,
     ) -> int:
         xb = as_embeddings(embeddings).astype("<f4", copy=False)
         changed = 0
@@ -187,11 +196,24 @@ class SqliteCatalogue:
             for id_, vector, content in zip(as_ids(ids).tolist(), xb, content_hashes, strict=True):
                 changed += connection.execute(
                     "UPDATE images SET embedding = ?, model_digest = ?, content_hash = ?, "
-                    "sequence = ?, embedded_at = ? WHERE id = ?",
-                    (vector.tobytes(), model_digest, content, sequence, sequence, id_),
+                    "sequence = ?, embedded_at = ? WHERE id = ? AND (content_hash IS ? OR NOT ?)",
+                    (
+                        vector.tobytes(),
+                        model_digest,
+                        content,
+                        sequence,
+                        sequence,
+                        id_,
+                        content,
+                        only_same,
+                    ),
                 ).rowcount
             # What another model has staged for the old picture is obsolete.
-            connection.execute(f"DELETE FROM staged WHERE {_ID_IN}", (_listed(ids),))  # noqa: S608 - fixed words
+            connection.execute(
+                f"DELETE FROM staged WHERE {_ID_IN} "  # noqa: S608 - fixed words
+                "AND id IN (SELECT id FROM images WHERE sequence = ?)",
+                (_listed(ids), sequence),
+            )
             update_checksums(connection, sequence)
         return changed
 
@@ -261,10 +283,17 @@ class SqliteCatalogue:
         payload: Payload | None = None,
         replace_payload: bool = False,
         by_hand: bool = False,
+        expected: Sequence[Entry] | None = None,
     ) -> int:
         changes = FieldChanges(label, split, payload, replace_payload, by_hand, self.bounds)
         with self._database.write() as connection:
-            found = _entries(connection, ids)
+            if expected is None:
+                found = _entries(connection, ids)
+            else:
+                now = _stored(connection, ids)
+                found = [entry for entry in expected if now.get(entry.id) == entry]
+            if not found:
+                return 0
             sequence = next_sequence(connection)
             for entry in found:
                 values = changes.of(entry)
@@ -645,6 +674,25 @@ def check_state(connection: sqlite3.Connection) -> str | None:
     return None
 
 
+def _taken(connection: sqlite3.Connection, records: Sequence[Record]) -> set[str]:
+    """The sources of records that are stored already or have a tombstone."""
+    rows = connection.execute(
+        "SELECT value FROM json_each(?) WHERE value IN (SELECT source FROM images) "
+        "OR value IN (SELECT source FROM deletions WHERE tombstone)",
+        (json.dumps([record.source for record in records]),),
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def _stored(connection: sqlite3.Connection, ids: IdsLike) -> dict[int, Entry]:
+    """Those of these ids that are stored."""
+    rows = connection.execute(
+        f"SELECT {_FIELDS} FROM images WHERE {_ID_IN}",  # noqa: S608 - fixed words
+        (_listed(ids),),
+    ).fetchall()
+    return {row[0]: entry_of(row) for row in rows}
+
+
 def _listed(ids: IdsLike) -> str:
     """Ids as the parameter of ``_ID_IN``."""
     return json.dumps(as_ids(ids).tolist())
@@ -653,11 +701,7 @@ def _listed(ids: IdsLike) -> str:
 def _entries(connection: sqlite3.Connection, ids: IdsLike) -> list[Entry]:
     """The entries in the order given; raises UnknownIdError."""
     wanted = as_ids(ids).tolist()
-    rows = connection.execute(
-        f"SELECT {_FIELDS} FROM images WHERE {_ID_IN}",  # noqa: S608 - fixed words
-        (json.dumps(wanted),),
-    ).fetchall()
-    found: Mapping[int, Entry] = {row[0]: entry_of(row) for row in rows}
+    found = _stored(connection, ids)
     missing = [wanted_id for wanted_id in dict.fromkeys(wanted) if wanted_id not in found]
     if missing:
         raise UnknownIdError(missing, "the catalogue")

@@ -6,6 +6,7 @@ Promoting them takes one transaction.
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,31 @@ class SqliteStaging:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, ids: IdsLike, embeddings: Vectors, model_digest: str) -> int:
+    def add(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None] | None = None,
+    ) -> int:
         xb = as_embeddings(embeddings).astype("<f4", copy=False)
+        wanted = as_ids(ids).tolist()
+        hashes = [None] * len(wanted) if content_hashes is None else content_hashes
         stored = 0
         with self._database.write() as connection:
-            for id_, vector in zip(as_ids(ids).tolist(), xb, strict=True):
+            for id_, vector, content in zip(wanted, xb, hashes, strict=True):
                 data = vector.tobytes()
                 stored += connection.execute(
                     "INSERT OR REPLACE INTO staged (id, model_digest, embedding, embedding_crc) "
-                    "SELECT id, ?, ?, ? FROM images WHERE id = ?",
-                    (model_digest, data, crc(id_, model_digest, data), id_),
+                    "SELECT id, ?, ?, ? FROM images WHERE id = ? AND (content_hash IS ? OR ?)",
+                    (
+                        model_digest,
+                        data,
+                        crc(id_, model_digest, data),
+                        id_,
+                        content,
+                        content_hashes is None,
+                    ),
                 ).rowcount
         return stored
 

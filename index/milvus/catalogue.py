@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from index.conditions import COLUMNS, Filter
 from index.contract import (
     KEEP,
+    NO_ID,
     Change,
     EngineCannotError,
     Ids,
@@ -127,6 +128,8 @@ class MilvusCatalogue:
         embeddings: Vectors,
         model_digest: str,
         quota: Quota = Quota(),
+        *,
+        only_new: bool = False,
     ) -> list[int]:
         """See `index.contract.Catalogue.upsert`.
 
@@ -145,13 +148,19 @@ class MilvusCatalogue:
             ids: list[int] = []
             rows: list[dict[str, Any]] = []
             taken: set[int] = set()
+            gone = self.tombstones() if only_new else set()
+            known = {entry.source for entry in stored.values()}
             for record, vector in zip(records, xb, strict=True):
+                if only_new and record.source in known | gone:
+                    ids.append(NO_ID)
+                    continue
                 id_ = _id_for(record, stored, taken)
                 taken.add(id_)
                 ids.append(id_)
                 rows.append(row(with_id(record, id_), vector, sequence, sequence))
             self._upsert(generation, rows)
-            self._ledger.remove(_TOMBSTONE, [r.source for r in records if r.origin == "corpus"])
+            revived = [r.source for r in records if r.origin == "corpus" and r.source not in gone]
+            self._ledger.remove(_TOMBSTONE, revived)
         self._flush(generation)
         return ids
 
@@ -161,6 +170,8 @@ class MilvusCatalogue:
         embeddings: Vectors,
         model_digest: str,
         content_hashes: Sequence[str | None],
+        *,
+        only_same: bool = False,
     ) -> int:
         xb = as_embeddings(embeddings)
         wanted = as_ids(ids).tolist()
@@ -176,7 +187,7 @@ class MilvusCatalogue:
                     sequence,
                 )
                 for i, vector, content in zip(wanted, xb, content_hashes, strict=True)
-                if i in found
+                if i in found and (not only_same or entry_of(found[i]).content_hash == content)
             ]
             self._upsert(generation, rows)
         self._flush(generation)
@@ -191,6 +202,7 @@ class MilvusCatalogue:
         payload: Payload | None = None,
         replace_payload: bool = False,
         by_hand: bool = False,
+        expected: Sequence[Entry] | None = None,
     ) -> int:
         changes = FieldChanges(label, split, payload, replace_payload, by_hand, self.bounds)
         wanted = np.unique(as_ids(ids)).tolist()
@@ -198,8 +210,14 @@ class MilvusCatalogue:
             generation = self._generations.current()
             if generation is None:
                 raise UnknownIdError(wanted, "the catalogue")
-            known = {int(r["id"]) for r in self._rows(generation, wanted, ["id"])}
-            missing = [i for i in wanted if i not in known]
+            if expected is None:
+                known = {int(r["id"]) for r in self._rows(generation, wanted, ["id"])}
+                missing = [i for i in wanted if i not in known]
+            else:
+                stored = map(entry_of, self._rows(generation, wanted, ["id", "fields"]))
+                same = {entry.id: entry for entry in stored}
+                wanted = [entry.id for entry in expected if same.get(entry.id) == entry]
+                missing = []
             if missing:
                 raise UnknownIdError(missing, "the catalogue")
             sequence = now()

@@ -23,7 +23,7 @@ from index.milvus.generations import Generation, Generations, now
 from index.milvus.lease import Lease
 from index.milvus.ledger import Ledger
 from index.milvus.paging import VECTORS_AT_ONCE, in_parts
-from index.milvus.rows import ALL, EMBEDDED, STORED
+from index.milvus.rows import ALL, EMBEDDED, STORED, entry_of
 from index.vectors import as_embeddings, as_ids
 
 _KIND = "staging"
@@ -42,7 +42,13 @@ class MilvusStaging:
         self.promoted: str | None = None
         """The collection that `promote` has just made current; publishing need not copy it."""
 
-    def add(self, ids: IdsLike, embeddings: Vectors, model_digest: str) -> int:
+    def add(
+        self,
+        ids: IdsLike,
+        embeddings: Vectors,
+        model_digest: str,
+        content_hashes: Sequence[str | None] | None = None,
+    ) -> int:
         xb = as_embeddings(embeddings)
         current = self._generations.current()
         if current is None:
@@ -53,9 +59,13 @@ class MilvusStaging:
             self._ledger.put(_KIND, {model_digest: [model_digest, staged.name]}, now())
         wanted = as_ids(ids).tolist()
         vectors = dict(zip(wanted, xb, strict=True))
+        hashes = {} if content_hashes is None else dict(zip(wanted, content_hashes, strict=True))
         stored = 0
         for part in in_parts(wanted, VECTORS_AT_ONCE):
-            rows = self._connection.query(current.name, listed(part), STORED, len(part))
+            found = self._connection.query(current.name, listed(part), STORED, len(part))
+            rows = [
+                r for r in found if not hashes or entry_of(r).content_hash == hashes[int(r["id"])]
+            ]
             self._connection.upsert(
                 staged.name, [with_vector(r, vectors[int(r["id"])], embedded=True) for r in rows]
             )

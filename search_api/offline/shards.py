@@ -136,7 +136,8 @@ def import_shards(
         new = [i for i in rows if records[i].source not in stored]
         old = [i for i in rows if records[i].source in stored and records[i].source not in known]
         if new:
-            catalogue.upsert([records[i] for i in new], embeddings[new], model_digest)
+            added = [records[i] for i in new]
+            catalogue.upsert(added, embeddings[new], model_digest, only_new=True)
         if old:
             ids = [stored[records[i].source] for i in old]
             hashes = [records[i].content_hash for i in old]

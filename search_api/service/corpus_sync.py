@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, turn
-from index.contract import BlobError, CancelledError, Catalogue, JobControl
+from index.contract import KEEP, NO_ID, BlobError, CancelledError, Catalogue, Change, JobControl
 from index.records import Entry, Payload, Record
 
 BATCH = 500
@@ -167,12 +167,13 @@ def embed_missing(
             if good:
                 _, embeddings = encoder.encode([picture for _, picture in good])
                 ids = [entry.id for entry, _ in good]
+                # A picture that was replaced meanwhile must not get what the old one looks like.
+                hashes = [entry.content_hash for entry, _ in good]
                 if in_use:
-                    hashes = [entry.content_hash for entry, _ in good]
-                    catalogue.embed(ids, embeddings, encoder.digest, hashes)
+                    digest = encoder.digest
+                    embedded += catalogue.embed(ids, embeddings, digest, hashes, only_same=True)
                 else:
-                    catalogue.staging.add(ids, embeddings, encoder.digest)
-                embedded += len(good)
+                    embedded += catalogue.staging.add(ids, embeddings, encoder.digest, hashes)
             control.progress("embedding", embedded, total)
     total = catalogue.count()
     return Counts(total, embedded, total - embedded - len(unreadable), 0, skipped)
@@ -250,8 +251,9 @@ def _record(
             Record(item.source, item.split, item.label, payload_of(item), hashes[row])
             for row, item in zip(new, items, strict=True)
         ]
-        ids = catalogue.upsert(records, embeddings[new], digest)
-        stored |= {item.source: id_ for item, id_ in zip(items, ids, strict=True)}
+        # One that was deleted by hand or restored since is left as it is.
+        ids = catalogue.upsert(records, embeddings[new], digest, only_new=True)
+        stored |= {item.source: id_ for item, id_ in zip(items, ids, strict=True) if id_ != NO_ID}
     if old:
         ids = [stored[good[row][0].source] for row in old]
         same = catalogue.unchanged(ids, embeddings[old], digest, [hashes[row] for row in old])
@@ -276,20 +278,25 @@ def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
     """
     wanted = {item.source: item for item in items}
     tagged = catalogue.get_meta(_TAGGED) is not None
-    changed: dict[tuple[str | None, str | None], list[int]] = {}
-    tags: dict[tuple[str, ...], list[int]] = {}
+    changes: dict[tuple[Change, Change, tuple[str, ...]], list[Entry]] = {}
     for entry in _entries(catalogue):
         item = wanted.get(entry.source)
         if item is None or entry.origin != "corpus":
             continue
-        if not entry.edited and (item.split, item.label) != (entry.split, entry.label):
-            changed.setdefault((item.split, item.label), []).append(entry.id)
-        if not tagged and item.tags and "tags" not in entry.payload:
-            tags.setdefault(item.tags, []).append(entry.id)
-    for (split, label), ids in changed.items():
-        catalogue.update(ids, split=split, label=label)
-    for words, ids in tags.items():
-        catalogue.update(ids, payload={"tags": list(words)})
+        moved = not entry.edited and (item.split, item.label) != (entry.split, entry.label)
+        split, label = (item.split, item.label) if moved else (KEEP, KEEP)
+        tags = item.tags if not tagged and "tags" not in entry.payload else ()
+        if moved or tags:
+            changes.setdefault((split, label, tags), []).append(entry)
+    for (split, label, tags), entries in changes.items():
+        # What others have changed or deleted since it was read stays as they left it.
+        catalogue.update(
+            [entry.id for entry in entries],
+            split=split,
+            label=label,
+            payload={"tags": list(tags)} if tags else None,
+            expected=entries,
+        )
     if not tagged and any(item.tags for item in items):
         catalogue.set_meta(_TAGGED, "yes")
 

@@ -19,7 +19,6 @@ from index.contract import (
     Change,
     ModelChangedError,
     UnknownIdError,
-    Vectors,
 )
 from index.records import Payload, Record
 from search_api.service.storage.quotas import StorageQuotas
@@ -78,12 +77,10 @@ class Ingest:
         self.quotas.check_room(sum(len(upload.data) for upload in uploads), upload=True)
         results: list[int | PictureError] = []
         good: list[tuple[int, RGB]] = []
+        encoder = self.encoder()
         for row, upload in enumerate(uploads):
             try:
-                with turn():
-                    picture = decode(upload.data, self.limits, at_least=self.encoder().input_size)
-                    good.append((row, self.encoder().fit(picture)))
-                del picture
+                good.append((row, self._picture(upload, encoder)))
                 results.append(-1)
             except PictureError as error:
                 results.append(error)
@@ -96,25 +93,35 @@ class Ingest:
                     replace(record, content_hash=self.blobs.put(uploads[row].data))
                     for record, (row, _) in zip(records, good, strict=True)
                 ]
-                ids = self._upsert(records, [picture for _, picture in good])
+                usable = [uploads[row] for row, _ in good]
+                ids = self._store(records, usable, [picture for _, picture in good], encoder)
             for (row, _), id_ in zip(good, ids, strict=True):
                 results[row] = id_
         return results
 
-    def _upsert(self, records: Sequence[Record], pictures: Sequence[RGB]) -> list[int]:
-        for _ in range(_ATTEMPTS - 1):
-            encoder = self.encoder()
-            try:
-                embeddings = encoder.encode(pictures).embeddings
-                return self._store(records, embeddings, encoder.digest)
-            except ModelChangedError:
-                continue  # the store switched models in between
-        encoder = self.encoder()
-        embeddings = encoder.encode(pictures).embeddings
-        return self._store(records, embeddings, encoder.digest)
+    def _picture(self, upload: Upload, encoder: PictureEncoder) -> RGB:
+        with turn():
+            return encoder.fit(decode(upload.data, self.limits, at_least=encoder.input_size))
 
-    def _store(self, records: Sequence[Record], embeddings: Vectors, digest: str) -> list[int]:
-        return self.catalogue.upsert(records, embeddings, digest, self.quotas.added)
+    def _store(
+        self,
+        records: Sequence[Record],
+        uploads: Sequence[Upload],
+        pictures: Sequence[RGB],
+        encoder: PictureEncoder,
+    ) -> list[int]:
+        quota = self.quotas.added
+        for left in reversed(range(_ATTEMPTS)):
+            embeddings = encoder.encode(pictures).embeddings
+            try:
+                return self.catalogue.upsert(records, embeddings, encoder.digest, quota)
+            except ModelChangedError:
+                if not left:
+                    raise
+            # The store switched models in between; the other may take a picture of another size.
+            if encoder is not (encoder := self.encoder()):
+                pictures = [self._picture(upload, encoder) for upload in uploads]
+        raise AssertionError
 
     def update(
         self,

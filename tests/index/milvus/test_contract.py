@@ -11,6 +11,7 @@ import pytest
 
 from index.contract import (
     MAX_K,
+    NO_ID,
     Ids,
     IndexInputError,
     ModelChangedError,
@@ -289,6 +290,48 @@ def test_payloads_are_bounded(open_store: Opener) -> None:
     with pytest.raises(IndexInputError, match="expected at most 30"):
         catalogue.update([first], payload={"a": "x" * 20})
     assert catalogue.get([first])[0].payload == {"tags": ["a", "b"], "a": "x" * 10}
+    store.close()
+
+
+def test_what_others_have_changed_meanwhile_is_left(open_store: Opener) -> None:
+    store = open_store()
+    catalogue, xb = store.catalogue, XB[:6]
+    one, two, three = catalogue.upsert(
+        [Record("one", label="a", content_hash="c1"), Record("two", label="a"), Record("three")],
+        xb[:3],
+        "m",
+    )
+    read = catalogue.get([one, two, three])
+    catalogue.update([one], label="by hand", by_hand=True)
+    catalogue.delete([two], tombstone=True)
+    assert catalogue.update([one, two, three], label="b", expected=read) == 1
+    assert catalogue.update([one, two], label="b", expected=read[:2]) == 0
+    assert {e.source: e.label for e in catalogue.find([one, two, three])} == {
+        "one": "by hand",
+        "three": "b",
+    }
+    with pytest.raises(UnknownIdError):
+        catalogue.update([two], label="b")
+
+    records = [Record("one"), Record("two"), Record("four")]
+    found = catalogue.upsert(records, xb[3:6], "m", only_new=True)
+    assert found[:2] == [NO_ID, NO_ID]
+    assert catalogue.get([found[2]])[0].source == "four"
+    assert catalogue.tombstones() == {"two"}
+    assert {e.source: e.label for e in catalogue.find([one, two])} == {"one": "by hand"}
+    assert len(catalogue.upsert(records[1:2], xb[4:5], "m")) == 1
+    assert catalogue.tombstones() == set()
+
+    assert catalogue.embed([one, three], xb[4:6], "m", ["c0", None], only_same=True) == 1
+    ids, stored = catalogue.embeddings("m")
+    vectors = dict(zip(ids.tolist(), stored, strict=True))
+    np.testing.assert_allclose(vectors[one], xb[0], atol=1e-6)
+    np.testing.assert_allclose(vectors[three], xb[5], atol=1e-6)
+    if store.served.last is None:
+        published(store, "m", 16)
+    wide = random_vectors(2, 8, seed=9)
+    assert catalogue.staging.add([one, three], wide, "next", ["c0", None]) == 1
+    assert catalogue.staging.embeddings("next")[0].tolist() == [three]
     store.close()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,17 @@ import pytest
 from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus
 from index.contract import BlobError, CancelledError, JobControl
 from index.filters import parse_filter
+from index.records import Record
 from search_api.service import corpus_sync
 from search_api.service.corpus_sync import batches, embed_missing, pixels_hash, sync_corpus
 from search_api.service.engine import SearchEngine
-from search_api.service.ingest import Upload
+from search_api.service.ingest import Ingest, Upload
 from tests.search_api.conftest import MeanColour, plain, png, rebuild, source_of, unit
 from tests.search_api.helpers import NEW, OTHER, Wider
 
 PICTURES = np.stack([np.full((4, 4, 3), 40 * n, np.uint8) for n in range(4)])
+XB = np.eye(3, dtype=np.float32)[:1]
+OLD = (10, 20, 200)
 FIRE = parse_filter({"must": [{"key": "tags", "match": {"value": "fire engine"}}]})
 
 
@@ -195,6 +200,101 @@ def test_missing_bytes_of_an_added_picture_are_skipped(engine: SearchEngine) -> 
     assert set(embed_missing(Wider(), engine.catalogue, read, JobControl()).skipped) == set(
         engine.catalogue.all_sources()
     )
+
+
+def before(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, act: Callable[[], Any]) -> None:
+    """Let others ``act`` once, just before ``target`` does ``name``."""
+    method = getattr(target, name)
+
+    def first_act(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(target, name, method)
+        act()
+        return method(*args, **more)
+
+    monkeypatch.setattr(target, name, first_act)
+
+
+@pytest.mark.parametrize("when", ["known_sources", "upsert"])
+def test_a_deletion_during_the_sync_is_not_undone(
+    engine: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """After the tombstones were read, or while the batch was embedded."""
+    catalogue, source = engine.catalogue, source_of("red", 0)
+    id_ = catalogue.all_sources()[source]
+    if when == "upsert":  # as after a rebuild that saw the picture for the first time
+        catalogue.delete([id_])
+        (new,) = [item for item in FolderCorpus(folder).items if item.source == source]
+
+        def act() -> None:
+            ids = catalogue.upsert([Record(new.source, new.split)], XB, engine.encoder.digest)
+            catalogue.delete(ids, tombstone=True)
+    else:
+
+        def act() -> None:
+            engine.ingest.delete(id_)
+
+    before(monkeypatch, catalogue, when, act)
+    sync_corpus(engine.encoder, FolderCorpus(folder), catalogue, JobControl())
+    assert source not in catalogue.all_sources()
+    assert catalogue.tombstones() == {source}
+
+
+def test_what_is_restored_during_the_sync_stays_as_it_was(
+    engine: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, source = engine.catalogue, source_of("red", 0)
+    id_ = catalogue.all_sources()[source]
+    engine.ingest.update(id_, label="by hand", payload={"mine": 1})
+    engine.store.snapshots.create("edited")
+    (entry,) = catalogue.get([id_])
+    catalogue.delete([id_])
+    before(monkeypatch, catalogue, "upsert", lambda: engine.store.snapshots.restore("edited"))
+    sync_corpus(engine.encoder, FolderCorpus(folder), catalogue, JobControl())
+    assert catalogue.get([id_]) == [entry]
+
+
+def test_a_label_set_by_hand_during_the_sync_is_kept(
+    engine: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = engine.catalogue
+    ids = [catalogue.all_sources()[source_of("red", n)] for n in (0, 1, 2)]
+    catalogue.update(ids, label="outdated")
+
+    def others() -> None:
+        engine.ingest.update(ids[0], label="by hand")
+        engine.ingest.delete(ids[1])
+
+    before(monkeypatch, catalogue, "update", others)
+    counts = sync_corpus(engine.encoder, FolderCorpus(folder), catalogue, JobControl())
+    assert counts.embedded == 0
+    assert [entry.label for entry in catalogue.find(ids)] == ["by hand", "red"]
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_picture_replaced_while_it_is_embedded_keeps_the_new_one(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch, in_use: bool
+) -> None:
+    catalogue, other = engine.catalogue, Wider()
+    (id_,) = engine.ingest.add([Upload(png(OLD), "k")])
+    assert isinstance(id_, int)
+    if in_use:  # the store has switched, and only this picture is missing
+        missing = [int(i) for i in catalogue.ids() if i != id_]
+        catalogue.staging.add(missing, np.eye(4, dtype=np.float32)[[0] * len(missing)], OTHER)
+        catalogue.staging.promote(OTHER)
+
+    def replaced() -> None:
+        encoder = other if in_use else engine.encoder
+        Ingest(catalogue, engine.blobs, engine.limits, lambda: encoder).add([Upload(png(NEW), "k")])
+
+    target, name = (catalogue, "embed") if in_use else (catalogue.staging, "add")
+    before(monkeypatch, target, name, replaced)
+    embed_missing(other, catalogue, engine.picture, JobControl())
+    if not in_use:
+        catalogue.staging.promote(OTHER)
+    ids, xb = catalogue.embeddings(OTHER)
+    expected = other.encode([np.full((4, 4, 3), NEW, np.uint8)]).embeddings[0]
+    np.testing.assert_allclose(xb[ids.tolist().index(id_)], expected, atol=1e-6)
+    assert catalogue.get([id_])[0].content_hash == f"sha256:{hashlib.sha256(png(NEW)).hexdigest()}"
 
 
 def test_the_hash_is_of_shape_and_values() -> None:

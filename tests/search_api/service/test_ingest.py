@@ -97,6 +97,28 @@ def test_a_switch_of_models_in_between_is_followed(
         assert attempts == ["sha256:old"] * 5
 
 
+def test_after_a_switch_the_picture_is_fitted_to_the_new_model(engine: SearchEngine) -> None:
+    class Larger(MeanColour):
+        input_size = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.got: list[tuple[int, ...]] = []
+
+        def fit(self, picture):
+            return np.full((8, 8, 3), picture.mean((0, 1)).astype(np.uint8), np.uint8)
+
+        def encode(self, pictures, *, spare=False):
+            self.got += [picture.shape for picture in pictures]
+            return super().encode(pictures)
+
+    old, new = MeanColour("sha256:old"), Larger()
+    encoders = iter([old, new])
+    ingest = Ingest(engine.catalogue, engine.blobs, engine.limits, lambda: next(encoders))
+    assert ingest.add([Upload(png(NEW), "k")]) == [25]
+    assert new.got == [(8, 8, 3)]
+
+
 def test_changes_are_found_at_once_and_survive_a_rebuild(engine: SearchEngine) -> None:
     id_ = engine.catalogue.all_sources()[source_of("red", 0)]
     engine.ingest.update(id_, label="ruby", payload={"a": 1, "b": 2})
