@@ -21,7 +21,7 @@ _PROBLEM = "Problem"
 _MEANING = {
     400: "The request cannot be read.",
     401: "API keys are set, and the request has none or an unknown one.",
-    403: "The key may only read.",
+    403: "The key may only read or, without keys, a page of another site sent the request.",
     404: "There is no such id or name.",
     408: "The body stopped or was too slow.",
     409: "Not possible now; `detail` says why, and `job` names the job that prevents it.",

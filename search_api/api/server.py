@@ -128,6 +128,9 @@ class _Protocol(HttpToolsProtocol):
             if self._head_bytes > _MAX_HEAD_BYTES and not self._lingering:
                 self.send_400_response("")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: the request is served, and its line is logged, as without the upgrade."""
+
     def on_message_begin(self) -> None:
         self._in_head = True
         self._head_bytes = 0

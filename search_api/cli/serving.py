@@ -153,6 +153,8 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
     host, port = listener.getsockname()[:2]
     if engine.corpus.notice:
         say(f"\n*** SAMPLE *** {engine.corpus.notice}\n")
+    # Of all addresses, one that is answered: no request is for 0.0.0.0.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     shown = f"[{host}]" if ":" in host else host
     worker = None
     if not settings.store.single_process:

@@ -114,6 +114,6 @@ class RequestLogMiddleware:
                 ms=round(1000 * seconds, 2),
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
-                client=client[0] if client else None,
+                client=client[0][:100] if client else None,
             )
             logs.request_id.reset(token)
