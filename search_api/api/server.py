@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import logging
@@ -9,6 +10,8 @@ import os
 import re
 import signal
 import socket
+import sys
+import termios
 import threading
 import time
 import uuid
@@ -47,34 +50,40 @@ class _SlowReaders:
         self._most = limits.max_unread_bytes
         self._seconds = limits.send_seconds
         self._metrics = metrics
-        self._since: dict[_Protocol, float] = {}
+        # The oldest first: since when each has waited, and the bytes that it keeps in memory.
+        self._waiting: dict[_Protocol, tuple[float, int]] = {}
         metrics.unread_bytes.set_function(lambda: self.unread)
 
     @property
     def unread(self) -> int:
-        """Bytes that wait to be sent."""
-        return sum(connection.unread for connection in list(self._since))
+        """Bytes of answers that clients have not read."""
+        return sum(size for _, size in list(self._waiting.values()))
 
     def watch(self, connection: _Protocol) -> None:
         """Note that ``connection`` has unread bytes, and keep the sum of all within the limit."""
-        self._since.setdefault(connection, time.monotonic())
+        # An answer stays in memory as a whole, whatever its client has read of it.
+        since, size = self._waiting.get(connection, (time.monotonic(), 0))
+        self._waiting[connection] = since, max(size, connection.unread())
         unread = self.unread
         while unread > self._most:
-            oldest = next(iter(self._since))
-            unread -= oldest.unread
+            oldest, (_, size) = next(iter(self._waiting.items()))
+            unread -= size
             self._close(oldest)
 
     def forget(self, connection: _Protocol) -> None:
         """Note that ``connection`` has no unread bytes, or is closed."""
-        self._since.pop(connection, None)
+        self._waiting.pop(connection, None)
 
     def check(self, connections: Iterable[_Protocol]) -> None:
         """Close those that have had unread bytes, if not the same ones, for too long."""
         now = time.monotonic()
         for connection in connections:
-            if not connection.unread:
+            if not connection.writing:
                 self.forget(connection)
-            elif now - self._since.setdefault(connection, now) > self._seconds:
+                continue
+            if connection not in self._waiting:
+                self.watch(connection)
+            elif now - self._waiting[connection][0] > self._seconds:
                 self._close(connection)
 
     def _close(self, connection: _Protocol) -> None:
@@ -99,9 +108,15 @@ class _Protocol(HttpToolsProtocol):
         self._slow_readers = slow_readers
 
     @property
+    def writing(self) -> bool:
+        """Whether part of an answer waits until the client has read what was sent before."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
     def unread(self) -> int:
-        """Bytes of answers that wait until the client has read those before them."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        """Bytes of answers in this process, and in the kernel until the client confirms them."""
+        connection = self.transport.get_extra_info("socket")
+        queue = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.transport.get_write_buffer_size() + int.from_bytes(queue, sys.byteorder)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -314,7 +329,7 @@ class Server(uvicorn.Server):
         idle: dict[Any, tuple[Any, float]] = {}
         for connection in self._connections():
             cycle = getattr(connection, "cycle", None)
-            if (cycle is not None and not cycle.response_complete) or connection.unread:
+            if (cycle is not None and not cycle.response_complete) or connection.writing:
                 continue
             last, since = self._idle.get(connection, (cycle, now))
             if last is not cycle:
