@@ -149,6 +149,11 @@ class Limits(Quotas):
     max_requests: int = _limit(
         1000, "Maximum number of concurrent requests; beyond it, requests get 503."
     )
+    max_connections: int = _limit(
+        4000,
+        "Maximum number of connections, and at most half of the open files that the system allows;"
+        " further ones are closed.",
+    )
     max_bytes_in_flight: int = _limit(
         512 * 2**20,
         "Maximum size of the bodies of all requests in progress, in memory or spooled to disk, in"

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -103,9 +104,12 @@ class _Protocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
 
-    def __init__(self, *args: Any, slow_readers: _SlowReaders, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, slow_readers: _SlowReaders, max_connections: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._slow_readers = slow_readers
+        self._max_connections = max_connections
 
     @property
     def writing(self) -> bool:
@@ -120,6 +124,9 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self._max_connections:
+            transport.abort()
+            return
         connection = transport.get_extra_info("socket")
         if connection is not None:
             # A client that has vanished, without closing, is noticed after this time.
@@ -237,10 +244,17 @@ class Server(uvicorn.Server):
         """A server of ``app``; ``on_ready`` is called once it accepts requests."""
         self.context: Context = app.state.context
         self._slow_readers = _SlowReaders(limits, self.context.metrics)
+        # The others are for the store, and for forms that are spooled to disk.
+        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        http = partial(
+            _Protocol,
+            slow_readers=self._slow_readers,
+            max_connections=min(limits.max_connections, open_files // 2),
+        )
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(_Protocol, slow_readers=self._slow_readers),  # type: ignore[arg-type]
+                http=http,  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -239,3 +239,22 @@ def test_vanished_clients_are_noticed(engine: SearchEngine) -> None:
         (connection,) = server.server_state.connections
         there = connection.transport.get_extra_info("socket")
         assert there.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+def test_connections_are_limited(engine: SearchEngine) -> None:
+    get = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with running(engine, Limits(max_connections=3)) as (server, address):
+        kept = [socket.create_connection(address) for _ in range(3)]
+        until(lambda: len(server.server_state.connections) == 3)
+        with socket.create_connection(address) as another:
+            assert ended(another)
+        for connection in kept:
+            connection.sendall(get)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        kept.pop().close()
+        until(lambda: len(server.server_state.connections) == 2)
+        with socket.create_connection(address) as later:
+            later.sendall(get)
+            assert later.recv(100).startswith(b"HTTP/1.1 200 ")
+        for connection in kept:
+            connection.close()
