@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from index.records import Record
 from search_api.service import corpus_sync
 from search_api.service.corpus_sync import batches, embed_missing, pixels_hash, sync_corpus
 from search_api.service.engine import SearchEngine
-from search_api.service.ingest import Ingest, Upload
+from search_api.service.ingest import Upload
 from tests.search_api.conftest import MeanColour, plain, png, rebuild, source_of, unit
 from tests.search_api.helpers import NEW, OTHER, Wider
 
@@ -284,7 +285,8 @@ def test_a_picture_replaced_while_it_is_embedded_keeps_the_new_one(
 
     def replaced() -> None:
         encoder = other if in_use else engine.encoder
-        Ingest(catalogue, engine.blobs, engine.limits, lambda: encoder).add([Upload(png(NEW), "k")])
+        ingest = replace(engine.ingest, encoder=lambda: encoder)
+        ingest.add([Upload(png(NEW), "k")])
 
     target, name = (catalogue, "embed") if in_use else (catalogue.staging, "add")
     before(monkeypatch, target, name, replaced)

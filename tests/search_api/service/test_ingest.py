@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -114,7 +116,7 @@ def test_after_a_switch_the_picture_is_fitted_to_the_new_model(engine: SearchEng
 
     old, new = MeanColour("sha256:old"), Larger()
     encoders = iter([old, new])
-    ingest = Ingest(engine.catalogue, engine.blobs, engine.limits, lambda: next(encoders))
+    ingest = replace(engine.ingest, encoder=lambda: next(encoders))
     assert ingest.add([Upload(png(NEW), "k")]) == [25]
     assert new.got == [(8, 8, 3)]
 
