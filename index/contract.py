@@ -991,6 +991,10 @@ class Store(Protocol[Model]):
         """Build a generation from the catalogue and serve it; return None if cancelled first."""
         ...
 
+    def holds_purged(self) -> bool:
+        """Whether files of an index may hold embeddings that were purged; a build ends that."""
+        ...
+
     def verify(self) -> list[Finding]:
         """Check everything that is stored."""
         ...

@@ -55,7 +55,7 @@ from index.local.staging import (
     unpack,
     update_checksums,
 )
-from index.local.trash import SqliteTrash, move_to_trash, usage_of
+from index.local.trash import PURGED, SqliteTrash, move_to_trash, usage_of
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, PayloadBounds, Record
@@ -70,7 +70,7 @@ _ADDED = " UNION ".join(
 )
 _PIECE = 10_000
 _REMEDY = "restore a snapshot or a backup"
-_OWN_KEYS = ("format_version", "sequence", "model", "checksum", "commits", EPOCH, EARLIER)
+_OWN_KEYS = ("format_version", "sequence", "model", "checksum", "commits", EPOCH, EARLIER, PURGED)
 
 
 class Changes(NamedTuple):

@@ -68,13 +68,18 @@ Stamp: TypeAlias = tuple[int, int]
 
 
 def publish(
-    root: Path, index: Searchable, model_digest: str, moment: Moment = _NOT_KNOWN
+    root: Path,
+    index: Searchable,
+    model_digest: str,
+    moment: Moment = _NOT_KNOWN,
+    purged: int = 0,
 ) -> Manifest:
     """Write ``index`` as the next generation and make it current; return its manifest.
 
     ``moment`` is the state of the catalogue that the index holds. The generation is
     read back before the switch; if anything raises before then, the current one stays current. Its
-    two predecessors are kept; older generations and what a crash left behind are removed.
+    two predecessors are kept, but for those that hold no write up to ``purged``, because they may
+    hold what has been purged since; older generations and what a crash left behind are removed.
     Publishers in several processes wait for each other.
     """
     generations = root / "generations"
@@ -89,8 +94,10 @@ def publish(
             temporary.rename(_folder(root, number))
         fsync_folder(generations)
         write_atomically(root / _CURRENT, lambda path: _write_number(path, number))
-        for old in sorted(_numbers(root))[: -1 - KEPT_PREVIOUS]:
-            remove_folder(_folder(root, old))
+        *olds, _ = sorted(_numbers(root))
+        for old in olds:
+            if old in olds[:-KEPT_PREVIOUS] or _sequence_of(root, old) < purged:
+                remove_folder(_folder(root, old))
         for path in foreign:
             remove_folder(path)
     return manifest
@@ -383,6 +390,14 @@ def _read_manifest(root: Path, number: int) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise GenerationCorruptError(f"{path}: cannot be read ({error}); {REBUILD}") from error
     return from_json(text, path, number)
+
+
+def _sequence_of(root: Path, number: int) -> int:
+    """The last write that a generation holds; -1 if its manifest cannot be read."""
+    try:
+        return _read_manifest(root, number).sequence
+    except GenerationError:
+        return -1
 
 
 def _current(root: Path) -> int:

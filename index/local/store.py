@@ -154,10 +154,16 @@ class LocalStore(Generic[Model]):
             index = kinds.build_collected(collected)
             if control.cancelled():
                 return None
-            manifest = generations.publish(self.root, index, model_digest, stored.moment)
+            manifest = generations.publish(
+                self.root, index, model_digest, stored.moment, self.catalogue.trash.purged()
+            )
         self.served.adopt(index, manifest)
         control.progress("indexing", stored.count, stored.count)
         return manifest
+
+    def holds_purged(self) -> bool:
+        purged = self.catalogue.trash.purged()
+        return any(made.sequence < purged for made in generations.manifests(self.root))
 
     def verify(self) -> list[Finding]:
         findings = generations.verify(self.root, self.catalogue.history, self._agrees)

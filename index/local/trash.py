@@ -22,6 +22,7 @@ from index.local.staging import entry_of, next_sequence, update_checksums
 from index.payload import check_number
 from index.vectors import as_ids
 
+PURGED = "purged"
 _PIECE = 1000
 _ID_IN = "id IN (SELECT value FROM json_each(?))"
 # Everything that `images` holds of a picture, checksums included.
@@ -170,14 +171,17 @@ class SqliteTrash:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def _purge(self, ids: list[int]) -> list[tuple[int, str | None, str]]:
-        """Remove these in one write; return id, content hash and origin of each."""
+    def _purge(self, ids: list[int]) -> list[tuple[int, str | None, str, int]]:
+        """Remove these in one write; return id, content hash, origin and deletion of each."""
         listed = json.dumps(ids)
         with self._database.write() as connection:
             rows = connection.execute(
-                f"SELECT id, content_hash, origin FROM trash WHERE {_ID_IN} ORDER BY id",  # noqa: S608 - fixed words
+                f"SELECT id, content_hash, origin, deletion FROM trash WHERE {_ID_IN} ORDER BY id",  # noqa: S608 - fixed words
                 (listed,),
             ).fetchall()
+            if rows:
+                last = max(_purged(connection), *(row[3] for row in rows))
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PURGED, str(last)))
             listed = json.dumps([row[0] for row in rows])
             connection.execute(f"DELETE FROM trash WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
             # Readers that follow the changes need the id alone; a key may be somebody's name.
@@ -190,6 +194,16 @@ class SqliteTrash:
                 (listed,),
             )
         return rows
+
+    def purged(self) -> int:
+        """The number of the last write that deleted something which has been purged since."""
+        with self._database.read() as connection:
+            return _purged(connection)
+
+
+def _purged(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (PURGED,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def usage_of(connection: sqlite3.Connection) -> Usage:

@@ -134,6 +134,9 @@ class MilvusStore(Generic[Model]):
             return None
         return self.served.load(model_digest)[0]
 
+    def holds_purged(self) -> bool:
+        return False
+
     def verify(self) -> list[Finding]:
         """Read and parse every row."""
         generation = self._generations.require()

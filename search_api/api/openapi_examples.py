@@ -186,7 +186,7 @@ SCHEMAS: dict[str, Any] = {
         **_STAMP,
     },
     "PurgeRequest": {"ids": [123]},
-    "PurgedImages": {"purged": 1, "files": 0, "kept_by": {"monday": 1}, **_STAMP},
+    "PurgedImages": {"purged": 1, "files": 0, "kept_by": {"monday": 1}, "indexed": True, **_STAMP},
     "SnapshotRequest": {"name": "monday"},
     "SnapshotInfo": _SNAPSHOT,
     "SnapshotMade": {**_SNAPSHOT, "generation": 1},

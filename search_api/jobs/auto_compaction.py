@@ -7,10 +7,12 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from index.contract import (
     CatalogueError,
     GenerationError,
+    Manifest,
     NoSpaceError,
     StateGoneError,
     StoreBusyError,
@@ -26,6 +28,11 @@ log = logging.getLogger(__name__)
 _CHECK_SECONDS = 10.0
 _REST_SECONDS = 600.0
 _EXPIRE_SECONDS = 60.0
+_DAY = timedelta(days=1)
+
+
+def _age(manifest: Manifest) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(manifest.created)
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class AutoCompaction:
 
         Also start one if a switch of models was interrupted before its index was built, as nothing
         can be added until that index serves; and if ``unembedded`` pictures of an earlier model
-        were restored, which it embeds.
+        were restored, which it embeds; and, a day after the last build, if files of the index
+        hold embeddings that were purged.
         """
         engine, limits = self.tasks.engine, self.limits
         model, encoder = engine.catalogue.model(), encoder_in_use(engine)
@@ -53,6 +61,7 @@ class AutoCompaction:
         manifest, pending = engine.manifest, engine.pending()
         due = max(limits.compact_min_changes, int(limits.compact_share * manifest.count))
         compact = pending >= due or unembedded or encoder.digest != manifest.model_digest
+        compact = compact or (_age(manifest) > _DAY and engine.store.holds_purged())
         if not compact and not engine.fitter.due(now=restored):
             return None
         try:

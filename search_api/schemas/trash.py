@@ -73,3 +73,7 @@ class PurgedImages(Stamp):
         description="Snapshot to how many of these pictures it still holds, with their files.",
         examples=[{"monday": 1}],
     )
+    indexed: bool = Field(
+        description="Whether files of the index may still hold their embeddings. The next compaction"
+        " ends that; the service starts one within a day."
+    )

@@ -94,7 +94,11 @@ def purge_trash(context: Ctx, request: schemas.PurgeRequest) -> schemas.PurgedIm
     _either("purge", request.ids, request.all, "all", context)
     report = context.engine.trash.purge(request.ids)
     return schemas.PurgedImages(
-        purged=report.purged, files=report.files, kept_by=dict(report.kept_by), **stamp(context)
+        purged=report.purged,
+        files=report.files,
+        kept_by=dict(report.kept_by),
+        indexed=report.indexed,
+        **stamp(context),
     )
 
 

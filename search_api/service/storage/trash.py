@@ -24,11 +24,13 @@ class PurgeReport:
     """What was deleted for good: ``purged`` pictures, and the ``files`` of added ones.
 
     ``kept_by``: snapshot to how many of these pictures it still holds, with their files.
+    ``indexed``: whether files of the index may hold their embeddings until the next compaction.
     """
 
     purged: int
     files: int
     kept_by: Mapping[str, int]
+    indexed: bool
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class TrashService:
         purged = self.catalogue.trash.purge(ids)
         files = sweep(self.store)
         kept_by = self.store.snapshots.holding(purged) if purged.ids else {}
-        return PurgeReport(len(purged.ids), files, kept_by)
+        indexed = bool(purged.ids) and self.store.holds_purged()
+        return PurgeReport(len(purged.ids), files, kept_by, indexed)
 
     def settle(self) -> None:
         """After a delete: purge what exceeds the trash's quotas."""

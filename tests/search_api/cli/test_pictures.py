@@ -39,6 +39,8 @@ def test_undo_and_purge(own: Env, arrivals: Path) -> None:
     assert (
         "Deleted 2 pictures; `lookalike delete --undo` brings them back for 30 days." in done.stderr
     )
+    done = run("purge", 99, env=own)
+    assert (done.returncode, done.stderr) == (0, "Purged 0 pictures and 0 files.\n")
     done = run("delete", "--undo", env=own)
     assert done.stderr == "Restored 2 pictures.\n"
     assert status(own)["labels"] == {"boat": 9, "house": 8, "tree": 9}
@@ -55,9 +57,15 @@ def test_undo_and_purge(own: Env, arrivals: Path) -> None:
     done = run("purge", 25, env=own)
     assert done.stderr == (
         "Purged 1 picture and 0 files.\nThe snapshot monday still holds 1 picture of them.\n"
+        "Index files may hold their embeddings until the next `lookalike index compact`.\n"
     )
     done = run("purge", "--all", "--json", env=own)
-    assert json.loads(done.stdout) == {"purged": 2, "files": 0, "kept_by": {"monday": 2}}
+    assert json.loads(done.stdout) == {
+        "purged": 2,
+        "files": 0,
+        "kept_by": {"monday": 2},
+        "indexed": True,
+    }
     pictures = Path(own["LOOKALIKE_VAR"]) / "pictures"
     assert len(list(pictures.glob("??/*"))) == 2
     run("index", "snapshot", "monday", "--delete", env=own)
@@ -88,3 +96,35 @@ def test_wrong_use(own: Env, tmp_path: Path, arguments: list[str], words: list[s
     for word in words:
         assert word in done.stderr
     assert status(own)["pictures"] == 24
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        (
+            "MAX_ADDED_PICTURES",
+            "1",
+            "adding 2 pictures exceeds the quota of 1 pictures: 0 are stored",
+        ),
+        ("MAX_ADDED_BYTES", "10", "exceeds the quota of 10 bytes"),
+        ("MIN_FREE_BYTES", str(2**62), "nothing is written"),
+    ],
+)
+def test_quotas_apply_to_commands(
+    own: Env, arrivals: Path, variable: str, value: str, words: str
+) -> None:
+    env = {**own, f"LOOKALIKE_{variable}": value, "LOOKALIKE_MIN_FREE_SHARE": "1"}
+    if variable != "MIN_FREE_BYTES":
+        env["LOOKALIKE_MIN_FREE_BYTES"] = "0"
+    done = run("add", arrivals, env=env)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("lookalike: ")]
+    assert words in line
+    assert status(own)["pictures"] == 24
+    assert not list((Path(own["LOOKALIKE_VAR"]) / "pictures").glob("??/*"))
+    if variable == "MIN_FREE_BYTES":
+        for command in (("index", "snapshot", "s"), ("index", "compact"), ("classifier", "fit")):
+            done = run(*command, env=env)
+            assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+        assert run("delete", 1, env=env).returncode == 0
+        assert run("purge", "--all", env=env).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,20 @@ def test_a_compaction_that_fails_during_a_check_is_not_started_again(
         time.sleep(0.5)
         (job,) = client.get("/v1/jobs").json()["jobs"]
         assert (job["state"], len(checks)) == ("failed", 1)
+
+
+def test_embeddings_that_were_purged_leave_the_index_within_a_day(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TestClient(create_app(engine)) as client:
+        compaction = client.app.state.context.compaction
+        client.delete("/v1/images/1")
+        assert client.post("/v1/trash/purge", json={"ids": [1]}).json()["indexed"]
+        assert compaction.check() is None  # the index is new
+        monkeypatch.setattr("search_api.jobs.auto_compaction._DAY", timedelta(microseconds=1))
+        job = compaction.check()
+        assert job is not None
+        assert job.kind == "compact"
+        wait(client, job.id)
+        assert not engine.store.holds_purged()
+        assert compaction.check() is None

@@ -112,3 +112,24 @@ def test_a_corpus_picture_is_purged_without_touching_its_file(
     assert engine.trash.purge([1]).purged == 1
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
     assert len(engine.catalogue.tombstones()) == 1
+
+
+def test_no_index_on_disk_holds_what_was_purged(engine: SearchEngine) -> None:
+    """Not even the generations that are kept to fall back on, once the next one is built."""
+    (vector,) = engine.served.current().index.vectors([1])
+    where = engine.var / "generations"
+
+    def holding() -> list[str]:
+        files = sorted(where.glob("*/*"))
+        return [file.parent.name for file in files if vector.tobytes() in file.read_bytes()]
+
+    engine.builder.compact(engine.encoder)
+    engine.ingest.delete(1)
+    assert not engine.store.holds_purged()  # it can still be restored
+    engine.builder.compact(engine.encoder)
+    assert holding() == ["000001", "000002"]
+    assert engine.trash.purge([1]).indexed
+    engine.builder.compact(engine.encoder)
+    assert holding() == []
+    assert sorted(path.name for path in where.glob("0*")) == ["000003", "000004"]
+    assert not engine.store.holds_purged()
