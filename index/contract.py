@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from index.conditions import Filter
 from index.records import Entry, Origin, Payload, PayloadBounds, Record, Scalar
+from index.scans import FilterScans
 
 Model = TypeVar("Model")
 
@@ -480,10 +481,12 @@ class Catalogue(Protocol):
     """What is indexed: the durable record, and the only part of a store that callers write to.
 
     Whatever a method has stored when it returns survives a crash. Every method may raise
-    CatalogueError. What is stored with a picture must be within ``bounds``.
+    CatalogueError. What is stored with a picture must be within ``bounds``. Methods that take a
+    filter, and `members`, keep to ``scans``: they may raise FilterTimeoutError and ScansBusyError.
     """
 
     bounds: PayloadBounds
+    scans: FilterScans
 
     @property
     def staging(self) -> Staging: ...

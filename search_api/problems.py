@@ -32,6 +32,7 @@ from index.contract import (
     UnknownIdError,
     UnknownSnapshotError,
 )
+from index.scans import FilterTimeoutError, ScansBusyError
 from search_api.jobs.runner import JobFinishedError, JobRunningError
 from search_api.service.batching import QueueFullError
 from search_api.service.cursors import CursorError, CursorModelError
@@ -68,6 +69,8 @@ MEANINGS: dict[type[Exception], Meaning] = {
     CursorError: Meaning(422, "cursor", _WRONG_USE),
     CursorModelError: Meaning(409, "model-changed", _WRONG_USE),
     IndexInputError: Meaning(422, "invalid-input", _WRONG_USE),
+    FilterTimeoutError: Meaning(422, "filter-timeout", _FAILURE),
+    ScansBusyError: Meaning(503, "filters-busy", _FAILURE),
     JobRunningError: Meaning(409, "job-running", _FAILURE),
     JobFinishedError: Meaning(409, "job-finished", _FAILURE),
     QueueFullError: Meaning(429, "queue-full", _FAILURE),

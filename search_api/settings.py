@@ -115,6 +115,14 @@ class Limits(Quotas):
         256, "Maximum number of conditions in a filter; SQLite allows about 900."
     )
     max_filter_values: int = _limit(16_384, "Maximum number of values and ids in a filter.")
+    filter_seconds: float = _limit(
+        5.0, "Maximum time that evaluating a filter may take, in seconds; beyond it, 422."
+    )
+    max_filter_scans: int = _limit(
+        2,
+        "Maximum number of filters evaluated at once; others wait for up to `filter_seconds` and"
+        " then get 503.",
+    )
     max_cursor_chars: int = _limit(16_384, "Maximum length of a `cursor`, in characters.")
     max_batch_points: int = _limit(
         20_000, "Maximum number of points that a batch of searches may request."

@@ -7,7 +7,7 @@ method has stored when it returns survives a crash of the process and of the mac
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -35,7 +35,7 @@ from index.contract import (
 )
 from index.filters import check_key
 from index.local import backups
-from index.local.database import Database
+from index.local.database import Database, within
 from index.local.filter_sql import where_sql
 from index.local.history import EARLIER, EPOCH, History, Moment, read_history, read_moment
 from index.local.schema import (
@@ -59,6 +59,7 @@ from index.local.trash import PURGED, SqliteTrash, move_to_trash, usage_of
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, PayloadBounds, Record
+from index.scans import UNBOUNDED, FilterScans
 from index.vectors import SAME, as_embeddings, as_ids
 
 _ID_IN = "id IN (SELECT value FROM json_each(?))"
@@ -107,6 +108,7 @@ class SqliteCatalogue:
 
     def __init__(self, path: Path) -> None:
         self.bounds = PayloadBounds()
+        self.scans = UNBOUNDED
         self._database = Database(path)
         self.staging = SqliteStaging(self._database)
         self.trash = SqliteTrash(self._database)
@@ -246,14 +248,22 @@ class SqliteCatalogue:
 
     def delete_where(self, where: Filter) -> list[int]:
         condition, params = where_sql(where)
-        return self._delete(condition, params, True)
+        with self.scans.one():
+            return self._delete(condition, params, True, self.scans)
 
-    def _delete(self, condition: str, params: Sequence[str], tombstone: bool) -> list[int]:
+    def _delete(
+        self,
+        condition: str,
+        params: Sequence[str],
+        tombstone: bool,
+        scans: FilterScans = UNBOUNDED,
+    ) -> list[int]:
         with self._database.write() as connection:
-            rows = connection.execute(
-                f"SELECT id FROM images WHERE {condition} ORDER BY id",  # noqa: S608 - values are bound
-                params,
-            ).fetchall()
+            with within(connection, scans):
+                rows = connection.execute(
+                    f"SELECT id FROM images WHERE {condition} ORDER BY id",  # noqa: S608 - values are bound
+                    params,
+                ).fetchall()
             ids = [row[0] for row in rows]
             if not ids:
                 return []
@@ -352,16 +362,22 @@ class SqliteCatalogue:
         check_number(after_id, "after_id")
         check_number(limit, "limit")
         condition, params = where_sql(where)
-        with self._database.read() as connection:
+        with self._reading(where) as connection:
             rows = connection.execute(
                 f"SELECT {_FIELDS} FROM images WHERE id > ? AND {condition} ORDER BY id LIMIT ?",  # noqa: S608 - values are bound
                 (after_id, *params, limit),
             ).fetchall()
         return [entry_of(row) for row in rows]
 
+    def _reading(self, where: Filter | None) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection for reading what matches; only a filter can take long."""
+        if where is None:
+            return self._database.read()
+        return self._database.read_by_filter(self.scans)
+
     def count(self, where: Filter | None = None) -> int:
         condition, params = where_sql(where)
-        with self._database.read() as connection:
+        with self._reading(where) as connection:
             (number,) = connection.execute(
                 f"SELECT count(*) FROM images WHERE {condition}",  # noqa: S608 - values are bound
                 params,
@@ -370,7 +386,7 @@ class SqliteCatalogue:
 
     def ids(self, where: Filter | None = None) -> Ids:
         condition, params = where_sql(where)
-        with self._database.read() as connection:
+        with self._reading(where) as connection:
             rows = connection.execute(
                 # Sorted below, because ORDER BY makes SQLite read the whole table, not an index.
                 f"SELECT id FROM images WHERE {condition}",  # noqa: S608 - values are bound
@@ -385,7 +401,7 @@ class SqliteCatalogue:
         check_key(key, "group_by")
         column = key if key in COLUMNS else "payload"
         condition, params = where_sql(where)
-        with self._database.read() as connection:
+        with self._database.read_by_filter(self.scans) as connection:
             rows = connection.execute(
                 f"SELECT id, {column} FROM images WHERE {condition}",  # noqa: S608 - one of the columns, and values are bound
                 params,

@@ -24,10 +24,13 @@ from index.local.schema import (
     create,
     upgrade,
 )
+from index.scans import FilterScans
 
 log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30.0
+# SQLite's operations between two looks at the clock: less than a millisecond.
+_OPERATIONS = 10_000
 _TRUNCATE_MILLISECONDS = 1000
 _PAGES = 65_536
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -157,6 +160,15 @@ class Database:
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading."""
         with self._pooled() as connection:
+            yield connection
+
+    @contextmanager
+    def read_by_filter(self, scans: FilterScans) -> Iterator[sqlite3.Connection]:
+        """A connection for reading by a filter, within the bounds of ``scans``.
+
+        Raises ScansBusyError and FilterTimeoutError.
+        """
+        with scans.one(), self._pooled() as connection, within(connection, scans):
             yield connection
 
     @contextmanager
@@ -300,6 +312,27 @@ def _is_full(path: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return False
+
+
+@contextmanager
+def within(connection: sqlite3.Connection, scans: FilterScans) -> Iterator[None]:
+    """Interrupt the statements in the block when they take longer than ``scans`` allow.
+
+    Raises FilterTimeoutError then.
+    """
+    scan = scans.begin()
+    if scan is None:
+        yield
+        return
+    connection.set_progress_handler(scan.late, _OPERATIONS)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            raise scan.timeout() from None
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

@@ -61,6 +61,7 @@ from index.milvus.staging import MilvusStaging
 from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, PayloadBounds, Record
+from index.scans import UNBOUNDED
 from index.vectors import SAME, as_embeddings, as_ids
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class MilvusCatalogue:
         self, connection: Connection, ledger: Ledger, generations: Generations, writing: Lease
     ) -> None:
         self.bounds = PayloadBounds()
+        self.scans = UNBOUNDED
         self._connection = connection
         self._ledger = ledger
         self._generations = generations
@@ -286,7 +288,7 @@ class MilvusCatalogue:
 
         def read(generation: Generation) -> list[Entry]:
             found: list[Entry] = []
-            matching = Matching(self._connection, generation.name, where)
+            matching = self._matching(generation, where)
             for entries in matching.entries(max(after_id, -1), min(max(limit, 512), WINDOW)):
                 found += entries
                 if len(found) >= limit:
@@ -296,15 +298,18 @@ class MilvusCatalogue:
         return self._read(read, list)
 
     def count(self, where: Filter | None = None) -> int:
-        return self._read(lambda g: Matching(self._connection, g.name, where).total(), int)
+        return self._read(lambda g: self._matching(g, where).total(), int)
 
     def ids(self, where: Filter | None = None) -> Ids:
-        return self._read(lambda g: Matching(self._connection, g.name, where).ids(), _no_ids)
+        return self._read(lambda g: self._matching(g, where).ids(), _no_ids)
+
+    def _matching(self, generation: Generation, where: Filter | None) -> Matching:
+        return Matching(self._connection, generation.name, where, self.scans)
 
     def matching(self, where: Filter) -> IdsLike:
 
         def read(generation: Generation) -> IdsLike:
-            return Matching(self._connection, generation.name, where)
+            return self._matching(generation, where)
 
         return self._read(read, _no_ids)
 
@@ -312,7 +317,7 @@ class MilvusCatalogue:
         check_key(key, "group_by")
 
         def read(generation: Generation) -> Members:
-            matching = Matching(self._connection, generation.name, where)
+            matching = self._matching(generation, where)
             return members(
                 {
                     entry.id: {key: getattr(entry, key)} if key in COLUMNS else as_mapping(entry)

@@ -9,17 +9,25 @@ import numpy as np
 
 from index.conditions import Filter
 from index.contract import Ids
-from index.milvus.connection import WINDOW, Connection
+from index.milvus.connection import WINDOW, Connection, Row
 from index.milvus.expressions import EVERYTHING, Expression, expression
 from index.milvus.paging import scan
 from index.milvus.rows import as_mapping, entry_of
 from index.records import Entry
+from index.scans import UNBOUNDED, FilterScans
 
 
 class Matching(Sequence[int]):
     """The ids, ascending, that match ``where`` in one collection; all of them without a filter."""
 
-    def __init__(self, connection: Connection, name: str, where: Filter | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        where: Filter | None,
+        scans: FilterScans = UNBOUNDED,
+    ) -> None:
+        self._scans = UNBOUNDED if where is None else scans
         self._connection = connection
         self._name = name
         self._where = where
@@ -38,7 +46,8 @@ class Matching(Sequence[int]):
     def total(self) -> int:
         """How many match now."""
         if self.expression.exact:
-            return self._connection.count(self._name, self.expression.wide)
+            with self._scans.one():
+                return self._connection.count(self._name, self.expression.wide)
         return len(self.ids())
 
     def ids(self) -> Ids:
@@ -47,7 +56,7 @@ class Matching(Sequence[int]):
             fields = ["id"] if self.expression.exact else ["id", "fields"]
             found = [
                 int(row["id"])
-                for rows in scan(self._connection, self._name, fields, self.expression.wide)
+                for rows in self._rows(fields)
                 for row in rows
                 if self.expression.exact or self.keeps(entry_of(row))
             ]
@@ -57,13 +66,23 @@ class Matching(Sequence[int]):
     def entries(self, after: int = -1, size: int = WINDOW) -> Iterator[list[Entry]]:
         """The entries with an id above ``after``, ascending, in parts of at most ``size``."""
         fields = ["id", "fields"]
-        for rows in scan(
-            self._connection, self._name, fields, self.expression.wide, after, "id", size
-        ):
+        for rows in self._rows(fields, after, size):
             entries = [entry_of(row) for row in rows]
             kept = [e for e in entries if self.expression.exact or self.keeps(e)]
             if kept:
                 yield kept
+
+    def _rows(
+        self, fields: Sequence[str], after: int = -1, size: int = WINDOW
+    ) -> Iterator[list[Row]]:
+        """What the expression selects, within the bounds on reading by a filter."""
+        name, where = self._name, self.expression.wide
+        with self._scans.one():
+            bound = self._scans.begin()
+            for rows in scan(self._connection, name, fields, where, after, "id", size):
+                if bound is not None:
+                    bound.check()
+                yield rows
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Ids:
         """Convert to a NumPy array."""

@@ -21,6 +21,7 @@ from starlette.types import Lifespan
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from embed.runtime.protocol import WORKERS
+from index.scans import FilterScans
 from search_api.api import documentation, errors, openapi
 from search_api.api.context import Context
 from search_api.api.fast_path import FastPath
@@ -80,6 +81,7 @@ def create_app(
         access: API keys, allowed origins and hosts, trusted proxies.
         worker: does the work of jobs in another process; None for this one.
     """
+    engine.catalogue.scans = FilterScans(limits.filter_seconds, limits.max_filter_scans)
     metrics = Metrics()
     budget = ByteBudget(limits.max_bytes_in_flight)
     metrics.request_bytes.set_function(lambda: budget.used)

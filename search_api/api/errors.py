@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from index.contract import RestoreConflictError, StoreBusyError, UnknownIdError
+from index.scans import ScansBusyError
 from search_api.jobs.runner import JobRunningError
 from search_api.problems import EXPECTED, is_full, meaning
 from search_api.service.batching import QueueFullError
@@ -114,7 +115,8 @@ def as_problem(error: Exception) -> Problem:
         case QueueFullError():
             headers["Retry-After"] = str(error.retry_after)
     if known.status == 503:
-        log.error("the store cannot be used: %s", error)
+        what = "refused" if isinstance(error, ScansBusyError) else "the store cannot be used"
+        log.error("%s: %s", what, error)
         headers["Retry-After"] = "2"
     return Problem(known.status, known.kind, str(error), headers=headers, **more)
 

@@ -82,6 +82,10 @@ async def search_pictures(
     """
     if not queries:
         return []
+    for where in {query.page.filter for query in queries if query.page is not None}:
+        if where is not None:
+            # So that no batch waits for a filter: it finds these matches in the cache.
+            await run_in_threadpool(context.engine.store.selections.matching, where)
     results = await _batched(receive, context, queries)
     for row, query in enumerate(queries):
         while query.page is not None and not query.page.plain:

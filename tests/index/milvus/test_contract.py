@@ -24,6 +24,7 @@ from index.contract import (
 )
 from index.filters import parse_filter
 from index.records import PayloadBounds, Record
+from index.scans import UNBOUNDED, FilterScans, FilterTimeoutError, ScansBusyError
 from tests.index.milvus.conftest import Opener
 from tests.index.vectors import assert_same, brute_force, random_vectors, signs
 
@@ -332,6 +333,38 @@ def test_what_others_have_changed_meanwhile_is_left(open_store: Opener) -> None:
     wide = random_vectors(2, 8, seed=9)
     assert catalogue.staging.add([one, three], wide, "next", ["c0", None]) == 1
     assert catalogue.staging.embeddings("next")[0].tolist() == [three]
+    store.close()
+
+
+def test_filters_are_bounded(open_store: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.local.database._OPERATIONS", 1)
+    store = open_store()
+    catalogue = store.catalogue
+    ids = catalogue.upsert(records(30), XB[:30], "m")
+    # A number is looked up exactly only in the payload, with either engine.
+    some = parse_filter({"must": [{"key": "n", "range": {"gte": 0.5}}]})
+    reads = [
+        lambda: catalogue.ids(some),
+        lambda: catalogue.page(-1, 10, some),
+        lambda: catalogue.members("label", some),
+        lambda: len(store.selections.matching(some)),
+        lambda: catalogue.delete_where(some),
+    ]
+    catalogue.scans = FilterScans(1e-9, 1)
+    for read in reads:
+        with pytest.raises(FilterTimeoutError, match="took longer than 1e-09 seconds"):
+            read()
+    catalogue.scans = FilterScans(0.01, 1)
+    with catalogue.scans.one():
+        for read in [*reads, lambda: catalogue.count(some)]:
+            with pytest.raises(ScansBusyError, match="1 other filters"):
+                read()
+    assert catalogue.count() == 30  # without a filter
+    assert [entry.id for entry in catalogue.page(-1, 100)] == sorted(ids)
+    # The connection that was interrupted serves others, and for as long as they like.
+    catalogue.scans = UNBOUNDED
+    assert catalogue.count(some) == 29
+    assert len(catalogue.delete_where(some)) == 29
     store.close()
 
 

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from embed.pictures import PictureLimits
+from index.scans import FilterScans
 from search_api.api.app import create_app
 from search_api.service.engine import SearchEngine
 from search_api.settings import Limits
@@ -239,3 +240,38 @@ def test_unexpected_error_is_a_problem_without_details(
         response = post(client, png((1, 2, 3)))
     assert_problem(response, 500, "log")
     assert "secret" not in response.text
+
+
+def test_a_filter_that_takes_too_long(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On every route that reads by a filter; a delete then deletes nothing."""
+    monkeypatch.setattr("index.local.database._OPERATIONS", 1)
+    where = {"should": [{"key": f"a.b.{i}", "match": {"value": 1}} for i in range(60)]}
+    text = json.dumps(where)
+    limits = Limits(filter_seconds=1e-9, max_filter_scans=1)
+    client = TestClient(create_app(engine, limits))
+    picture = ("q.png", png(colour("red", 1)))
+
+    def requests() -> list[Response]:
+        return [
+            client.post("/v1/search", files={"image": picture}, params={"filter": text}),
+            client.post("/v1/search/batch", files={"images": picture}, params={"filter": text}),
+            client.get("/v1/images", params={"filter": text}),
+            client.get("/v1/images/1/similar", params={"filter": text}),
+            client.post("/v1/recommend", json={"positive": [1], "filter": where}),
+            client.post("/v1/recommend", json={"positive": [1], "group_by": "a.b"}),
+            client.post("/v1/images/delete", json={"filter": where}),
+        ]
+
+    for response in requests():
+        problem = assert_problem(response, 422, "the filter took longer than 1e-09 seconds")
+        assert problem["type"] == "urn:lookalike:problem:filter-timeout"
+    engine.catalogue.scans = FilterScans(0.01, 1)
+    with engine.catalogue.scans.one():
+        for response in requests():
+            problem = assert_problem(response, 503, "1 other filters have been running")
+            assert problem["type"] == "urn:lookalike:problem:filters-busy"
+            assert response.headers["retry-after"] == "2"
+        assert client.post("/v1/search", files={"image": picture}).status_code == 200
+        assert client.get("/v1/images").json()["total"] == 24
