@@ -21,7 +21,8 @@ quick: .venv/.dev
 # commit is not run again, so that `make torture` continues where it was interrupted;
 # `make torture-requests` runs one part. Each part leaves its lines of the table in .torture/.
 TORTURE := requests pictures clients ends steady-1 steady-2
-TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches index-milvus
+TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches \
+	index-snapshots index-bytes index-milvus
 PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 run-requests = tests/torture/test_requests.py
 run-pictures = tests/torture/test_pictures.py
@@ -34,6 +35,8 @@ run-index-damage = tests/torture/index/test_damage.py
 run-index-disk = tests/torture/index/test_disk.py
 run-index-kill = tests/torture/index/test_kill.py
 run-index-switches = tests/torture/index/test_switches.py
+run-index-snapshots = tests/torture/index/test_snapshots.py
+run-index-bytes = tests/index/local/test_bytes_protocol.py
 run-index-milvus = tests/torture/index/test_milvus_kill.py
 
 .PHONY: $(TORTURE:%=torture-%) $(TORTURE_INDEX:%=torture-%)

@@ -22,9 +22,12 @@ class Counts:
     queries: int = 200
     filters: int = 30
     milvus_kills: int = 1
+    pairs: int = 6
 
 
-FULL = Counts(kills=100, flips=1000, switches=100, queries=1000, filters=200, milvus_kills=10)
+FULL = Counts(
+    kills=100, flips=1000, switches=100, queries=1000, filters=200, milvus_kills=10, pairs=40
+)
 COUNTS = FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
 _figures: list[tuple[str, str]] = []
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from index.local import generations, snapshots
 from index.local.caches import EntryCache
 from index.local.catalogue import SqliteCatalogue
 from index.local.serving import LocalServedIndex
+from index.local.store import LocalStore
+from index.temporaries import is_temporary, temporary_folder
 from tests.torture.index.conftest import COUNTS
 from tests.torture.index.worker import DIMENSION, MODEL, content, vector
 
@@ -103,12 +106,24 @@ def check(root: Path, state: State, open_: list[str] | None) -> None:
         assert index.dimension == DIMENSION
 
 
+def remove_left(root: Path, living: Path) -> int:
+    """Remove what the killed process left, and nothing of a living one; return how much it was."""
+    with closing(LocalStore[str](root, lambda digest: digest)) as store:
+        removed = store.remove_orphans()
+    assert [path for path in root.rglob("*") if is_temporary(path.name)] == [living]
+    return removed
+
+
 def test_nothing_acknowledged_is_lost(tmp_path: Path, counted: Callable[[str, str], None]) -> None:
     state: State = {}
     random_delay = random.Random(0)
     writes, under_way = 0, {"add": 0, "delete": 0, "build": 0, "keep": 0}
+    left = 0
+    (tmp_path / "snapshots").mkdir()
     for number in range(COUNTS.kills):
-        lines = run_and_kill(tmp_path, number, random_delay.uniform(0.0, 0.3))
+        with temporary_folder(tmp_path / "snapshots") as living:
+            lines = run_and_kill(tmp_path, number, random_delay.uniform(0.0, 0.3))
+            left += remove_left(tmp_path, living)
         done, open_ = apply(state, lines)
         check(tmp_path, state, open_)
         writes += done
@@ -117,5 +132,6 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, counted: Callable[[str, st
     assert writes > COUNTS.kills
     counted(
         f"kill -9 at {COUNTS.kills} random points",
-        f"{writes} acknowledged writes, none lost; killed in the middle of {under_way}",
+        f"{writes} acknowledged writes, none lost; killed in the middle of {under_way}; "
+        f"{left} unfinished files and folders removed",
     )
