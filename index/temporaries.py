@@ -115,7 +115,7 @@ def lock_file(path: Path) -> int:
     Raises BlockingIOError if another has locked it.
     """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if is_at(handle, path):
@@ -161,7 +161,7 @@ def _lock_new(path: Path) -> int | None:
 
 
 def _create(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _unique() -> str:

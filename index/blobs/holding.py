@@ -57,7 +57,7 @@ class BytesLock:
 
     def _open(self) -> int:
         make_folder(self._path.parent)
-        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _taken(handle: int) -> bool:

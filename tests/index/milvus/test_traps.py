@@ -76,6 +76,8 @@ def test_each_trap(open_milvus: Opener) -> None:
     with pytest.raises(EngineCannotError, match="milvus-backup"):
         store.snapshots.create("x")
     assert store.snapshots.names() == []
+    assert store.snapshots.referring({"sha256:00"}) == {}
+    assert store.remove_orphans() == 0
     assert [f.problem for f in store.verify()] == [None, None]
     assert store.status()["pictures"] == 248
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 from fastapi.testclient import TestClient
 
+from search_api.service.engine import SearchEngine
 from tests.search_api.conftest import colour, png
 from tests.search_api.helpers import NEW, add, search
 
@@ -37,3 +41,42 @@ def test_snapshots_over_http(client: TestClient) -> None:
     assert names[-1] == "before"
     assert client.delete("/v1/snapshots/before").status_code == 204
     assert client.delete("/v1/snapshots/before").status_code == 404
+
+
+def test_a_repeated_request_learns_that_the_first_one_succeeded(client: TestClient) -> None:
+    made = client.post("/v1/snapshots", json={"name": "monday"}).json()
+    again = client.post("/v1/snapshots", json={"name": "monday"})
+    assert again.status_code == 409
+    assert again.json()["type"] == "urn:lookalike:problem:snapshot-exists"
+    assert f"'monday', of 24 pictures, made at {made['created']}" in again.json()["detail"]
+
+
+def test_two_requests_at_once(client: TestClient) -> None:
+    for number in range(3):
+        body = {"name": f"pair-{number}"}
+        with ThreadPoolExecutor(2) as threads:
+            make = partial(client.post, "/v1/snapshots", json=body)
+            done = [each.result() for each in (threads.submit(make), threads.submit(make))]
+        assert sorted(response.status_code for response in done) == [201, 409]
+        restored = client.post(f"/v1/snapshots/pair-{number}/restore")
+        assert restored.json()["changed"] == 0
+
+
+def test_missing_bytes_are_refused_unless_allowed(client: TestClient, engine: SearchEngine) -> None:
+    add(client, png(NEW))
+    client.post("/v1/snapshots", json={"name": "whole"})
+    (path,) = engine.var.glob("pictures/??/*")
+    path.unlink()
+    for response in (
+        client.post("/v1/snapshots", json={"name": "other"}),
+        client.post("/v1/snapshots/whole/restore"),
+    ):
+        assert response.status_code == 409
+        assert response.json()["type"] == "urn:lookalike:problem:snapshot-incomplete"
+        assert "the bytes of 1 added pictures" in response.json()["detail"]
+    allowed = client.post("/v1/snapshots", json={"name": "other", "allow_missing": True})
+    assert allowed.status_code == 201
+    restored = client.post("/v1/snapshots/whole/restore", params={"allow_missing": True})
+    assert restored.status_code == 200
+    add(client, png(NEW))  # mends it
+    assert client.post("/v1/snapshots/whole/restore").status_code == 200

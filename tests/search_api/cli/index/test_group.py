@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 from embed.bundle import Bundle
+from index.blobs.folder import FolderBlobs
+from index.local.catalogue import SqliteCatalogue
+from index.records import Record
 from tests.search_api.cli.helpers import Env, Server, run
 
 
@@ -38,3 +41,23 @@ def test_verify_finds_a_flipped_byte(own: Env) -> None:
     _, stderr = server.stop()
     assert "index.faiss: has SHA-256" in stderr
     assert "Rebuilt from the catalogue: generation 2 with 24 pictures." in stderr
+
+
+def test_verify_names_damaged_pictures(own: Env) -> None:
+    var = Path(own["LOOKALIKE_VAR"])
+    name = FolderBlobs(var / "pictures").put(b"some picture")
+    with SqliteCatalogue(var / "catalogue.sqlite") as catalogue:
+        model = catalogue.model() or ""
+        xb = catalogue.embeddings(model)[1][:1]
+        record = Record("key:mine", None, None, {}, name, "added")
+        (id_,) = catalogue.upsert([record], xb, model)
+    assert "pictures       ok" in run("index", "verify", env=own).stdout
+    (path,) = var.glob("pictures/??/*")
+    path.write_bytes(b"other picture")
+    done = run("index", "verify", "--rate", "0.5", env=own)
+    assert done.returncode == 1
+    assert f"picture {name} " in done.stdout
+    assert "is damaged, its SHA-256 is" in done.stdout
+    assert f"it belongs to id {id_} (key:mine)" in done.stdout
+    assert run("index", "verify", "--no-pictures", env=own).returncode == 0
+    assert run("index", "verify", "--rate", "0", env=own).returncode == 2
