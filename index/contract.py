@@ -425,10 +425,14 @@ class Undeleted:
 
 @dataclass(frozen=True)
 class Purged:
-    """What `Trash.purge` removed: ids, and the content hashes of the added ones among them."""
+    """What `Trash.purge` removed: ids, and the content hashes of the added ones among them.
+
+    Not ``complete`` if readers kept the log from being emptied; purging again, of nothing, does it.
+    """
 
     ids: list[int]
     content_hashes: set[str]
+    complete: bool = True
 
 
 class Trash(Protocol):

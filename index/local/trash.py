@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from dataclasses import replace
 
 from index.contract import (
     IdsLike,
@@ -151,15 +152,15 @@ class SqliteTrash:
         """
         wanted = None if ids is None else as_ids(ids).tolist()
         found = Purged([], set())
-        self._database.truncate_log()
+        emptied = self._database.truncate_log()
         while piece := self._next(wanted, found.ids[-1] if found.ids else -1):
             rows = self._purge(piece)
             found.ids.extend(row[0] for row in rows)
             found.content_hashes.update(row[1] for row in rows if row[2] == "added" and row[1])
-            self._database.truncate_log()
+            emptied = self._database.truncate_log()
             if not rows:
                 break  # another process was first
-        return found
+        return replace(found, complete=emptied)
 
     def _next(self, wanted: list[int] | None, after: int) -> list[int]:
         """The next ids to purge, ascending, above ``after``."""

@@ -239,6 +239,8 @@ def purge(
     say(f"Purged {counted(report.purged)} and {counted(report.files, 'file')}.")
     for name, number in report.kept_by.items():
         say(f"The snapshot {name} still holds {counted(number)} of them.")
+    if report.pending:
+        say("Something is in use and could not be removed yet; a server on the store tries again.")
     if report.indexed:
         say("Index files may hold their embeddings until the next `lookalike index compact`.")
 

@@ -73,7 +73,11 @@ class PurgedImages(Stamp):
         description="Snapshot to how many of these pictures it still holds, with their files.",
         examples=[{"monday": 1}],
     )
+    pending: bool = Field(
+        description="Whether something could not be removed yet, because it is in use or, in an"
+        " object store, younger than a day. The service tries again."
+    )
     indexed: bool = Field(
-        description="Whether files of the index may still hold their embeddings. The next compaction"
-        " ends that; the service starts one within a day."
+        description="Whether files of the index may still hold their embeddings. The next"
+        " compaction ends that; the service starts one within a day."
     )

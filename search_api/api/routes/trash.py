@@ -97,6 +97,7 @@ def purge_trash(context: Ctx, request: schemas.PurgeRequest) -> schemas.PurgedIm
         purged=report.purged,
         files=report.files,
         kept_by=dict(report.kept_by),
+        pending=report.pending,
         indexed=report.indexed,
         **stamp(context),
     )

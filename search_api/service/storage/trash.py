@@ -24,12 +24,15 @@ class PurgeReport:
     """What was deleted for good: ``purged`` pictures, and the ``files`` of added ones.
 
     ``kept_by``: snapshot to how many of these pictures it still holds, with their files.
+    ``pending``: whether something still waits to be removed, which is tried again every minute, or
+    after a day where an object store spares what is younger.
     ``indexed``: whether files of the index may hold their embeddings until the next compaction.
     """
 
     purged: int
     files: int
     kept_by: Mapping[str, int]
+    pending: bool
     indexed: bool
 
 
@@ -100,9 +103,14 @@ class TrashService:
         mark_unswept(self.catalogue)
         purged = self.catalogue.trash.purge(ids)
         files = sweep(self.store)
+        if not purged.complete:
+            mark_unswept(self.catalogue)
+        pending = self.catalogue.get_meta(_UNSWEPT) == "now"
+        if purged.content_hashes and self.store.blobs.folder is None:
+            pending = True
         kept_by = self.store.snapshots.holding(purged) if purged.ids else {}
         indexed = bool(purged.ids) and self.store.holds_purged()
-        return PurgeReport(len(purged.ids), files, kept_by, indexed)
+        return PurgeReport(len(purged.ids), files, kept_by, pending, indexed)
 
     def settle(self) -> None:
         """After a delete: purge what exceeds the trash's quotas."""
@@ -122,7 +130,7 @@ class TrashService:
             log.info("deleting %d pictures from the trash for good", len(old))
             return self.purge(old).purged
         if unswept(self.catalogue):
-            sweep(self.store)
+            self.purge([])
         return 0
 
 

@@ -64,6 +64,7 @@ def test_undo_and_purge(own: Env, arrivals: Path) -> None:
         "purged": 2,
         "files": 0,
         "kept_by": {"monday": 2},
+        "pending": False,
         "indexed": True,
     }
     pictures = Path(own["LOOKALIKE_VAR"]) / "pictures"

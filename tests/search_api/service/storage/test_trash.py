@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from index.blobs import holding
 from index.local.store import LocalStore
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
@@ -133,3 +136,28 @@ def test_no_index_on_disk_holds_what_was_purged(engine: SearchEngine) -> None:
     assert holding() == []
     assert sorted(path.name for path in where.glob("0*")) == ["000003", "000004"]
     assert not engine.store.holds_purged()
+
+
+def test_a_purge_that_a_reader_hinders_is_completed(engine: SearchEngine, added: list[int]) -> None:
+    log = engine.var / "catalogue.sqlite-wal"
+    with closing(sqlite3.connect(engine.var / "catalogue.sqlite", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM images").fetchone()
+        report = engine.trash.purge(added)
+        assert (report.purged, report.files, report.pending) == (4, 4, True)
+        assert b"key:k3" in log.read_bytes()
+    engine.trash.expire()
+    assert b"key:k3" not in log.read_bytes() + (engine.var / "catalogue.sqlite").read_bytes()
+    assert not engine.trash.purge([]).pending
+
+
+def test_bytes_in_use_go_later(
+    engine: SearchEngine, added: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "PATIENCE", 0.05)
+    with engine.blobs.holding():  # as a snapshot in the making does
+        report = engine.trash.purge(added)
+    assert (report.purged, report.files, report.pending) == (4, 0, True)
+    assert len(engine.blobs.names()) == 4
+    engine.trash.expire()
+    assert engine.blobs.names() == []
