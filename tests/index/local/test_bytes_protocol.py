@@ -138,7 +138,7 @@ def orders(template: Path, tmp_path: Path, names: tuple[str, ...], bound: int) -
     return explore(prepare, check, bound)
 
 
-BOUND = 3 if os.environ.get("LOOKALIKE_TORTURE") == "full" else 1
+BOUND = 2 if os.environ.get("LOOKALIKE_TORTURE") == "full" else 1
 """How often pieces of work are interrupted."""
 TOGETHER = [
     ("create", "delete", "sweep"),
