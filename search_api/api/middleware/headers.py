@@ -37,6 +37,12 @@ def secured(headers: Iterable[Header], request_id: bytes) -> list[Header]:
 
     An answer may have a ``Content-Security-Policy`` of its own; otherwise it may load nothing.
     """
-    kept = [pair for pair in headers if pair[0] not in _NAMES]
-    own = any(pair[0] == _POLICY for pair in kept)
-    return [*kept, *(_FIXED if own else SECURITY), (b"x-request-id", request_id)]
+    kept, ours = [], SECURITY
+    for pair in headers:
+        if pair[0] not in _NAMES:
+            kept.append(pair)
+        if pair[0] == _POLICY:
+            ours = _FIXED
+    kept += ours
+    kept.append((b"x-request-id", request_id))
+    return kept

@@ -13,6 +13,7 @@ from search_api.keys import LOOPBACK_HOSTS, Access
 from search_api.text import shortened
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*?)\.?(?::[0-9]{1,5})?")
+_MOST_SEEN = 100
 _FOREIGN = ("cross-site", "same-site")
 # A link on any page may lead to these: they contain no data, and no other page can read them.
 _PAGES = frozenset({"/", "/docs", "/redoc"})
@@ -36,6 +37,7 @@ class SiteMiddleware:
         self.keyless = not access.keys
         self.any_host = not self.keyless and not access.hosts
         self.hosts = LOOPBACK_HOSTS.union(access.hosts)
+        self._seen: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -62,17 +64,23 @@ class SiteMiddleware:
             raise Problem(
                 400, "bad-request", f"the request has {len(hosts)} Host headers; send exactly one"
             )
-        host = hosts[0].decode("latin-1").lower() if hosts else ""
-        if not self.any_host:
-            self._check_host(host, scope)
+        sent = hosts[0] if hosts else b""
+        if not self.any_host and sent not in self._seen:
+            self._check_host(sent, scope)
         if self.keyless and (origin or site) and scope["method"] != "OPTIONS":
             linked = mode == b"navigate" and scope["method"] == "GET" and scope["path"] in _PAGES
+            host = sent.decode("latin-1").lower()
             self._check_site(origin.decode("latin-1"), host, site.decode("latin-1"), linked)
 
-    def _check_host(self, host: str, scope: Scope) -> None:
+    def _check_host(self, sent: bytes, scope: Scope) -> None:
+        host = sent.decode("latin-1").lower()
         found = _HOST.fullmatch(host)
         name = found[1] if found else ""
-        if name in self.hosts or (name and name == _arrived_at(scope)):
+        if name in self.hosts:
+            if len(self._seen) < _MOST_SEEN:
+                self._seen.add(sent)
+            return
+        if name and name == _arrived_at(scope):
             return
         why = (
             "Without API keys only localhost, the server's own address and the allowed hosts are"
