@@ -16,13 +16,14 @@ quick: .venv/.dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
 		-m "not slow and not torture and not milvus_server"
 
-# The attacks of tests/torture with their full counts, on this machine only: about an hour, in parts
+# The attacks of tests/torture with their full counts, on this machine only: about two hours, in parts
 # of ten minutes at most (index-milvus installs the real Milvus first). What has passed at this
 # commit is not run again, so that `make torture` continues where it was interrupted;
 # `make torture-requests` runs one part. Each part leaves its lines of the table in .torture/.
 TORTURE := requests pictures clients ends steady-1 steady-2
+STATEFUL := $(foreach seed,1 2 3 4 5 6,index-stateful-$(seed))
 TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches \
-	index-snapshots index-bytes index-milvus
+	index-snapshots index-bytes index-milvus $(STATEFUL)
 PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 run-requests = tests/torture/test_requests.py
 run-pictures = tests/torture/test_pictures.py
@@ -37,6 +38,7 @@ run-index-kill = tests/torture/index/test_kill.py
 run-index-switches = tests/torture/index/test_switches.py
 run-index-snapshots = tests/torture/index/test_snapshots.py
 run-index-bytes = tests/index/local/test_bytes_protocol.py
+$(foreach part,$(STATEFUL),$(eval run-$(part) = tests/torture/index/stateful))
 run-index-milvus = tests/torture/index/test_milvus_kill.py
 
 .PHONY: $(TORTURE:%=torture-%) $(TORTURE_INDEX:%=torture-%)
@@ -52,6 +54,8 @@ $(TORTURE:%=torture-%) $(TORTURE_INDEX:%=torture-%): torture-%: $(PASSED)/%
 
 $(PASSED)/steady-2: $(PASSED)/steady-1
 $(PASSED)/steady-1 $(PASSED)/steady-2: export LOOKALIKE_TORTURE_STEADY = .torture/steady
+
+$(STATEFUL:%=$(PASSED)/%): export LOOKALIKE_TORTURE_SEED = $(@F:index-stateful-%=%)
 
 $(TORTURE:%=$(PASSED)/%) $(TORTURE_INDEX:%=$(PASSED)/%): $(PASSED)/%: | .venv/.dev
 	@mkdir -p $(@D)

@@ -75,6 +75,8 @@ def collect(pieces: Pieces, count: int, dimension: int, kind: str, folder: Path)
 
     Raises as `index.ann.vector_files.write_pieces` does.
     """
+    if not count:
+        kind = "exact"  # FAISS cannot train another kind on nothing
     chosen = choose(count, dimension) if kind == "auto" else kind
     if chosen != "exact":
         write_pieces(pieces, count, dimension, folder)

@@ -80,6 +80,13 @@ def test_few_vectors(count: int, kind: str) -> None:
     assert_same(index.search(XQ[:3], 5), brute_force(IDS[:count], XB[:count], XQ[:3], 5))
 
 
+@pytest.mark.parametrize("kind", ["auto", "ivf", "hnsw", "rabitq", "IVF4,SQ8"])
+def test_an_empty_store_gets_an_exact_index_of_any_kind(kind: str, tmp_path: Path) -> None:
+    """Otherwise a store whose pictures were all deleted could not switch models any more."""
+    index = kinds.build_collected(kinds.collect(iter(()), 0, D, kind, tmp_path))
+    assert (index.kind, index.count(), index.dimension) == ("exact", 0, D)
+
+
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw", "rabitq"])
 def test_a_collected_index_is_that_of_whole_arrays(kind: str, tmp_path: Path) -> None:
     with workspace(tmp_path) as folder:

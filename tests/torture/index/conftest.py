@@ -23,10 +23,18 @@ class Counts:
     filters: int = 30
     milvus_kills: int = 1
     pairs: int = 6
+    stateful_minutes: float = 0
 
 
 FULL = Counts(
-    kills=100, flips=1000, switches=100, queries=1000, filters=200, milvus_kills=10, pairs=40
+    kills=100,
+    flips=1000,
+    switches=100,
+    queries=1000,
+    filters=200,
+    milvus_kills=10,
+    pairs=40,
+    stateful_minutes=9,
 )
 COUNTS = FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
 _figures: list[tuple[str, str]] = []
