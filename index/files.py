@@ -1,9 +1,12 @@
 """Durable, atomic changes to files: a crash leaves either the old content or the new."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from index.temporaries import temporary_file, temporary_folder
 
@@ -60,10 +63,23 @@ def remove_folder(path: Path) -> None:
         fsync_folder(path.parent)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open for reading what may come from elsewhere.
+
+    Raises OSError if it cannot be read, or is a link, a pipe or a device.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
+
+
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
+    """The file's SHA-256 as 64 hexadecimal digits; raises OSError as `open_regular` does."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

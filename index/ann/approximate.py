@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.reading import read_index, valid_lists
 from index.ann.scan import best_of, exact_rows
 from index.ann.vector_files import (
     IDS_FILE,
@@ -170,7 +171,7 @@ class ApproximateIndex:
         """
         try:
             flags = faiss.IO_FLAG_MMAP if parameters.get("mapped") else 0
-            index: Any = faiss.read_index(str(folder / INDEX_FILE), flags)
+            index: Any = read_index(folder / INDEX_FILE, flags)
             ids, xb = mapped_files(folder)
             scattered = scattered_vectors(folder)
             order = None
@@ -199,7 +200,9 @@ class ApproximateIndex:
 
 def _valid_order(index: Any, order: NDArray[np.integer] | None) -> bool:
     if order is None:
-        return isinstance(inner(index), faiss.IndexIVF)
+        return isinstance(inner(index), faiss.IndexIVF) and valid_lists(inner(index))
+    if not isinstance(inner(index), faiss.IndexHNSW):
+        return False
     return order.dtype.kind == "i" and np.array_equal(np.sort(order), np.arange(index.ntotal))
 
 

@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.reading import read_index
 from index.ann.scan import BATCH, best_of, scan, widened
 from index.contract import (
     MAX_DIMENSION,
@@ -148,7 +149,7 @@ class ExactIndex:
         """
         dimension, count = _check_header(path)
         try:
-            stored: Any = faiss.read_index(str(path))
+            stored: Any = read_index(path)
         except (RuntimeError, MemoryError) as error:
             raise IndexFileError(f"{path}: FAISS cannot read it: {error}") from error
         ids = np.empty(0, np.int64)

@@ -154,6 +154,9 @@ def load(
     if kind == "exact":
         return ExactIndex.load(folder / EXACT_FILE)
     if {"factory", "effort", "rescored"} <= parameters.keys():
+        numbers = (parameters["effort"], parameters["rescored"])
+        if not all(type(number) is int and 0 < number < 2**31 for number in numbers):
+            raise UnknownKindError(f"has effort and rescored {numbers}; expected positive integers")
         return ApproximateIndex.load(folder, kind, parameters, recall)
     raise UnknownKindError(f"has kind {kind!r} without its parameters; expected 'exact'")
 

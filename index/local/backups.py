@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from index.contract import CatalogueError
 from index.files import fsync_file, fsync_folder
 from index.local.database import Database
@@ -16,6 +18,9 @@ from index.local.trash import move_to_trash
 _COLUMNS = (
     "id, source, split, label, payload, content_hash, origin, edited, model_digest, embedding"
 )
+_LONGEST = 2**26
+_PIECE = 1000
+_FAR = 0.01
 _SAME = " AND ".join(
     f"now.{name} IS snap.{name}" for name in _COLUMNS.split(", ") if name not in ("id", "embedding")
 )
@@ -111,11 +116,83 @@ def restore(database: Database, path: Path) -> tuple[int, int]:
     return int(changed), int(deleted)
 
 
+def check_tables(connection: sqlite3.Connection, path: Path, schema: str = "main") -> None:
+    """Raise CatalogueError unless a backup, which may come from elsewhere, has plain tables only.
+
+    A view, a virtual table or a generated column in place of stored values would be computed
+    whenever they are read. Triggers are not run by reading.
+    """
+    rows = connection.execute(
+        f"SELECT type, name, coalesce(sql, '') FROM {schema}.sqlite_master"  # noqa: S608 - a fixed word
+    ).fetchall()
+    for kind, name, sql in rows:
+        virtual = "VIRTUAL" in str(sql).upper().split("(")[0]
+        if kind == "view" or virtual:
+            what = "virtual table" if virtual else kind
+            raise CatalogueError(
+                f"{path}: has the {what} {str(name)[:100]!r}; expected plain tables; use another "
+                "copy"
+            )
+        hidden = connection.execute(
+            f"SELECT count(*) FROM {schema}.pragma_table_xinfo(?) WHERE hidden <> 0",  # noqa: S608 - a fixed word
+            (name,),
+        ).fetchone()[0]
+        if kind == "table" and hidden:
+            raise CatalogueError(f"{path}: has computed columns in {name!r}; use another copy")
+
+
+def _check_values(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise CatalogueError for values that a catalogue never stores, whatever their checksums."""
+    wrong = connection.execute(
+        "SELECT coalesce(id, -1) FROM snap.images WHERE typeof(id) <> 'integer' OR id < 0 "
+        "OR typeof(source) <> 'text' OR typeof(payload) <> 'text' OR typeof(embedding) <> 'blob' "
+        "OR typeof(model_digest) <> 'text' OR edited NOT IN (0, 1) "
+        "OR origin NOT IN ('corpus', 'added') "
+        "OR typeof(label) NOT IN ('text', 'null') OR typeof(split) NOT IN ('text', 'null') "
+        "OR typeof(content_hash) NOT IN ('text', 'null') OR NOT json_valid(payload) "
+        "OR json_type(payload) <> 'object' LIMIT 1"
+    ).fetchone()
+    if wrong is not None:
+        raise CatalogueError(
+            f"{path}: the record of id {wrong[0]} has values that no catalogue stores; use another "
+            "copy"
+        )
+    lengths = dict(
+        connection.execute(
+            "SELECT model_digest, length(embedding) FROM main.images GROUP BY model_digest"
+        ).fetchall()
+    )
+    cursor = connection.execute("SELECT id, model_digest, embedding FROM snap.images")
+    for rows in iter(lambda: cursor.fetchmany(_PIECE), []):
+        for id_, model, data in rows:
+            xb = np.frombuffer(data, "<f4") if len(data) % 4 == 0 else np.empty(0, np.float32)
+            usual = lengths.setdefault(model, len(data))
+            if len(data) != usual or not abs(float(xb @ xb) - 1) < _FAR:
+                raise CatalogueError(
+                    f"{path}: the embedding of id {id_} has {len(data)} bytes; expected {usual}, a "
+                    "vector of length 1; use another copy"
+                )
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
+    check_tables(connection, path, "snap")
+    _check_columns(connection, path)
+    longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+    try:
+        _check_values(connection, path)
+        _check_records(connection, path)
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
+
+
+def _check_columns(connection: sqlite3.Connection, path: Path) -> None:
     columns = {row[1] for row in connection.execute("PRAGMA snap.table_info(images)")}
-    wanted = set(FIELDS.split(", "))
+    wanted = {*FIELDS.split(", "), "embedding", "fields_crc", "embedding_crc"}
     if not wanted <= columns:
         raise CatalogueError(f"{path}: lacks the columns {sorted(wanted - columns)}")
+
+
+def _check_records(connection: sqlite3.Connection, path: Path) -> None:
     damaged = connection.execute(
         f"SELECT id FROM snap.images WHERE fields_crc <> {FIELDS_CRC} "  # noqa: S608 - fixed words
         f"OR embedding_crc <> {EMBEDDING_CRC} LIMIT 1"

@@ -252,6 +252,7 @@ class Database:
             uri=True,
         )
         try:
+            distrust(connection)
             connection.execute("PRAGMA synchronous = FULL")
             # What is deleted is overwritten with zeros, not left in free pages.
             connection.execute("PRAGMA secure_delete = ON")
@@ -312,6 +313,12 @@ def _is_full(path: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return False
+
+
+def distrust(connection: sqlite3.Connection) -> None:
+    """Let nothing that a database file defines call functions of this program."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
 
 
 @contextmanager

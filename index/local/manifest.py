@@ -37,7 +37,7 @@ def from_json(text: str, path: Path, generation: int) -> Manifest:
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GenerationCorruptError(f"{path}: is not JSON ({error}); {REBUILD}") from error
     if not isinstance(content, dict):
         raise GenerationCorruptError(f"{path}: is not a JSON object; {REBUILD}")
@@ -55,7 +55,7 @@ def from_json(text: str, path: Path, generation: int) -> Manifest:
         )
     content.setdefault("epoch", "")  # older ones have none
     names = {field.name for field in fields(Manifest)}
-    if set(content) != names or content["generation"] != generation:
+    if set(content) != names or content["generation"] != generation or not _typed(content):
         raise GenerationCorruptError(
             f"{path}: describes generation {content.get('generation')} with the fields "
             f"{sorted(content)}; expected generation {generation} with {sorted(names)}; {REBUILD}"
@@ -66,6 +66,20 @@ def from_json(text: str, path: Path, generation: int) -> Manifest:
             f"expected 'cosine' and plain file names; {REBUILD}"
         )
     return Manifest(**content)
+
+
+def _typed(content: Mapping[str, Any]) -> bool:
+    """Whether the fields have the types of a manifest; the checksum says nothing about that."""
+    numbers = (content[name] for name in ("generation", "count", "dimension", "sequence"))
+    texts = (content[name] for name in ("kind", "model_digest", "created", "epoch"))
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(content["parameters"], dict)
+        and isinstance(content["recall"], dict | None)
+        and isinstance(content["files"], dict)
+        and all(isinstance(digest, str) for digest in content["files"].values())
+    )
 
 
 def checksum_of(content: Mapping[str, Any]) -> str:

@@ -47,10 +47,13 @@ from index.files import (
     fsync_file,
     fsync_folder,
     make_folder,
+    open_regular,
     remove_folder,
     sha256_of,
 )
+from index.local.backups import check_tables
 from index.local.catalogue import SqliteCatalogue, check_state
+from index.local.database import distrust
 from index.local.manifest import checksum_of, with_checksum
 from index.local.schema import crc
 from index.temporaries import TEMPORARY, is_at, is_locked, temporary_folder
@@ -63,6 +66,7 @@ _PATIENCE = 30.0
 """Seconds to wait for another maker of the same snapshot, and before deleting one in use."""
 _POLL_SECONDS = 0.05
 _SHOWN = 3
+_LARGEST_DESCRIPTION = 2**20
 
 
 def create(
@@ -213,9 +217,10 @@ def _unknown(root: Path, name: str) -> UnknownSnapshotError:
 def _read(folder: Path, name: str) -> Snapshot:
     path = folder / _DESCRIPTION
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = json.loads(file.read(_LARGEST_DESCRIPTION))
         expected = content.pop("checksum")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotCorruptError(
             f"{path}: cannot be read ({error}); use another snapshot"
         ) from error
@@ -229,7 +234,29 @@ def _read(folder: Path, name: str) -> Snapshot:
     content.setdefault("epoch", "")  # older ones have none
     if set(content) != {field.name for field in fields(Snapshot)} or content["name"] != name:
         raise SnapshotCorruptError(f"{path}: describes a different snapshot; use another snapshot")
-    return Snapshot(**content)
+    snapshot = Snapshot(**content)
+    # A snapshot may come from elsewhere: no name in it may lead out of its folder.
+    if (
+        not isinstance(snapshot.files, dict)
+        or set(snapshot.files) != {_CATALOGUE}
+        or not _typed(snapshot)
+    ):
+        raise SnapshotCorruptError(
+            f"{path}: has unexpected values; expected the file {_CATALOGUE} alone; use another "
+            "snapshot"
+        )
+    return snapshot
+
+
+def _typed(snapshot: Snapshot) -> bool:
+    numbers = (snapshot.count, snapshot.sequence, snapshot.size)
+    texts = (snapshot.created, snapshot.epoch, *snapshot.files.values())
+    optional = (snapshot.model_digest, snapshot.corpus)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in optional)
+    )
 
 
 def verify(root: Path, name: str) -> Snapshot:
@@ -415,7 +442,13 @@ def _locked(folder: Path) -> Iterator[None]:
 def _reading(path: Path) -> "closing[sqlite3.Connection]":
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True)
-    connection.create_function("crc", -1, crc, deterministic=True)
+    try:
+        distrust(connection)
+        connection.create_function("crc", -1, crc, deterministic=True)
+        check_tables(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return closing(connection)
 
 
