@@ -42,6 +42,20 @@ def test_one_of_two_snapshots_of_a_name_wins(world: World, point: int) -> None:
     world.run(step("restore", name="s"), 1)
 
 
+@pytest.mark.parametrize("point", range(5, 12))
+def test_a_delete_is_not_undone_by_a_rebuild(world: World, point: int) -> None:
+    world.put_file("1.png", 1, "c")
+    world.race(step("rebuild"), [step("delete_one", id=2)], point)
+    world.run(step("rebuild"), 1)
+
+
+@pytest.mark.parametrize("point", range(5, 12))
+def test_a_label_set_by_hand_is_not_overwritten_by_a_rebuild(world: World, point: int) -> None:
+    world.put_file("1.png", 1, "c")
+    world.race(step("rebuild"), [step("update", id=2, label="hand")], point)
+    assert {p.label for p in world.state.pictures if p.id == 2} == {"hand"}
+
+
 def test_adding_a_damaged_picture_again_mends_it(world: World) -> None:
     world.damage_picture(0, 0.5, False)
     world.run(step("add", uploads=[{"colour": 4}, {"colour": 5}]), 1)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from index.blobs.checking import check_pictures
 from index.contract import BlobError, Vectors
 from index.filters import parse_filter
 from index.local.catalogue import SqliteCatalogue
@@ -507,16 +508,28 @@ class World:
                 assert server.blobs.get(f"sha256:{digest}") == PNG[colour], (name, colour)
 
     def _verify(self) -> None:
-        problems = {f.part: f.problem for f in self.servers[1].store.verify() if f.problem}
-        unknown = {
-            part
-            for part in problems
-            if part not in self.damaged and not (self.disk.lost and part.startswith("picture"))
-        }
+        """The check finds the damage that was done, and nothing else."""
+        store = self.servers[1].store
+        problems = {found.part: found.problem for found in store.verify() if found.problem}
+        unknown = problems.keys() - self.damaged
         assert not unknown, {part: problems[part] for part in unknown}
-        for name in self.disk.broken:
-            assert f"snapshot {name}" in problems
+        assert {f"snapshot {name}" for name in self.disk.broken} <= problems.keys()
         self.damaged &= problems.keys()
+        states = [self.state]
+        if not self.disk.broken:
+            states += self.state.snapshots.values()
+        needed = {p.colour for s in states for p in (*s.pictures, *s.trash) if p.added}
+        damaged = {colour for colour in needed if not self._is_whole(colour)}
+        assert damaged <= self.disk.lost
+        wanted = {f"picture sha256:{_digest(PNG[colour])}" for colour in damaged}
+        if self.disk.broken:
+            wanted.add("pictures of snapshots")
+        assert {found.part for found in check_pictures(store) if found.problem} == wanted
+
+    def _is_whole(self, colour: int) -> bool:
+        digest = _digest(PNG[colour])
+        path = self.var / "pictures" / digest[:2] / digest
+        return path.exists() and path.read_bytes() == PNG[colour]
 
 
 def _digest(data: bytes) -> str:
