@@ -56,7 +56,7 @@ def answer(client: TestClient, path: str, **arguments: Any) -> Any:
                 for key, element in value.items()
                 if key not in ("id", "image_url", "next_cursor", "sequence", "time", "created",
                                "built", "parameters", "request_id", "detail", "instance", "errors",
-                               "next_after")
+                               "next_after", "storage", "restorable_until")
             }  # fmt: skip
         return value
 
@@ -186,6 +186,21 @@ def test_the_same_answers(open_store: Any, folder: Path, tmp_path: Path) -> None
         metrics = client.get("/metrics").text
         assert "\nlookalike_index_pictures 24.0" in metrics
         assert client.get("/readyz").status_code == 200
+        # Without a trash a delete is final, and the routes of the trash say so.
+        deleted = client.post(
+            "/v1/images/delete", json={"ids": [client.get("/v1/images").json()["points"][0]["id"]]}
+        )
+        assert (deleted.json()["restorable_until"] is None) == engine.store.parallel
+        answers = [
+            client.get("/v1/trash"),
+            client.post("/v1/images/restore", json={"last": True}),
+            client.post("/v1/trash/purge", json={"all": True}),
+        ]
+        statuses = {response.status_code for response in answers}
+        assert statuses == ({501} if engine.store.parallel else {200})
+        assert engine.trash.expire() == 0
+        storage = client.get("/v1/index").json()["storage"]
+        assert ("added_bytes" in storage) == (not engine.store.parallel)
         snapshot = client.post("/v1/snapshots", json={"name": "one"})
         if engine.store.parallel:
             assert snapshot.status_code == 501

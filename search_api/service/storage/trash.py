@@ -99,8 +99,9 @@ class TrashService:
         Raises:
             EngineCannotError: the store has no trash.
         """
-        # Before anything is removed, so that an interrupted purge is completed later.
-        mark_unswept(self.catalogue)
+        if self.catalogue.trash.available:
+            # Before anything is removed, so that an interrupted purge is completed later.
+            mark_unswept(self.catalogue)
         purged = self.catalogue.trash.purge(ids)
         files = sweep(self.store)
         if not purged.complete:
@@ -124,6 +125,8 @@ class TrashService:
         Also completes purges that were interrupted, and removes what only a deleted snapshot kept.
         """
         trash, quotas = self.catalogue.trash, self.quotas
+        if not trash.available:
+            return 0
         before = time.time() - quotas.trash_days * _DAY
         old = trash.surplus(before, quotas.max_trash_pictures, quotas.max_trash_bytes)
         if old:
