@@ -1,9 +1,10 @@
-"""What a process and its worker processes that decode say to each other, over a socket."""
+"""What a process and its worker processes that decode say to each other."""
 
 from __future__ import annotations
 
 import json
 import mmap
+import os
 import socket
 import struct
 import time
@@ -14,9 +15,13 @@ import numpy as np
 from embed.decoding.pixels import RGB
 
 READY, DECODE, PIXELS, ERROR = range(4)
-_HEAD = struct.Struct("<BIQ")
-"""Kind of message; bytes of its head and of its body."""
+_HEAD = struct.Struct("<B?IQ")
+"""Kind of message; whether its body is in the shared file; bytes of its head and of its body."""
+_SHARED = 8 * 2**20
+"""Largest body in the shared file, which stays this large."""
 _MAPPED = 2**20
+
+Body = bytearray | mmap.mmap
 
 
 @dataclass(frozen=True)
@@ -45,69 +50,97 @@ class Request:
         return Request(**json.loads(head))
 
 
-def send(
-    connection: socket.socket,
-    kind: int,
-    head: bytes,
-    body: bytes | RGB = b"",
-    deadline: float | None = None,
-) -> None:
-    """Send a message.
+class Channel:
+    """One side of the conversation: a socket, and a file in memory for bodies of ordinary size.
 
-    Raises:
-        TimeoutError: the other side did not read it by the ``deadline``, of `time.monotonic`.
-        OSError: the other side is gone.
+    Through the socket alone, a picture takes a switch between the processes for each 200 kB. The
+    file is read and written, never mapped, so that the other side can spoil what is in it, but
+    cannot crash this one by truncating it.
     """
-    view = (
-        memoryview(body) if isinstance(body, bytes) else np.ascontiguousarray(body).data.cast("B")
-    )
-    connection.settimeout(_remaining(deadline))
-    connection.sendall(_HEAD.pack(kind, len(head), len(view)) + head)
-    if view:
-        connection.settimeout(_remaining(deadline))
-        connection.sendall(view)
 
+    def __init__(self, connection: socket.socket, shared: int) -> None:
+        """Take both over.
 
-def receive(
-    connection: socket.socket,
-    deadline: float | None = None,
-    most_head: int = 2**16,
-    most_body: int = 2**40,
-) -> tuple[int, bytes, mmap.mmap | bytearray] | None:
-    """The next message as kind, head and body; None if the other side has hung up before it.
+        Args:
+            connection: connected to the other side.
+            shared: the file's descriptor, or -1 where the system has no such files.
+        """
+        self.connection = connection
+        self.shared = shared
 
-    Raises:
-        TimeoutError: it did not come by the ``deadline``.
-        ValueError: it is larger than allowed.
-        OSError: the other side is gone.
-    """
-    connection.settimeout(_remaining(deadline))
-    first = connection.recv(1)
-    if not first:
-        return None
-    start = bytearray(_HEAD.size)
-    start[:1] = first
-    _fill(connection, memoryview(start)[1:], deadline)
-    kind, head_size, body_size = _HEAD.unpack(start)
-    if head_size > most_head or body_size > most_body:
-        raise ValueError(f"a message of {head_size:,} + {body_size:,} bytes")
-    head = bytearray(head_size)
-    _fill(connection, memoryview(head), deadline)
-    # Mapped memory returns to the system at once; the C allocator would keep it for each thread.
-    body = mmap.mmap(-1, body_size) if body_size >= _MAPPED else bytearray(body_size)
-    with memoryview(body) as view:
-        _fill(connection, view, deadline)
-    return kind, bytes(head), body
+    def close(self) -> None:
+        self.connection.close()
+        if self.shared >= 0:
+            os.close(self.shared)
+            self.shared = -1
 
+    def send(
+        self, kind: int, head: bytes, body: bytes | RGB = b"", deadline: float | None = None
+    ) -> None:
+        """Send a message.
 
-def _fill(connection: socket.socket, view: memoryview, deadline: float | None) -> None:
-    at = 0
-    while at < len(view):
-        connection.settimeout(_remaining(deadline))
-        size = connection.recv_into(view[at:])
+        Raises:
+            TimeoutError: the other side did not read it by the ``deadline``, of `time.monotonic`.
+            OSError: the other side is gone.
+        """
+        view = (
+            memoryview(body)
+            if isinstance(body, bytes)
+            else np.ascontiguousarray(body).data.cast("B")
+        )
+        shared = 0 < len(view) <= _SHARED and self.shared >= 0
+        if shared and os.pwrite(self.shared, view, 0) != len(view):
+            shared = False
+        self.connection.settimeout(_remaining(deadline))
+        self.connection.sendall(_HEAD.pack(kind, shared, len(head), len(view)) + head)
+        if view and not shared:
+            self.connection.settimeout(_remaining(deadline))
+            self.connection.sendall(view)
+
+    def receive(
+        self, deadline: float | None = None, most_head: int = 2**16, most_body: int = 2**40
+    ) -> tuple[int, bytes, Body] | None:
+        """The next message as kind, head and body; None if the other side hung up before it.
+
+        Raises:
+            TimeoutError: it did not come by the ``deadline``.
+            ValueError: it is larger than allowed, or its body is not there.
+            OSError: the other side is gone.
+        """
+        self.connection.settimeout(_remaining(deadline))
+        start = bytearray(_HEAD.size)
+        size = self.connection.recv_into(start)
         if not size:
-            raise ConnectionError("the other side has hung up in the middle of a message")
-        at += size
+            return None
+        self._fill(memoryview(start)[size:], deadline)
+        kind, shared, head_size, body_size = _HEAD.unpack(start)
+        if head_size > most_head or body_size > most_body:
+            raise ValueError(f"a message of {head_size:,} + {body_size:,} bytes")
+        head = bytearray(head_size)
+        self._fill(memoryview(head), deadline)
+        # Mapped memory returns to the system at once; the C allocator would keep it for each
+        # thread.
+        body: Body = mmap.mmap(-1, body_size) if body_size >= _MAPPED else bytearray(body_size)
+        with memoryview(body) as view:
+            if not shared:
+                self._fill(view, deadline)
+            elif os.preadv(self.shared, [view], 0) != body_size:
+                raise ValueError("the body of a message is not there")
+        return kind, bytes(head), body
+
+    def _fill(self, view: memoryview, deadline: float | None) -> None:
+        at = 0
+        while at < len(view):
+            self.connection.settimeout(_remaining(deadline))
+            size = self.connection.recv_into(view[at:])
+            if not size:
+                raise ConnectionError("the other side hung up in the middle of a message")
+            at += size
+
+
+def shared_file() -> int:
+    """A file in memory, for both sides of a `Channel`; -1 where the system has none."""
+    return os.memfd_create("pictures") if hasattr(os, "memfd_create") else -1
 
 
 def _remaining(deadline: float | None) -> float | None:

@@ -19,10 +19,12 @@ from pathlib import Path
 from PIL import Image
 
 from embed.decoding.limits import PictureError, PictureLimits
-from embed.decoding.messages import ERROR, PIXELS, READY, Request, receive, send
+from embed.decoding.messages import ERROR, PIXELS, READY, Channel, Request
 from embed.decoding.pixels import RGB, decode_image, open_image
 
 _GRACE_SECONDS = 1.0
+_KEPT = 32 * 2**20
+"""Memory that may be kept from one picture to the next, in bytes."""
 # Returns to the system what the C allocator keeps; glibc's, other C libraries lack it.
 _trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
@@ -30,19 +32,21 @@ _trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 def main() -> None:
     """Answer requests until the other side hangs up."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    channel = Channel(connection, int(sys.argv[2]))
     Image.init()  # before memory is limited: all formats, rather than at the first picture
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would contain people's pictures
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
-    baseline = _address_space()
-    send(connection, READY, b"")
+    baseline, resident = _memory()
+    channel.send(READY, b"")
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)  # libraries write warnings about pictures
-    while (message := receive(connection)) is not None:
+    while (message := channel.receive()) is not None:
         kind, head, body = _answer(connection, Request.of(message[1]), bytes(message[2]), baseline)
-        send(connection, kind, head, body)
+        channel.send(kind, head, body)
         signal.setitimer(signal.ITIMER_REAL, 0)
         del message, body
-        _trim_memory(0)
+        if _memory()[1] > resident + _KEPT:
+            _trim_memory(0)
 
 
 def _answer(
@@ -75,13 +79,13 @@ def _signal_hang_up(connection: socket.socket, wanted: bool) -> None:
     fcntl.fcntl(connection, fcntl.F_SETFL, flags)
 
 
-def _address_space() -> int:
-    """Size of this process's address space, in bytes; 1 GiB where the system does not tell."""
+def _memory() -> tuple[int, int]:
+    """This process's address space, 1 GiB where the system does not tell, and what is resident."""
     try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        space, resident = Path("/proc/self/statm").read_text("ascii").split()[:2]
     except OSError:
-        return 2**30
-    return pages * resource.getpagesize()
+        return 2**30, 0
+    return int(space) * resource.getpagesize(), int(resident) * resource.getpagesize()
 
 
 if __name__ == "__main__":

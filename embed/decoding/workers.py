@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from mmap import mmap
 
 import numpy as np
 
@@ -35,7 +34,16 @@ from embed.decoding.limits import (
     PictureLimits,
     brief,
 )
-from embed.decoding.messages import DECODE, ERROR, PIXELS, READY, Request, receive, send
+from embed.decoding.messages import (
+    DECODE,
+    ERROR,
+    PIXELS,
+    READY,
+    Body,
+    Channel,
+    Request,
+    shared_file,
+)
 from embed.decoding.pixels import RGB
 
 MOST_WORKERS = min(8, max(2, os.cpu_count() or 1))
@@ -48,6 +56,15 @@ _MARGIN = 4
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
 _ATTEMPTS = 3
+_ENVIRONMENT = {
+    # It uses one thread; more would only take address space, which is limited.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # glibc would fetch the memory of each picture from the system again, which takes as long as
+    # decoding a small one. The program itself returns it after a large one.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+}
 _trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
 
@@ -92,20 +109,23 @@ class _Worker:
         Raises:
             OSError: it cannot be started.
         """
-        self._connection, theirs = socket.socketpair()
-        with theirs:
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours, shared_file())
+        handles = [theirs.fileno(), self._channel.shared]
+        with theirs, contextlib.ExitStack() as opened:
+            opened.callback(self._channel.close)
             self._process = subprocess.Popen(  # noqa: S603 - this program, nothing from a request
-                [*program, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [*program, *map(str, handles)],
+                pass_fds=[handle for handle in handles if handle >= 0],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches only the process that it serves
-                # It uses one thread; more would only take address space, which is limited.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **_ENVIRONMENT},
             )
+            opened.pop_all()
         self.pid = self._process.pid
         try:
-            ready = receive(self._connection, time.monotonic() + _START_SECONDS)
+            ready = self._channel.receive(time.monotonic() + _START_SECONDS)
         except OSError:
             ready = None
         if ready is None or ready[0] != READY:
@@ -125,14 +145,14 @@ class _Worker:
         """
         deadline = time.monotonic() + request.seconds
         try:
-            send(self._connection, DECODE, request.to_json(), data, deadline)
+            self._channel.send(DECODE, request.to_json(), data, deadline)
         except TimeoutError:
             raise self._too_slow(form, request) from None
         except OSError:
             self.end()
             raise _EndedError from None
         try:
-            message = receive(self._connection, deadline, most_body=3 * request.max_pixels)
+            message = self._channel.receive(deadline, most_body=3 * request.max_pixels)
             if message is None:
                 raise self._ended(form, request)
             return _picture(*message)
@@ -172,11 +192,11 @@ class _Worker:
 
     def leave(self) -> None:
         """Forget the process without ending it."""
-        self._connection.close()
+        self._channel.close()
 
     def end(self, at_once: bool = False) -> None:
         """End the process and collect its exit code."""
-        self._connection.close()
+        self._channel.close()
         try:
             if not at_once:
                 self._process.wait(_END_SECONDS)
@@ -194,7 +214,7 @@ def _undecodable(form: str, how: str) -> PictureError:
     )
 
 
-def _picture(kind: int, head: bytes, body: bytearray | mmap) -> RGB:
+def _picture(kind: int, head: bytes, body: Body) -> RGB:
     """The picture in a reply, which is not believed: a decoder may have been taken over.
 
     Raises:
@@ -224,7 +244,7 @@ class Decoders:
 
         Args:
             most: how many there are at a time.
-            program: command line of a worker, without the number of its socket.
+            program: command line of a worker, without the handles of its channel.
         """
         self._most = most
         self._program = program

@@ -101,6 +101,13 @@ def note() -> Callable[[str, str], None]:
     return lambda name, value: _figures.append((name, value))
 
 
+def _memory(pid: int, what: str) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 class Service:
     """A `lookalike up` in its own process."""
 
@@ -128,14 +135,21 @@ class Service:
 
     def memory(self, what: str = "VmRSS") -> int:
         """Memory in bytes, now or at its peak (``VmHWM``)."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)
-        assert found is not None
-        return int(found[1]) * 1024
+        return _memory(self.process.pid, what)
+
+    def memory_of_all(self, what: str = "VmRSS") -> int:
+        """As ``memory``, of the process and its worker processes together."""
+        return sum(_memory(pid, what) for pid in [self.process.pid, *self.workers()])
+
+    def workers(self) -> list[int]:
+        """The processes that it has started and that run."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
     def reset_peak(self) -> None:
-        """Reset ``VmHWM`` to the current memory."""
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        """Reset ``VmHWM`` to the current memory, that of worker processes too."""
+        for pid in [self.process.pid, *self.workers()]:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def healthy(self, picture: bytes) -> None:
         """Assert that it is the same process and responds."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -15,7 +18,8 @@ from PIL import Image
 
 from embed.pictures import FORMATS
 from embed.scenes import SCENES, render
-from tests.torture.bombs import bombs, png
+from tests.embed.helpers import encoded
+from tests.torture.bombs import bombs, costly, heavy, png
 from tests.torture.conftest import MB, Counts, Service
 
 Note = Callable[[str, str], None]
@@ -105,17 +109,17 @@ def post(client: httpx2.Client, data: bytes) -> httpx2.Response:
         return client.post("/v1/search", files=files)
 
 
-@pytest.mark.parametrize("name", list(bombs()))
+@pytest.mark.parametrize("name", [*bombs(), *costly()])
 def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: str) -> None:
-    data = bombs()[name]
+    data = (bombs() | costly())[name]
     service.healthy(red)
     service.reset_peak()
-    before = service.memory()
+    before = service.memory_of_all()
     started = time.perf_counter()
     with service.client() as client:
         response = post(client, data)
     seconds = time.perf_counter() - started
-    growth = service.memory("VmHWM") - before
+    growth = service.memory_of_all("VmHWM") - before
     note(
         f"bomb, {name}",
         f"{len(data):,} bytes: {response.status_code} after {1000 * seconds:.0f} ms,"
@@ -127,22 +131,143 @@ def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: s
     service.healthy(red)
 
 
+@pytest.mark.parametrize("name", list(heavy()))
+def test_heavy_pictures(
+    service: Service, counts: Counts, note: Note, red: bytes, name: str
+) -> None:
+    """Within the limits: they are served, at a cost that is bounded."""
+    data = heavy()[name]
+    service.reset_peak()
+    before = service.memory_of_all()
+    started = time.perf_counter()
+    with service.client() as client:
+        response = post(client, data)
+    seconds = time.perf_counter() - started
+    growth = service.memory_of_all("VmHWM") - before
+    note(
+        f"heavy, {name}",
+        f"{len(data):,} bytes: {response.status_code} after {1000 * seconds:.0f} ms,"
+        f" memory at most {growth / MB:+.1f} MB",
+    )
+    assert response.status_code == 200, response.text
+    assert growth < 600 * MB
+    service.healthy(red)
+
+
+def at_once(service: Service, what: Callable[[httpx2.Client], int], n: int) -> Counter[int]:
+    """The statuses of ``n`` requests that are made at the same time."""
+    with service.client(timeout=300) as client, ThreadPoolExecutor(n) as pool:
+        return Counter(pool.map(lambda _: what(client), range(n)))
+
+
+@pytest.mark.parametrize("name", list(costly()))
+def test_costly_pictures_at_once(
+    service: Service, counts: Counts, note: Note, red: bytes, name: str
+) -> None:
+    """Five at once of what took 760 MB each."""
+    data = costly()[name]
+    service.reset_peak()
+    before = service.memory_of_all()
+    statuses = at_once(service, lambda client: post(client, data).status_code, 5)
+    growth = service.memory_of_all("VmHWM") - before
+    note(f"5 at once, {name}", f"{dict(statuses)}, memory at most {growth / MB:+.1f} MB")
+    assert set(statuses) == {413}
+    assert growth < 300 * MB  # the requests themselves are up to 20 MB each
+    service.healthy(red)
+
+
+def large_pictures() -> dict[str, bytes]:
+    """49 million pixels each."""
+    return {
+        "PNG": png(7000, 7000, bytes(7000 * (3 * 7000 + 1))),
+        # Its shorter side is too short for it to be averaged down.
+        "narrow PNG": png(200_000, 240, bytes(240 * (3 * 200_000 + 1))),
+        "TIFF": encoded(Image.new("RGB", (7000, 7000)), "TIFF", compression="tiff_lzw"),
+    }
+
+
+@pytest.mark.parametrize("name", ["PNG", "narrow PNG", "TIFF"])
 def test_many_large_pictures_at_once(
-    service: Service, counts: Counts, note: Note, red: bytes
+    service: Service, counts: Counts, note: Note, red: bytes, name: str
 ) -> None:
     """Each is within the limits; together they must not fill the memory."""
-    data = png(7000, 7000, bytes(7000 * (3 * 7000 + 1)))
+    data = large_pictures()[name]
     service.reset_peak()
-    before = service.memory()
-    with service.client(timeout=300) as client, ThreadPoolExecutor(counts.large) as pool:
-        statuses = Counter(
-            r.status_code for r in pool.map(lambda _: post(client, data), range(counts.large))
-        )
-    growth = service.memory("VmHWM") - before
+    before = service.memory_of_all()
+    statuses = at_once(service, lambda client: post(client, data).status_code, counts.large)
+    growth = service.memory_of_all("VmHWM") - before
     note(
-        f"{counts.large} pictures of 49 Mpixel at once",
+        f"{counts.large} {name} pictures of 49 Mpixel at once",
         f"{dict(statuses)}, memory at most {growth / MB:+.1f} MB",
     )
     assert set(statuses) <= {200, 429, 503}
-    assert growth < 1200 * MB
+    assert statuses[200]
+    assert growth < 1500 * MB
     service.healthy(red)
+
+
+def test_large_pictures_are_added_and_shown_at_once(
+    service: Service, counts: Counts, note: Note, red: bytes
+) -> None:
+    data = large_pictures()["PNG"]
+    ids: list[int] = []
+
+    def add(client: httpx2.Client) -> int:
+        response = client.post("/v1/images", files={"images": ("q.png", data)})
+        ids.extend(added["id"] for added in response.json().get("results", []))
+        return response.status_code
+
+    def show(client: httpx2.Client, query: str) -> int:
+        response = client.get(f"/v1/images/{ids[0]}/file{query}")
+        if response.status_code == 200:
+            shown = Image.open(io.BytesIO(response.content))
+            assert shown.size == ((7000, 7000) if not query else (4096, 4096))
+        return response.status_code
+
+    for name, what in (
+        ("added", add),
+        ("shown in full", lambda client: show(client, "")),
+        ("shown at 4096", lambda client: show(client, "?size=4096")),
+    ):
+        service.reset_peak()
+        before = service.memory_of_all()
+        statuses = at_once(service, what, counts.large)
+        growth = service.memory_of_all("VmHWM") - before
+        note(
+            f"{counts.large} pictures of 49 Mpixel {name} at once",
+            f"{dict(statuses)}, memory at most {growth / MB:+.1f} MB",
+        )
+        assert set(statuses) <= {200, 201, 429, 503}
+        assert statuses[200] + statuses[201]
+        assert growth < 2000 * MB  # two at a time, each in a worker and then in the server
+    with service.client() as client:
+        for image_id in ids:
+            assert client.delete(f"/v1/images/{image_id}").status_code == 200
+    service.healthy(red)
+
+
+def test_a_killed_decoder_costs_one_request(service: Service, note: Note, red: bytes) -> None:
+    data = large_pictures()["TIFF"]
+    with service.client() as client, ThreadPoolExecutor(1) as pool:
+        assert post(client, data).status_code == 200
+        before = set(service.workers())
+        answer = pool.submit(post, client, data)
+        busy = until_one_is_busy(before)
+        os.kill(busy, signal.SIGKILL)
+        response = answer.result()
+        assert response.status_code == 413
+        assert response.json()["type"] == "urn:lookalike:problem:too-costly"
+        assert post(client, data).status_code == 200
+    assert busy not in service.workers()  # not even as a zombie
+    note("kill -9 of a decoder at work", "413, the next picture 200")
+    service.healthy(red)
+
+
+def until_one_is_busy(pids: set[int]) -> int:
+    """The process that decodes a large picture, as soon as it does."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for pid in pids:
+            if int(Path(f"/proc/{pid}/statm").read_text().split()[1]) > 100 * 256:  # 100 MB
+                return pid
+    raise AssertionError("no process decodes")

@@ -28,11 +28,11 @@ WEBP = encoded(PICTURE, "WEBP", lossless=True)
 
 # Speaks the protocol and does as it is told by the picture's bytes.
 ODD = """
-import os, signal, socket, sys, time
+import os, signal, socket, struct, sys, time
 from embed.decoding.messages import *
-connection = socket.socket(fileno=int(sys.argv[1]))
-send(connection, READY, b"")
-while (message := receive(connection)) is not None:
+channel = Channel(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+channel.send(READY, b"")
+while (message := channel.receive()) is not None:
     what = bytes(message[2])
     if what == b"crash":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -41,15 +41,18 @@ while (message := receive(connection)) is not None:
     if what == b"sleep":
         time.sleep(60)
     if what == b"half":
-        connection.sendall(b"\\x02")
+        channel.connection.sendall(b"\\x02")
         sys.exit(0)
+    if what == b"short":
+        channel.connection.sendall(struct.pack("<B?IQ", PIXELS, True, 6, 12) + b"[2, 2]")
+        os.ftruncate(channel.shared, 11)
     if what.startswith(b"PIXELS"):
         _, shape, size = what.split(b"|")
-        send(connection, PIXELS, shape, bytes(int(size)))
+        channel.send(PIXELS, shape, bytes(int(size)))
     if what.startswith(b"ERROR"):
-        send(connection, ERROR, what[5:])
+        channel.send(ERROR, what[5:])
     if what == b"pid":
-        send(connection, PIXELS, b"[1, 3]", os.getpid().to_bytes(9, "little"))
+        channel.send(PIXELS, b"[1, 3]", os.getpid().to_bytes(9, "little"))
 """
 
 
@@ -196,6 +199,7 @@ def test_a_crash_gives_an_error_and_the_next_picture_another_process(
         b'ERROR["no-such-reason", "text"]',
         b'ERROR["truncated"]',
         b"ERROR\xff",
+        b"short",
     ],
 )
 def test_what_a_worker_says_is_not_believed(odd: Decoders, reply: bytes) -> None:
