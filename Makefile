@@ -37,7 +37,7 @@ run-index-disk = tests/torture/index/test_disk.py
 run-index-kill = tests/torture/index/test_kill.py
 run-index-switches = tests/torture/index/test_switches.py
 run-index-snapshots = tests/torture/index/test_snapshots.py
-run-index-bytes = tests/index/local/test_bytes_protocol.py
+run-index-bytes = tests/torture/index/test_bytes_protocol.py
 $(foreach part,$(STATEFUL),$(eval run-$(part) = tests/torture/index/stateful))
 run-index-milvus = tests/torture/index/test_milvus_kill.py
 

@@ -24,6 +24,7 @@ class Counts:
     milvus_kills: int = 1
     pairs: int = 6
     stateful_minutes: float = 0
+    interruptions: int = 1
 
 
 FULL = Counts(
@@ -34,6 +35,7 @@ FULL = Counts(
     filters=200,
     milvus_kills=10,
     pairs=40,
+    interruptions=2,
     stateful_minutes=9,
 )
 COUNTS = FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
