@@ -20,6 +20,7 @@ from index.contract import (
     Vectors,
 )
 from index.local.generations import load_current, publish
+from index.local.history import Moment
 from tests.index.vectors import (
     assert_same,
     brute_force,
@@ -101,7 +102,7 @@ def test_vectors_and_ids(index: Searchable) -> None:
 
 
 def test_published_and_loaded(index: Searchable, tmp_path: Path) -> None:
-    manifest = publish(tmp_path, index, "m", 7)
+    manifest = publish(tmp_path, index, "m", Moment("e", 7))
     assert (manifest.kind, manifest.count, manifest.sequence) == (index.kind, N, 7)
     loaded, again = load_current(tmp_path, "m")
     assert again == manifest

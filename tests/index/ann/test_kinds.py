@@ -11,6 +11,7 @@ from index.ann.exact import ExactIndex
 from index.ann.vector_files import workspace
 from index.contract import IndexInputError
 from index.local.generations import load_current, publish
+from index.local.history import Moment
 from tests.index.ann.test_approximate import IDS, XB, XQ, D, N
 from tests.index.vectors import assert_same, brute_force, built, pieces_of
 
@@ -94,7 +95,7 @@ def test_a_collected_index_is_that_of_whole_arrays(kind: str, tmp_path: Path) ->
             kinds.collect(pieces_of(IDS, XB), N, D, kind, folder), target=0.99
         )
         assert_same(index.search(XQ, 10), built(IDS, XB, D, kind, 0.99).search(XQ, 10))
-        manifest = publish(tmp_path, index, "m", 3)
+        manifest = publish(tmp_path, index, "m", Moment("e", 3))
     assert not (tmp_path / "building").exists()
     # What is mapped stays readable although its folder is gone.
     everything = IDS.tolist()
@@ -103,7 +104,7 @@ def test_a_collected_index_is_that_of_whole_arrays(kind: str, tmp_path: Path) ->
     assert (again, loaded.count()) == (manifest, N)
     assert_same(loaded.search(XQ, 10), index.search(XQ, 10))
     # A generation that was loaded can be published again.
-    publish(tmp_path, loaded, "m", 4)
+    publish(tmp_path, loaded, "m", Moment("e", 4))
     assert_same(load_current(tmp_path, "m")[0].search(XQ, 10), index.search(XQ, 10))
 
 
