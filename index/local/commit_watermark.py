@@ -9,14 +9,14 @@ and which file the commits belong to, so that another catalogue in its place is 
 import fcntl
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from index.files import fsync_folder, write_atomically
+from index.files import fsync_file, fsync_folder, write_atomically
+from index.temporaries import temporary_file
 
 _RECORD = struct.Struct("<q16sQI")
 """Number, epoch, inode and the CRC-32 of their bytes: short enough for a disk to write it all or
@@ -103,21 +103,15 @@ class CommitWatermark:
             os.close(handle)
 
     def _create(self) -> None:
-        temporary = self.path.with_name(
-            f".{self.path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
-        )
-        try:
+        with temporary_file(self.path) as temporary:
             temporary.write_bytes(_packed(Acknowledged(0)))
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            fsync_file(temporary)
             try:
                 os.link(temporary, self.path)
             except FileExistsError:
                 pass  # another process was first
             except OSError:  # a file system without links
                 temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
         fsync_folder(self.path.parent)
 
     def _write(self, handle: int, size: int, done: Acknowledged) -> None:

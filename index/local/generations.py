@@ -97,10 +97,18 @@ def publish(
         *olds, _ = sorted(_numbers(root))
         for old in olds:
             if old in olds[:-KEPT_PREVIOUS] or _sequence_of(root, old) < purged:
-                remove_folder(_folder(root, old))
+                _remove(_folder(root, old))
         for path in foreign:
-            remove_folder(path)
+            _remove(path)
     return manifest
+
+
+def _remove(folder: Path) -> None:
+    """Remove what is no longer needed; the new generation serves, even if that is impossible."""
+    try:
+        remove_folder(folder)
+    except OSError as error:
+        log.warning("%s: cannot be removed: %s", folder, error.strerror)
 
 
 def read_manifest(root: Path) -> Manifest:
