@@ -22,7 +22,7 @@ quick: .venv/.dev
 # `make torture-requests` runs one part. Each part leaves its lines of the table in .torture/.
 TORTURE := requests pictures clients ends steady-1 steady-2
 STATEFUL := $(foreach seed,1 2 3 4 5 6,index-stateful-$(seed))
-TORTURE_INDEX := index-answers index-damage index-disk index-kill index-switches \
+TORTURE_INDEX := index-answers index-damage index-disk index-kill index-exhausted index-storm index-switches \
 	index-snapshots index-bytes index-milvus $(STATEFUL)
 PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 run-requests = tests/torture/test_requests.py
@@ -35,6 +35,8 @@ run-index-answers = tests/torture/index/test_answers.py
 run-index-damage = tests/torture/index/test_damage.py tests/torture/index/test_hostile_files.py
 run-index-disk = tests/torture/index/test_disk.py
 run-index-kill = tests/torture/index/test_kill.py
+run-index-exhausted = tests/torture/index/test_exhausted.py
+run-index-storm = tests/torture/index/test_storm.py
 run-index-switches = tests/torture/index/test_switches.py
 run-index-snapshots = tests/torture/index/test_snapshots.py
 run-index-bytes = tests/torture/index/test_bytes_protocol.py

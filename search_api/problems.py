@@ -62,6 +62,7 @@ class Meaning(NamedTuple):
 
 _WRONG_USE, _FAILURE = 2, 1
 _UNAVAILABLE = Meaning(503, "store-unavailable", _FAILURE)
+_EXHAUSTED = Meaning(503, "exhausted", _FAILURE)
 _NO_SPACE = Meaning(507, "no-space", _FAILURE)
 
 MEANINGS: dict[type[Exception], Meaning] = {
@@ -108,6 +109,17 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def exhausted(error: BaseException | None) -> str | None:
+    """What this process has run out of, as a sentence; None if the error means something else."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    ):
+        return "the memory of this process is used up; try again later, or allow more"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "the file handles of this process are used up; try again later, or allow more"
+    return None
+
+
 def meaning(error: Exception) -> Meaning | None:
     """What an exception means to callers; None if it is a bug."""
     if isinstance(error, PictureError):
@@ -116,4 +128,6 @@ def meaning(error: Exception) -> Meaning | None:
         return Meaning(422, error.parameter, _WRONG_USE)
     if is_full(error):
         return _NO_SPACE
+    if exhausted(error) is not None:
+        return _EXHAUSTED
     return next((MEANINGS[cls] for cls in type(error).__mro__ if cls in MEANINGS), None)

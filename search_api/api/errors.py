@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from index.contract import RestoreConflictError, StoreBusyError, UnknownIdError
 from index.scans import ScansBusyError
 from search_api.jobs.runner import JobRunningError
-from search_api.problems import EXPECTED, is_full, meaning
+from search_api.problems import EXPECTED, exhausted, is_full, meaning
 from search_api.service.batching import QueueFullError
 from search_api.text import shortened
 
@@ -116,9 +116,10 @@ def as_problem(error: Exception) -> Problem:
             headers["Retry-After"] = str(error.retry_after)
     if known.status == 503:
         what = "refused" if isinstance(error, ScansBusyError) else "the store cannot be used"
-        log.error("%s: %s", what, error)
+        log.error("%s: %s", what, str(error) or repr(error))
         headers["Retry-After"] = "2"
-    return Problem(known.status, known.kind, str(error), headers=headers, **more)
+    detail = exhausted(error) or str(error)
+    return Problem(known.status, known.kind, detail, headers=headers, **more)
 
 
 def _kind(status: int) -> str:
@@ -148,7 +149,9 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if isinstance(error.__cause__, OSError) and is_full(error.__cause__):
+        if isinstance(error.__cause__, OSError) and (
+            is_full(error.__cause__) or exhausted(error.__cause__)
+        ):
             return respond(request, as_problem(error.__cause__))  # while an upload was spooled
         status, detail = error.status_code, str(error.detail)
         kind = _kind(status)
@@ -182,7 +185,7 @@ def install(app: FastAPI) -> None:
             detail += f"; send {missing[0]['loc'][-1]!r} as a field of a multipart form"
         return respond(request, Problem(422, "validation", detail, errors=errors))
 
-    kinds: tuple[type[Exception], ...] = (Problem, OSError, *EXPECTED)
+    kinds: tuple[type[Exception], ...] = (Problem, OSError, MemoryError, *EXPECTED)
     for kind in kinds:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(ClientDisconnect, gone)

@@ -96,11 +96,11 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
-        from search_api.problems import meaning
+        from search_api.problems import exhausted, meaning
 
         known = meaning(error)
         if known is not None:
-            _fail(f"lookalike: {error}", known.exit_code)
+            _fail(f"lookalike: {exhausted(error) or error}", known.exit_code)
         if not isinstance(error, (ValueError, OSError, RuntimeError)):
             raise
         _fail(f"lookalike: {error}", 2 if isinstance(error, ValueError) else 1)

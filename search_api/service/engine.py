@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from index.contract import (
     ModelMismatchError,
     Progress,
     Store,
+    StoreBusyError,
 )
 from index.local.store import CacheSizes
 from index.ranking.recommend import Strategy
@@ -48,6 +50,8 @@ from search_api.stores.model_store import fetch_model, find_bundle, model_folder
 from search_api.timings import Timings
 
 log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
 
 OpenStore = Callable[[opening.ModelOf], Store[PictureEncoder]]
 
@@ -175,7 +179,8 @@ class SearchEngine:
     def load(self) -> Manifest:
         """Check the store, and load its newest intact generation.
 
-        If no generation is intact, build one from the catalogue. ``load_report`` then says, as a
+        If no generation is intact, build one from the catalogue, or wait for another process that
+        is building one. ``load_report`` then says, as a
         sentence for people, what was loaded.
 
         Raises:
@@ -188,6 +193,15 @@ class SearchEngine:
         if damage is not None:
             raise CatalogueError(f"{self.store.catalogue_name}: {damage}")
         remove_leftovers(self.var, self.store)
+        while True:
+            try:
+                return self._load()
+            except StoreBusyError as error:
+                # Another server, started at the same time, builds what this one needs.
+                log.warning("the index cannot be used yet: %s", error)
+                time.sleep(_POLL_SECONDS)
+
+    def _load(self) -> Manifest:
         digest = self._first.digest
         try:
             manifest, problem = self.served.load(digest)

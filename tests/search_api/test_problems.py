@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import pkgutil
@@ -144,3 +145,20 @@ def test_problems_carry_what_callers_need() -> None:
     for error in MEANINGS:
         problem = as_problem(made(error))
         assert ("Retry-After" in problem.headers) == (problem.status in (429, 503))
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/a/path"), "file handles"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "file handles"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (MemoryError(), "memory"),
+    ],
+)
+def test_a_process_that_has_run_out_of_something(error: Exception, what: str) -> None:
+    assert meaning(error) == Meaning(503, "exhausted", 1)
+    problem = as_problem(error)
+    assert (problem.status, problem.headers) == (503, {"Retry-After": "2"})
+    assert problem.detail.startswith(f"the {what} of this process")
+    assert meaning(OSError(errno.EACCES, "Permission denied")) is None

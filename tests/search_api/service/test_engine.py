@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,6 +171,27 @@ def test_the_catalogue_is_the_source_of_truth(engine: SearchEngine) -> None:
     assert ids.shape == (24,)
     assert xb.shape == (24, 3)
     catalogue.close()
+
+
+def test_two_servers_that_start_after_a_crash_build_one_index(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one builds, the other waits; then it loads what was built, or builds."""
+    shutil.rmtree(engine.var / "generations" / "000001")
+    second = SearchEngine(engine.encoder, engine.corpus, engine.var)
+    locked = engine.store.lock()
+    locked.__enter__()
+    slept: list[float] = []
+
+    def others_end(seconds: float) -> None:
+        slept.append(seconds)
+        locked.__exit__(None, None, None)
+        compact(engine)
+
+    monkeypatch.setattr("search_api.service.engine.time.sleep", others_end)
+    manifest = second.load()
+    assert (len(slept), manifest) == (1, engine.manifest)
+    second.close()
 
 
 def test_models_are_those_of_the_store(

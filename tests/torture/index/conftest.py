@@ -25,6 +25,8 @@ class Counts:
     pairs: int = 6
     stateful_minutes: float = 0
     interruptions: int = 1
+    storms: int = 2
+    exhausting: int = 4
 
 
 FULL = Counts(
@@ -37,6 +39,8 @@ FULL = Counts(
     pairs=40,
     interruptions=2,
     stateful_minutes=9,
+    storms=40,
+    exhausting=50,
 )
 COUNTS = FULL if os.environ.get("LOOKALIKE_TORTURE") == "full" else Counts()
 _figures: list[tuple[str, str]] = []

@@ -1,0 +1,87 @@
+"""Servers with few file handles and little address space: clear refusals, and recovery."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from embed.corpus import FolderCorpus
+from search_api.service.engine import SearchEngine
+from tests.search_api.conftest import MeanColour, encoder, engine, folder, png
+from tests.torture.index.conftest import COUNTS
+
+__all__ = ["encoder", "engine", "folder"]
+ROOT = Path(__file__).parents[3]
+LIMITS = {"40 file handles": (resource.RLIMIT_NOFILE, 40)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_server_that_runs_out(
+    engine: SearchEngine, folder: Path, limit: str, counted: Callable[[str, str], None]
+) -> None:
+    var = engine.var
+    engine.close()
+    kind, value = LIMITS[limit]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.torture.index.server", str(folder), str(var)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    outcome: Counter[str] = Counter()
+    acknowledged: set[str] = set()
+    faults: list[str] = []
+
+    def add(url: str, number: int) -> None:
+        for i in range(COUNTS.exhausting):
+            try:
+                with httpx2.Client(base_url=url, timeout=60) as client:
+                    files = {"images": ("x.png", png((9 * number % 256, i, 7)))}
+                    key = f"{number}-{i}"
+                    answer = client.post("/v1/images", files=files, data={"key": key})
+            except httpx2.HTTPError:
+                outcome["no connection"] += 1
+                continue
+            outcome[str(answer.status_code)] += 1
+            if answer.status_code == 201:
+                acknowledged.add(f"key:{key}")
+            elif answer.status_code != 503 or "retry-after" not in answer.headers:
+                faults.append(answer.text)
+
+    try:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        resource.prlimit(process.pid, kind, (value, value))
+        threads = [threading.Thread(target=add, args=(url, number)) for number in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert faults == []
+        assert outcome["503"] + outcome["no connection"]
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            files = {"images": ("x.png", png((1, 2, 3)))}
+            assert client.post("/v1/images", files=files, data={"key": "last"}).status_code == 201
+            assert client.get("/readyz").status_code == 200
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    again = SearchEngine(MeanColour(), FolderCorpus(folder), var)
+    again.load()
+    assert acknowledged <= set(again.catalogue.all_sources("added"))
+    assert [found for found in again.store.verify() if found.problem is not None] == []
+    again.close()
+    counted(f"a server with {limit}", f"{dict(outcome)}; none acknowledged is lost, it recovers")
