@@ -111,9 +111,9 @@ def is_full(error: BaseException | None) -> bool:
 
 def exhausted(error: BaseException | None) -> str | None:
     """What this process has run out of, as a sentence; None if the error means something else."""
-    if isinstance(error, MemoryError) or (
-        isinstance(error, OSError) and error.errno == errno.ENOMEM
-    ):
+    no_thread = isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or no_memory or no_thread:
         return "the memory of this process is used up; try again later, or allow more"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "the file handles of this process are used up; try again later, or allow more"

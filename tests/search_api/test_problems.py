@@ -154,6 +154,7 @@ def test_problems_carry_what_callers_need() -> None:
         (OSError(errno.ENFILE, "Too many open files in system"), "file handles"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (MemoryError(), "memory"),
+        (RuntimeError("can't start new thread"), "memory"),
     ],
 )
 def test_a_process_that_has_run_out_of_something(error: Exception, what: str) -> None:
