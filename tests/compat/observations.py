@@ -213,6 +213,7 @@ def service(program: Lookalike) -> Any:
                 del job["finished"], job["error"]
         index, images = get("/v1/index"), get("/v1/images", limit=100)
         del index["limits"]  # of the server, not of the store
+        index.pop("storage", None)  # later versions count
         return {
             "index": index,
             "models": get("/v1/models"),
