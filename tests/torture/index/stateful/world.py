@@ -214,7 +214,7 @@ class World:
     def damage_index(self, number: int, where: float, truncate: bool) -> None:
         """Damage a file of a generation, or CURRENT, while no server runs; then start both."""
         with self._stopped():
-            files = [self.var / "CURRENT", *sorted(self.var.glob("generations/[0-9]*/*"))]
+            files = [self.var / "CURRENT", *sorted(self.var.glob("generations/[0-9]?????/*"))]
             path = files[number % len(files)]
             self.damage(path, where, truncate)
             folder = path.parent.name
@@ -345,8 +345,7 @@ class World:
             self._match(f"snapshot {name}", kept[name], options, loosely, gradual)
         self._match("store", seen, states, loosely, gradual)
         self.state = replace(seen, snapshots=kept)
-        ids = [p.id or 0 for state in (seen, *kept.values()) for p in state.pictures]
-        self.last_id = max([self.last_id, *ids])
+        self.last_id = max([self.last_id, *(picture.id or 0 for picture in seen.pictures)])
 
     def _match(
         self, where: str, seen: State, states: list[State], loosely: bool, gradual: bool
