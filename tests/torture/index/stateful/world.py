@@ -152,6 +152,11 @@ class World:
             self.servers[server].close()
         for server in servers:
             self.servers[server] = open_engine(self.base)
+        self._settle_opened()
+
+    def _settle_opened(self) -> None:
+        """Check; without a good index, opening has compacted, and so embedded what was missing."""
+        self._settle([self.state, self._after(Step("compact"))[0]], True, True)
         self.check()
 
     def _interleave(self, first: Step, others: Sequence[Step], point: int) -> list[Outcome]:
@@ -196,7 +201,7 @@ class World:
         yield
         self.servers = [open_engine(self.base), open_engine(self.base)]
         self._complete_switch()
-        self.check()
+        self._settle_opened()
 
     def damage(self, path: Path, where: float, truncate: bool) -> None:
         """Flip a bit of a file, or cut it off, at this share of its length."""
