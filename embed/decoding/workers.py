@@ -13,6 +13,7 @@ import ctypes
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -56,6 +57,7 @@ _MARGIN = 4
 _START_SECONDS = 60.0
 _END_SECONDS = 2.0
 _ATTEMPTS = 3
+_KEPT = re.compile(r"PATH|HOME|TMPDIR|TZ|LANG|LC_.*|LD_.*|DYLD_.*|PYTHON.*|VIRTUAL_ENV")
 _ENVIRONMENT = {
     # It uses one thread; more would only take address space, which is limited.
     "OPENBLAS_NUM_THREADS": "1",
@@ -102,6 +104,12 @@ class _EndedError(Exception):
     """The worker process ended before it received the request."""
 
 
+def _environment() -> dict[str, str]:
+    """What Python needs of our environment, without its keys and tokens."""
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    return {**kept, **_ENVIRONMENT}
+
+
 class _Worker:
     def __init__(self, program: tuple[str, ...]) -> None:
         """Start the process and wait until it is ready.
@@ -120,7 +128,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches only the process that it serves
-                env={**os.environ, **_ENVIRONMENT},
+                env=_environment(),
             )
             opened.pop_all()
         self.pid = self._process.pid

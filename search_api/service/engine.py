@@ -18,6 +18,7 @@ from index.contract import (
     CatalogueError,
     GenerationAheadError,
     GenerationCorruptError,
+    GenerationError,
     GenerationFormatError,
     Manifest,
     ModelChangedError,
@@ -114,6 +115,7 @@ class SearchEngine:
         )
         self.catalogue = self.store.catalogue
         self.catalogue.bounds = quotas.payload_bounds
+        self._agreed = self.catalogue.model() == encoder.digest
         self.entries = self.store.entries
         self.blobs = self.store.blobs
         self.served = self.store.served
@@ -200,6 +202,19 @@ class SearchEngine:
                 # Another server, started at the same time, builds what this one needs.
                 log.warning("the index cannot be used yet: %s", error)
                 time.sleep(_POLL_SECONDS)
+            except GenerationError:
+                if not self._follow():
+                    raise
+
+    def _follow(self) -> bool:
+        """Use the model that another process has switched to since this one opened the store."""
+        digest = self.catalogue.model()
+        if not self._agreed or digest in (None, self._first.digest):
+            return False
+        encoder = self.model(digest)
+        if encoder is not None:
+            self._first = encoder
+        return encoder is not None
 
     def _load(self) -> Manifest:
         digest = self._first.digest

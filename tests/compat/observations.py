@@ -161,16 +161,21 @@ def bundles(program: Lookalike) -> Any:
     return found
 
 
+def without_pictures(report: Any) -> Any:
+    """A report of `index verify` without the added pictures, which later versions check too."""
+    return {**report, "findings": [p for p in report["findings"] if p["part"] != "pictures"]}
+
+
 def state(program: Lookalike) -> Any:
     """Status, checksums and snapshots; then damage, and a catalogue that lacks the last writes."""
     found = {
         "status": program.json("index", "status"),
-        "verify": program.json("index", "verify"),
+        "verify": without_pictures(program.json("index", "verify")),
         "snapshots": program.json("index", "snapshot", "--list"),
     }
     path = max(Path("store/generations").glob("*/index.faiss"))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    report = json.loads(program.run("index", "verify", "--json", code=1))
+    report = without_pictures(json.loads(program.run("index", "verify", "--json", code=1)))
     shutil.copy("store/snapshots/monday/catalogue.sqlite", "store/catalogue.sqlite")
     program.run("index", "status", code=1)
     return {**found, "damaged": [part["ok"] for part in report["findings"]]}
@@ -268,7 +273,7 @@ def maintenance(program: Lookalike) -> Any:
         "compact": compact,
         "build": {**build, "skipped": list(build["skipped"])},
         "skipped": list(skipped),
-        "verify": program.json("index", "verify"),
+        "verify": without_pictures(program.json("index", "verify")),
         "labels": program.json("index", "status")["labels"],
         "search": brief(program.json("search", 2, "--limit", 100)),
     }
@@ -292,7 +297,7 @@ def migration(program: Lookalike) -> Any:
 
 def approximate(program: Lookalike) -> Any:
     """Searches in each kind of approximate index."""
-    found = {"verify": program.json("index", "verify", VAR="approximate")}
+    found = {"verify": without_pictures(program.json("index", "verify", VAR="approximate"))}
     for number, kind in KINDS.items():
         Path("approximate/CURRENT").write_text(f"{number:06d}\n")
         found[kind] = {

@@ -323,6 +323,18 @@ def test_a_process_ends_when_its_parent_is_killed_while_it_decodes(tmp_path: Pat
         assert "done" not in process.stdout.read()
 
 
+def test_a_worker_has_none_of_the_keys_and_tokens(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_WRITE_KEYS", "secret-key")
+    monkeypatch.setenv("MILVUS_TOKEN", "secret-token")
+    decode(decoders, WEBP)
+    (pid,) = decoders.pids
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"secret" not in environment
+
+
 def test_a_worker_loads_nothing_heavy_and_limits_itself(decoders: Decoders) -> None:
     decode(decoders, WEBP)
     (pid,) = decoders.pids

@@ -14,7 +14,7 @@ from index.milvus.connection import Connection, MilvusUnavailableError, without_
 from index.milvus.copying import with_vector
 from index.milvus.rows import ALL, MAX_FACTS, entry_of
 from index.milvus.settings import MilvusSettings
-from index.records import Record
+from index.records import PayloadBounds, Record
 from tests.index.milvus.conftest import Opener
 from tests.index.milvus.test_contract import XB, XQ, published, records
 from tests.index.vectors import random_vectors
@@ -81,7 +81,8 @@ def test_each_trap(open_milvus: Opener) -> None:
     assert [f.problem for f in store.verify()] == [None, None]
     assert store.status()["pictures"] == 248
 
-    # More than Milvus can store in one field, or in one array.
+    # More than Milvus can store in one field, or in one array, whatever our own bounds are.
+    catalogue.bounds = PayloadBounds(size=2**20, keys=2**20)
     for payload in (
         {"text": "x" * 70_000},
         {"values": list(map(str, range(MAX_FACTS + 1)))},

@@ -87,7 +87,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         "job": "7",
         "data": str(tmp_path),
         "bundle": None,
-        "picture": {"max_bytes": 10, "max_pixels": 20, "max_scans": 50},
+        "picture": asdict(PictureLimits(10, 20)),
         "quotas": asdict(Quotas(trash_days=3)),
         "log_format": "json",
         "memory": 2**30,
