@@ -294,18 +294,24 @@ def test_a_switch_of_models_while_an_engine_is_being_opened_is_followed(
     engine: SearchEngine, folder: Path
 ) -> None:
     known = {"sha256:mean-colour": MeanColour, OTHER: Wider}
-    again = SearchEngine(
-        MeanColour(),
-        FolderCorpus(folder),
-        engine.var,
-        open_model=lambda path: known[str(path)](),
-        find_model=Path,
-    )
-    manifest, _ = engine.builder.switch(Wider())
-    assert again.load() == manifest
-    assert (manifest.model_digest, again.encoder.digest) == (OTHER, OTHER)
-    assert sources(again, colour("green", 4))[0] == source_of("green", 4)
-    again.close()
+
+    def opened() -> SearchEngine:
+        return SearchEngine(
+            MeanColour(),
+            FolderCorpus(folder),
+            engine.var,
+            open_model=lambda path: known[str(path)](),
+            find_model=Path,
+        )
+
+    switching, opening = opened(), opened()
+    switching.load()
+    manifest, _ = switching.builder.switch(Wider())
+    assert opening.load() == manifest
+    assert (manifest.model_digest, opening.encoder.digest) == (OTHER, OTHER)
+    assert sources(opening, colour("green", 4))[0] == source_of("green", 4)
+    opening.close()
+    switching.close()
 
 
 def test_available_asks_the_store(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
