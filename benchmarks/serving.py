@@ -209,14 +209,17 @@ def main() -> None:
     args = parser.parse_args()
     corpus = open_corpus(args.data)
     bundle = Bundle.load(args.bundle)
-    catalogue = SqliteCatalogue(args.var / "catalogue.sqlite")
-    ids, xb = catalogue.embeddings(bundle.digest)
-    rows = np.random.default_rng(0).choice(len(ids), 256, replace=False)
-    entries = catalogue.get(ids[rows])
-    pictures = [corpus.read(entry.source) for entry in entries]
-    bodies = [multipart(encode_png(picture)) for picture in pictures]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if args.against is not None:
+            # Before this checkout opens the store, which may upgrade it.
+            copy = shutil.copytree(args.var, folder / "var")
+        catalogue = SqliteCatalogue(args.var / "catalogue.sqlite")
+        ids, xb = catalogue.embeddings(bundle.digest)
+        rows = np.random.default_rng(0).choice(len(ids), 256, replace=False)
+        entries = catalogue.get(ids[rows])
+        pictures = [corpus.read(entry.source) for entry in entries]
+        bodies = [multipart(encode_png(picture)) for picture in pictures]
         for number, body in enumerate(bodies, 1):
             (folder / str(number)).write_bytes(body)
         script = folder / "post.lua"
@@ -231,7 +234,6 @@ def main() -> None:
         other, peer = "tutorial", [sys.executable, str(here / "peers" / "tutorial.py")]
         peer += [str(args.bundle), str(folder / "stored.npz"), str(PORT)]
         if args.against is not None:
-            copy = shutil.copytree(args.var, folder / "var")
             other, peer = "before", [*ours[:-1], str(copy)]
             paths["before"] = paths["ours"]
         found: dict[tuple[str, str], list[dict]] = {}
