@@ -95,6 +95,10 @@ def main() -> NoReturn:
         _fail(f"lookalike: {error.format_message()}", 2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except ImportError as error:
+        if "failed to map segment" not in str(error):
+            raise
+        _fail(f"lookalike: {error}; allow this process more memory", 1)
     except Exception as error:
         from search_api.problems import exhausted, meaning
 

@@ -80,6 +80,8 @@ class SearchEngine:
         find_model: Callable[[str], Path | None] | None = None,
         classifiers: ClassifierFiles | None = None,
         quotas: Quotas = Quotas(),
+        *,
+        follow: bool = False,
     ) -> None:
         """Open the store, creating it if needed; `load` or rebuild it before searching.
 
@@ -94,6 +96,8 @@ class SearchEngine:
             find_model: returns the folder of the bundle with a digest; None for those in ``var``.
             classifiers: the files of the store's classifier; None for those in ``var``.
             quotas: how much the store keeps.
+            follow: ``encoder`` was the store's model; if another process has switched since, `load`
+                uses the one that is now.
 
         Raises:
             CatalogueError: the catalogue is damaged or of a newer format.
@@ -104,6 +108,7 @@ class SearchEngine:
         self.load_report = "nothing is loaded"
         self.sampler = RecallSampler()
         self._first = encoder
+        self._follow = follow
         self._open_model = open_model
         self._find_model = find_model or (lambda digest: model_folder(var, digest))
         self._opened: PictureEncoder | None = None
@@ -115,7 +120,6 @@ class SearchEngine:
         )
         self.catalogue = self.store.catalogue
         self.catalogue.bounds = quotas.payload_bounds
-        self._agreed = self.catalogue.model() == encoder.digest
         self.entries = self.store.entries
         self.blobs = self.store.blobs
         self.served = self.store.served
@@ -202,14 +206,14 @@ class SearchEngine:
                 # Another server, started at the same time, builds what this one needs.
                 log.warning("the index cannot be used yet: %s", error)
                 time.sleep(_POLL_SECONDS)
-            except GenerationError:
-                if not self._follow():
+            except (GenerationError, ModelChangedError):
+                if not self._followed():
                     raise
 
-    def _follow(self) -> bool:
-        """Use the model that another process has switched to since this one opened the store."""
+    def _followed(self) -> bool:
+        """Use the model that another process has switched to since this one chose its own."""
         digest = self.catalogue.model()
-        if not self._agreed or digest in (None, self._first.digest):
+        if not self._follow or digest in (None, self._first.digest):
             return False
         encoder = self.model(digest)
         if encoder is not None:
@@ -399,7 +403,10 @@ def open_engine(
     else:
         folder = first_model(bundle, corpus, location, say, progress)
     encoder = open_model(folder, location.var)
-    with engine_over(corpus, location, encoder, limits, cache_sizes, quotas) as engine:
+    follow = bundle is None
+    with engine_over(
+        corpus, location, encoder, limits, cache_sizes, quotas, follow=follow
+    ) as engine:
         yield engine
 
 
@@ -411,6 +418,8 @@ def engine_over(
     limits: PictureLimits = PictureLimits(),
     cache_sizes: CacheSizes = CacheSizes(),
     quotas: Quotas = Quotas(),
+    *,
+    follow: bool = False,
 ) -> Iterator[SearchEngine]:
     """As `open_engine`, with a corpus and an encoder that are open already."""
     if isinstance(corpus, ArrayCorpus):
@@ -425,6 +434,7 @@ def engine_over(
         lambda digest: fetch_model(location, digest),
         ClassifierFiles(location),
         quotas,
+        follow=follow,
     )
     try:
         yield engine

@@ -302,6 +302,7 @@ def test_a_switch_of_models_while_an_engine_is_being_opened_is_followed(
             engine.var,
             open_model=lambda path: known[str(path)](),
             find_model=Path,
+            follow=True,
         )
 
     switching, opening = opened(), opened()

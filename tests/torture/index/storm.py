@@ -47,6 +47,7 @@ def opened(folder: Path, var: Path) -> SearchEngine:
         var,
         open_model=lambda path: known[str(path)](),
         find_model=Path,
+        follow=True,
     )
 
 
