@@ -52,7 +52,13 @@ class _RenamedOption(click.Option):
 
 
 def _number(
-    name: str, default: Any, help_: str, old_name: str = "", least: int = 1
+    name: str,
+    default: Any,
+    help_: str,
+    old_name: str = "",
+    least: int = 1,
+    *,
+    hidden: bool = False,
 ) -> Callable[[Any], Any]:
     kind = (
         click.IntRange(least)
@@ -70,6 +76,7 @@ def _number(
         default=default,
         show_default=True,
         help=help_,
+        hidden=hidden,
     )
 
 
@@ -160,10 +167,13 @@ _options = together(
 
 
 def quota_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` the options for quotas, and pass their values as ``quotas``."""
+    """Give ``command`` the options for quotas, and pass their values as ``quotas``.
+
+    `lookalike up --help` shows them; here they would hide what the command itself takes.
+    """
     names = [field.name for field in fields(Quotas)]
 
-    @together(*(_number(f.name, f.default, **_metadata(f)) for f in fields(Quotas)))
+    @together(*(_number(f.name, f.default, **_metadata(f), hidden=True) for f in fields(Quotas)))
     @functools.wraps(command)
     def with_quotas(**values: Any) -> None:
         command(quotas=Quotas(**{name: values.pop(name) for name in names}), **values)

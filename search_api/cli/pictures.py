@@ -172,8 +172,8 @@ def delete(
         say(f"Deleted {counted(deleted)}.")
     else:
         say(
-            f"Deleted {counted(deleted)}; `lookalike delete --undo` brings them back for"
-            f" {quotas.trash_days:g} days."
+            f"Deleted {counted(deleted)}; `lookalike delete --undo` brings"
+            f" {'it' if deleted == 1 else 'them'} back for {quotas.trash_days:g} days."
         )
 
 

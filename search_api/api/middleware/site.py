@@ -83,16 +83,16 @@ class SiteMiddleware:
         if name and name == _arrived_at(scope):
             return
         why = (
-            "Without API keys only localhost, the server's own address and the allowed hosts are"
+            "Without API keys only localhost, the server's own address and the allowed hosts"
             if self.keyless
-            else "Only localhost, the server's own address and the allowed hosts are"
+            else "Only localhost, the server's own address and the allowed hosts"
         )
         raise Problem(
             421,
             "unknown-host",
-            f"the request is for the host {shortened(host)!r}. {why}, so that no web page can"
-            " reach this server under a name of its own; to allow the host, start the server with"
-            " --allowed-host or LOOKALIKE_ALLOWED_HOSTS",
+            f"the request is for the host {shortened(host)!r}. {why} are answered, so that no web"
+            " page can reach this server under a name of its own; to allow the host, start the"
+            " server with --allowed-host or LOOKALIKE_ALLOWED_HOSTS",
         )
 
     def _check_site(self, origin: str, host: str, site: str, linked: bool) -> None:
