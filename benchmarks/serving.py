@@ -72,9 +72,16 @@ def multipart(data: bytes) -> bytes:
 
 @contextmanager
 def server(command: list[str], checkout: Path | None = None):
-    # `python -m` looks in the current folder first, before what is installed.
+    # Its worker processes look there, too, before what is installed.
+    environment = (
+        dict(os.environ) if checkout is None else {**os.environ, "PYTHONPATH": str(checkout)}
+    )
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=checkout
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=checkout,
+        env=environment,
     )
     started = time.monotonic()
     try:

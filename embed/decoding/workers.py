@@ -246,7 +246,7 @@ class Decoders:
     def __init__(
         self,
         most: int = MOST_WORKERS,
-        program: tuple[str, ...] = (sys.executable, "-m", "embed.decoding.worker_main"),
+        program: tuple[str, ...] = (sys.executable, "-P", "-m", "embed.decoding.worker_main"),
     ) -> None:
         """Describe them; none is started yet.
 

@@ -56,7 +56,7 @@ class WorkerProcess:
         quotas: how much the store keeps.
         log_format: format of the worker's log.
         memory: how many bytes a task may allocate; beyond it the task fails.
-        program: command line of the worker.
+        program: command line of the worker; with -P it imports nothing from the current folder.
     """
 
     engine: SearchEngine
@@ -67,7 +67,7 @@ class WorkerProcess:
     quotas: Quotas = Quotas()
     log_format: str | None = None
     memory: int = field(default_factory=machine_memory)
-    program: tuple[str, ...] = (sys.executable, "-m", "search_api.jobs.worker_main")
+    program: tuple[str, ...] = (sys.executable, "-P", "-m", "search_api.jobs.worker_main")
 
     def __call__(self, task: Task, control: JobControl) -> dict[str, int]:
         """Do the task and wait for it.

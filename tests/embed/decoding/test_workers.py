@@ -335,6 +335,15 @@ def test_a_worker_has_none_of_the_keys_and_tokens(
     assert b"secret" not in environment
 
 
+def test_a_worker_runs_nothing_from_the_current_folder(
+    decoders: Decoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("embed", "numpy", "PIL"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('taken over')")
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(decode(decoders, WEBP), PICTURE)
+
+
 def test_a_worker_loads_nothing_heavy_and_limits_itself(decoders: Decoders) -> None:
     decode(decoders, WEBP)
     (pid,) = decoders.pids

@@ -68,6 +68,22 @@ def test_progress_skipped_and_result(engine: SearchEngine) -> None:
     assert seen.skipped == {"a.png": "damaged"}
 
 
+def test_the_worker_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "search_api.py").write_text("print('taken over')")
+    monkeypatch.chdir(tmp_path)
+    started = subprocess.run(
+        [*WorkerProcess(None, StoreLocation(tmp_path)).program],  # type: ignore[arg-type]
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "taken over" not in started.stdout
+    assert "JSONDecodeError" in started.stderr  # it was the real one, without a task
+
+
 def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
     worker = worker_of(
         engine, "send(result={}); open(request['data'] + '/request', 'w').write(str(request))"
