@@ -128,7 +128,7 @@ class _Protocol(HttpToolsProtocol):
             transport.abort()
             return
         connection = transport.get_extra_info("socket")
-        if connection is not None:
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux's
             # A client that has vanished, without closing, is noticed after this time.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED_MS)
 
