@@ -398,7 +398,14 @@ class World:
         )
 
     def _mixed(self, lists: list[Pictures], seen: Pictures, loosely: bool) -> bool:
-        possible = [picture for pictures in lists for picture in pictures]
+        whole = [picture for pictures in lists for picture in pictures]
+        # A rebuild takes over labels first, and then embeds what has changed.
+        possible = whole + [
+            replace(picture, label=other.label, split=other.split)
+            for picture in whole
+            for other in whole
+            if other.source == picture.source
+        ]
         names = [{p.source if p.id is None else p.id for p in pictures} for pictures in lists]
         present = {name for picture in seen for name in (picture.id, picture.source)}
         return set.intersection(*names) - {ADDED} <= present and all(
