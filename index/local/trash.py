@@ -148,12 +148,15 @@ class SqliteTrash:
         """See `index.contract.Trash.purge`.
 
         Done in pieces, between which the log is emptied: a disk that is nearly full has room for
-        one. If it is interrupted, the rest is still in the trash.
+        one. If it is interrupted, the rest is still in the trash, and so is what is deleted
+        meanwhile.
         """
         wanted = None if ids is None else as_ids(ids).tolist()
+        with self._database.read() as connection:
+            (last,) = connection.execute("SELECT coalesce(max(deletion), 0) FROM trash").fetchone()
         found = Purged([], set())
         emptied = self._database.truncate_log()
-        while piece := self._next(wanted, found.ids[-1] if found.ids else -1):
+        while piece := self._next(wanted, found.ids[-1] if found.ids else -1, last):
             rows = self._purge(piece)
             found.ids.extend(row[0] for row in rows)
             found.content_hashes.update(row[1] for row in rows if row[2] == "added" and row[1])
@@ -162,13 +165,14 @@ class SqliteTrash:
                 break  # another process was first
         return replace(found, complete=emptied)
 
-    def _next(self, wanted: list[int] | None, after: int) -> list[int]:
-        """The next ids to purge, ascending, above ``after``."""
-        condition = "true" if wanted is None else "id IN (SELECT value FROM json_each(?2))"
+    def _next(self, wanted: list[int] | None, after: int, last: int) -> list[int]:
+        """The next ids to purge, ascending, above ``after``, deleted by the write ``last``."""
+        condition = "true" if wanted is None else "id IN (SELECT value FROM json_each(?3))"
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT id FROM trash WHERE id > ?1 AND {condition} ORDER BY id LIMIT {_PIECE}",  # noqa: S608 - fixed words
-                (after,) if wanted is None else (after, json.dumps(wanted)),
+                f"SELECT id FROM trash WHERE id > ?1 AND deletion <= ?2 AND {condition} "  # noqa: S608 - fixed words
+                f"ORDER BY id LIMIT {_PIECE}",
+                (after, last) if wanted is None else (after, last, json.dumps(wanted)),
             ).fetchall()
         return [row[0] for row in rows]
 

@@ -73,3 +73,10 @@ def test_an_emptied_store_can_be_built_and_switched(world: World, kind: str) -> 
     world.run(step("switch", model=SECOND), 0)
     world.run(step("add", uploads=[{"colour": 7}]), 1)
     world.run(step("switch", model=FIRST), 0)
+
+
+@pytest.mark.parametrize("point", (3, 5, 7, 9))
+def test_what_is_deleted_during_a_purge_stays_in_the_trash(world: World, point: int) -> None:
+    world.run(step("add", uploads=[{"colour": 31}]), 1)
+    world.run(step("delete", ids=[1, 5]), 0)
+    world.race(step("purge"), [step("delete", ids=[4, 7])], point)
