@@ -43,6 +43,7 @@ from embed.bundle import PRETRAINED, Bundle
 from embed.corpus import open_corpus
 from embed.encoder import Encoder
 from embed.pictures import encode_png
+from embed.private_cache import default_cache
 from index.local.catalogue import SqliteCatalogue
 
 PORT = 18_471
@@ -186,8 +187,8 @@ def first_is_itself(bodies: list[bytes], ids: list[int]) -> float:
     return right / len(bodies)
 
 
-def model_alone(bundle: Bundle, cache: Path, pictures: np.ndarray, seconds: float) -> float:
-    encoder = Encoder(bundle, cache=cache)
+def model_alone(bundle: Bundle, pictures: np.ndarray, seconds: float) -> float:
+    encoder = Encoder(bundle, cache=default_cache())
     encoder.encode(pictures)
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -246,9 +247,7 @@ def main() -> None:
         found: dict[tuple[str, str], list[dict]] = {}
         alone, rebuilt = [], []
         for _ in range(args.rounds):
-            alone.append(
-                model_alone(bundle, args.bundle, np.stack(pictures[:64]), args.seconds / 2)
-            )
+            alone.append(model_alone(bundle, np.stack(pictures[:64]), args.seconds / 2))
             for label, command in ((other, peer), ("ours", ours)):
                 checkout = args.against if label == "before" else None
                 with server(command, checkout) as (pid, start):
