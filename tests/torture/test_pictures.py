@@ -109,10 +109,10 @@ def post(client: httpx2.Client, data: bytes) -> httpx2.Response:
         return client.post("/v1/search", files=files)
 
 
-@pytest.mark.parametrize("name", [*bombs(), *costly()])
-def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: str) -> None:
-    data = (bombs() | costly())[name]
-    service.healthy(red)
+def sent(
+    service: Service, note: Note, what: str, data: bytes
+) -> tuple[httpx2.Response, float, int]:
+    """The answer to a search by ``data``, its seconds, and the bytes that all processes grew by."""
     service.reset_peak()
     before = service.memory_of_all()
     started = time.perf_counter()
@@ -121,10 +121,17 @@ def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: s
     seconds = time.perf_counter() - started
     growth = service.memory_of_all("VmHWM") - before
     note(
-        f"bomb, {name}",
+        what,
         f"{len(data):,} bytes: {response.status_code} after {1000 * seconds:.0f} ms,"
         f" memory at most {growth / MB:+.1f} MB",
     )
+    return response, seconds, growth
+
+
+@pytest.mark.parametrize("name", [*bombs(), *costly()])
+def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: str) -> None:
+    service.healthy(red)
+    response, seconds, growth = sent(service, note, f"bomb, {name}", (bombs() | costly())[name])
     assert 400 <= response.status_code < 500
     assert not counts.timed or seconds < 1
     assert growth < 200 * MB
@@ -132,23 +139,9 @@ def test_bombs(service: Service, counts: Counts, note: Note, red: bytes, name: s
 
 
 @pytest.mark.parametrize("name", list(heavy()))
-def test_heavy_pictures(
-    service: Service, counts: Counts, note: Note, red: bytes, name: str
-) -> None:
+def test_heavy_pictures(service: Service, note: Note, red: bytes, name: str) -> None:
     """Within the limits: they are served, at a cost that is bounded."""
-    data = heavy()[name]
-    service.reset_peak()
-    before = service.memory_of_all()
-    started = time.perf_counter()
-    with service.client() as client:
-        response = post(client, data)
-    seconds = time.perf_counter() - started
-    growth = service.memory_of_all("VmHWM") - before
-    note(
-        f"heavy, {name}",
-        f"{len(data):,} bytes: {response.status_code} after {1000 * seconds:.0f} ms,"
-        f" memory at most {growth / MB:+.1f} MB",
-    )
+    response, _, growth = sent(service, note, f"heavy, {name}", heavy()[name])
     assert response.status_code == 200, response.text
     assert growth < 600 * MB
     service.healthy(red)
