@@ -18,6 +18,10 @@ from search_api.service.page import Page, make_page
 from search_api.settings import Limits
 
 ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")]
+ListLimit = Annotated[
+    int, Query(ge=1, description="Maximum number of pictures to return, 1 to 1000.")
+]
+AfterId = Annotated[int, Query(ge=-1, le=2**63 - 1, description="Return ids above this one.")]
 
 
 def check_images(limits: Limits, number: int) -> None:

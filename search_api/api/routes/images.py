@@ -20,7 +20,7 @@ from search_api.api.context import Ctx, stamp
 from search_api.api.errors import Problem
 from search_api.api.middleware.headers import FILE_POLICY
 from search_api.api.openapi import problems
-from search_api.api.params import FilterParam, ImageId
+from search_api.api.params import AfterId, FilterParam, ImageId, ListLimit
 from search_api.api.responses import image, json_response, stored_image
 from search_api.service.page import check_limit
 
@@ -67,12 +67,8 @@ def examples(
 def list_images(
     context: Ctx,
     where: FilterParam,
-    limit: Annotated[
-        int, Query(ge=1, description="Maximum number of pictures to return, 1 to 1000.")
-    ] = 100,
-    after: Annotated[
-        int, Query(ge=-1, le=2**63 - 1, description="Return ids above this one.")
-    ] = -1,
+    limit: ListLimit = 100,
+    after: AfterId = -1,
 ) -> schemas.Images:
     """Lists pictures by ascending id, so that pages stay stable while pictures come and go.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from index.contract import Trashed
 from search_api import schemas
 from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem
 from search_api.api.openapi import problems
+from search_api.api.params import AfterId, ListLimit
 from search_api.api.responses import image
 from search_api.service.page import check_limit
 
@@ -26,12 +26,8 @@ router = APIRouter(prefix="/v1", tags=["trash"])
 )
 def list_trash(
     context: Ctx,
-    limit: Annotated[
-        int, Query(ge=1, description="Maximum number of pictures to return, 1 to 1000.")
-    ] = 100,
-    after: Annotated[
-        int, Query(ge=-1, le=2**63 - 1, description="Return ids above this one.")
-    ] = -1,
+    limit: ListLimit = 100,
+    after: AfterId = -1,
 ) -> schemas.Trash:
     """Lists what can be restored by ascending id. Searches and listings find none of it.
 
