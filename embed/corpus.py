@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,16 @@ class CorpusError(ValueError):
     """The pictures cannot be found or read."""
 
 
+class FileStamp(NamedTuple):
+    """A file's size in bytes and its modification time in nanoseconds since 1970.
+
+    If either differs from what was indexed, the file may show another picture by now.
+    """
+
+    size: int
+    modified_ns: int
+
+
 @dataclass(frozen=True)
 class Item:
     """One picture of a corpus.
@@ -36,12 +46,37 @@ class Item:
         split: ``train``, ``val`` or ``test``; None if the corpus has no splits.
         label: class name; None if the corpus has no labels.
         tags: finer labels for what it shows, if the corpus has any.
+        stamp: of its file, when the corpus was scanned; None if it is in none of its own.
     """
 
     source: str
     split: str | None
     label: str | None
     tags: tuple[str, ...] = ()
+    stamp: FileStamp | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found in a corpus at one time.
+
+    Attributes:
+        items: all pictures, in a fixed order.
+        skipped: the reason for each file that is there and is not taken, by its path within the
+            corpus.
+        unreachable: folders within the corpus that could not be read, ``.`` for the corpus
+            itself; what they hold is not known, so it must not be taken for deleted.
+    """
+
+    items: tuple[Item, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    unreachable: tuple[str, ...] = ()
+
+    def reachable(self, source: str) -> bool:
+        """Whether the place of this picture could be looked at, whatever was found there."""
+        return not any(
+            folder == "." or source.startswith(f"{folder}/") for folder in self.unreachable
+        )
 
 
 class Corpus(Protocol):
@@ -57,7 +92,14 @@ class Corpus(Protocol):
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All current pictures, in a fixed order."""
+        """All current pictures, in a fixed order: those of a `scan`."""
+
+    def scan(self) -> Scan:
+        """Look at what is there now.
+
+        Raises:
+            CorpusError: nothing can be looked at, or there is no picture.
+        """
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture named ``source``, uint8 ``(h, w, 3)``.
@@ -125,6 +167,10 @@ class ArrayCorpus:
             )
         )
 
+    def scan(self) -> Scan:
+        """All pictures; see ``Corpus.scan``."""
+        return Scan(self.items)
+
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture named ``source``; see ``Corpus.read``."""
         split, _, number = source.partition("/")
@@ -134,6 +180,28 @@ class ArrayCorpus:
             raise CorpusError(f"{self.name} has no picture {source!r}")
         picture: RGB = pictures[int(number)]
         return picture
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How a folder or table of pictures is read; a store keeps those that it was built with.
+
+    Attributes:
+        splits: whether top-level folders such as ``train`` and ``test`` are splits: ``auto`` finds
+            out from the layout.
+        follow_links: follow links to files and folders, also out of the folder.
+        hidden: take hidden files and folders, too.
+        program_folders: take the folders of other programs, such as ``@eaDir``, too.
+        table_payload: keep the further columns of a table as payload.
+        gps_place: keep where a photograph was taken, not only whether that is known.
+    """
+
+    splits: Literal["auto", "yes", "no"] = "auto"
+    follow_links: bool = False
+    hidden: bool = False
+    program_folders: bool = False
+    table_payload: bool = False
+    gps_place: bool = False
 
 
 class FolderCorpus:
@@ -146,8 +214,13 @@ class FolderCorpus:
 
     notice = None
 
-    def __init__(self, root: Path, limits: PictureLimits = PictureLimits()) -> None:
-        """Describe the folder; it is walked each time ``items`` is read.
+    def __init__(
+        self,
+        root: Path,
+        limits: PictureLimits = PictureLimits(),
+        options: FolderOptions = FolderOptions(),
+    ) -> None:
+        """Describe the folder; it is walked at each `scan`.
 
         Raises:
             CorpusError: ``root`` is not a folder.
@@ -158,17 +231,23 @@ class FolderCorpus:
             )
         self.root = root.resolve()
         self.limits = limits
+        self.options = options
         self.name = str(root)
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All pictures under the folder, by path.
+        """All pictures under the folder, by path; see ``Corpus.items``."""
+        return self.scan().items
 
-        Raises:
-            CorpusError: there are none.
-        """
+    def scan(self) -> Scan:
+        """Walk the folder; see ``Corpus.scan``."""
+        unreachable: list[str] = []
+
+        def unread(error: OSError) -> None:
+            unreachable.append(Path(error.filename).relative_to(self.root).as_posix())
+
         paths: list[Path] = []
-        for folder, names, files in os.walk(self.root):
+        for folder, names, files in os.walk(self.root, onerror=unread):
             names[:] = sorted(name for name in names if not name.startswith("."))
             paths += [
                 Path(folder, file)
@@ -180,7 +259,7 @@ class FolderCorpus:
             raise CorpusError(
                 f"no pictures in {self.root}; expected files ending in {', '.join(SUFFIXES)}"
             )
-        return items
+        return Scan(items, unreachable=tuple(unreachable))
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture at the path ``source``, relative to the folder; see ``Corpus.read``."""
@@ -207,7 +286,16 @@ class FolderCorpus:
         folders = relative.parts[:-1]
         split = SPLITS.get(folders[0].lower()) if folders else None
         label = folders[1:2] if split else folders[:1]
-        return Item(relative.as_posix(), split, label[0] if label else None)
+        return Item(relative.as_posix(), split, label[0] if label else None, stamp=file_stamp(path))
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """The stamp of a file; None if it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return FileStamp(found.st_size, found.st_mtime_ns)
 
 
 class TableCorpus(FolderCorpus):
@@ -216,15 +304,19 @@ class TableCorpus(FolderCorpus):
     Files in the folder that the table does not name are not part of the corpus.
     """
 
-    def __init__(self, table: Path, limits: PictureLimits = PictureLimits()) -> None:
-        """Describe the table; it is read each time ``items`` is read."""
-        super().__init__(table.parent, limits)
+    def __init__(
+        self,
+        table: Path,
+        limits: PictureLimits = PictureLimits(),
+        options: FolderOptions = FolderOptions(),
+    ) -> None:
+        """Describe the table; it is read at each `scan`."""
+        super().__init__(table.parent, limits, options)
         self.table = table
         self.name = str(table)
 
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """All pictures in the table, in its order.
+    def scan(self) -> Scan:
+        """Read the table; see ``Corpus.scan``.
 
         Raises:
             CorpusError: the table cannot be used; the message names the line.
@@ -233,7 +325,12 @@ class TableCorpus(FolderCorpus):
             rows = read_table(self.table, SPLITS)
         except TableError as error:
             raise CorpusError(str(error)) from error
-        return tuple(Item(row.file, row.split, row.label) for row in rows)
+        return Scan(
+            tuple(
+                Item(row.file, row.split, row.label, stamp=file_stamp(self.root / row.file))
+                for row in rows
+            )
+        )
 
 
 def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
@@ -308,25 +405,33 @@ def sample(per_class: int = 200) -> ArrayCorpus:
     return ArrayCorpus("rendered sample", names, load, SAMPLE_NOTICE)
 
 
-def open_corpus(root: Path, limits: PictureLimits = PictureLimits()) -> Corpus:
+def open_corpus(
+    root: Path,
+    limits: PictureLimits = PictureLimits(),
+    options: FolderOptions = FolderOptions(),
+) -> Corpus:
     """The corpus in ``root``: CIFAR-10 if its folder is there, otherwise a folder of pictures.
 
     Args:
         root: the folder, or a CSV table of pictures.
         limits: limits on each picture in a folder.
+        options: how a folder or table is read.
 
     Raises:
         CorpusError: ``root`` is neither.
     """
     if root.suffix.lower() == ".csv" and root.is_file():
-        return TableCorpus(root, limits)
+        return TableCorpus(root, limits, options)
     if (root / CIFAR10_FOLDER).is_dir():
         return cifar10(root)
-    return FolderCorpus(root, limits)
+    return FolderCorpus(root, limits, options)
 
 
 def find_corpus(
-    data: Path | None, say: Callable[[str], None], limits: PictureLimits = PictureLimits()
+    data: Path | None,
+    say: Callable[[str], None],
+    limits: PictureLimits = PictureLimits(),
+    options: FolderOptions = FolderOptions(),
 ) -> Corpus:
     """The corpus to work on, whether or not the user names one.
 
@@ -337,12 +442,13 @@ def find_corpus(
         data: the corpus that the user named, or None.
         say: called with one sentence for people about each download or failure.
         limits: limits on each picture in a folder.
+        options: how a folder or table is read.
 
     Raises:
         CorpusError: ``data`` was given and is not a corpus.
     """
     if data is not None:
-        return open_corpus(data, limits)
+        return open_corpus(data, limits, options)
     for root in (Path("..") / "shared", Path("data")):
         if (root / CIFAR10_FOLDER).is_dir():
             return cifar10(root)

@@ -69,7 +69,7 @@ def sync_corpus(
     """
     tombstones = catalogue.tombstones()
     added = catalogue.all_sources("added")
-    items = [item for item in corpus.items if item.source not in tombstones]
+    items = [item for item in corpus.scan().items if item.source not in tombstones]
     skipped = {
         item.source: "an added picture has this name" for item in items if item.source in added
     }

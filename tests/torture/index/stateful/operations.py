@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import faiss
 
-from embed.corpus import FolderCorpus, Item
+from embed.corpus import FolderCorpus, Scan
 from index.contract import KEEP, NoGenerationError
 from index.filters import parse_filter
 from index.local import database
@@ -36,10 +36,11 @@ DEAD = 9
 class LabelledCorpus(FolderCorpus):
     """A folder whose labels are in a file next to it, and so may change while names stay."""
 
-    @property
-    def items(self) -> tuple[Item, ...]:
+    def scan(self) -> Scan:
         labels = json.loads((self.root.parent / "labels.json").read_text())
-        return tuple(replace(item, label=labels.get(item.source)) for item in super().items)
+        found = super().scan()
+        items = tuple(replace(item, label=labels.get(item.source)) for item in found.items)
+        return replace(found, items=items)
 
 
 def open_engine(base: Path) -> SearchEngine:
