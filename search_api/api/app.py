@@ -25,10 +25,12 @@ from index.scans import FilterScans
 from search_api.api import documentation, errors, openapi
 from search_api.api.context import Context
 from search_api.api.fast_path import FastPath
+from search_api.api.intake.declared import route_table
 from search_api.api.metrics import Metrics
 from search_api.api.middleware.auth import AuthMiddleware
 from search_api.api.middleware.body_limit import BodyLimitMiddleware, ByteBudget
 from search_api.api.middleware.errors import ErrorMiddleware
+from search_api.api.middleware.head import HeadMiddleware
 from search_api.api.middleware.headers import PAGE_POLICY
 from search_api.api.middleware.request_log import RequestLogMiddleware
 from search_api.api.middleware.site import SiteMiddleware
@@ -63,7 +65,8 @@ _DESCRIPTION = """\
 Visual similarity search: upload a picture, get its class and the pictures most similar to it.
 
 Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities. If API keys
-are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`.
+are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`. Every path that answers GET
+answers HEAD in the same way, without the body.
 """
 
 
@@ -132,11 +135,12 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(access.origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "api-key", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "Location"],
         )
     app.add_middleware(SiteMiddleware, access=access)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         RequestLogMiddleware,
         metrics=metrics,
@@ -174,7 +178,7 @@ def bare_app(limits: Limits = Limits(), lifespan: Lifespan[FastAPI] | None = Non
             "max_part_size": limits.max_form_field_bytes,
         },
     )
-    errors.install(app)
+    errors.install(app, lambda path: route_table(app).methods(path))
     openapi.install(app)
     documentation.install(app)
     # search before images: both have paths under /v1/images.

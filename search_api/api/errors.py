@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
@@ -137,8 +137,8 @@ def missing(field: str) -> Problem:
     )
 
 
-def install(app: FastAPI) -> None:
-    """Make ``app`` report every error as problem+json."""
+def install(app: FastAPI, methods: Callable[[str], Iterable[str]]) -> None:
+    """Make ``app`` report every error as problem+json; ``methods`` are those of a path."""
 
     async def known(request: Request, error: Exception) -> Response:
         return respond(request, as_problem(error))
@@ -158,9 +158,11 @@ def install(app: FastAPI) -> None:
         if status == 404 and detail == "Not Found":
             detail = f"{shortened(request.scope['path'])} does not exist; see /docs for all paths"
         elif status == 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
+            # Starlette names the methods of the first route with this path only.
+            allowed = ", ".join(methods(request.scope["path"]))
             path = shortened(request.scope["path"])
             detail = f"{path} does not support {request.method}; use {allowed}"
+            error.headers = {"Allow": allowed}
         elif status == 400 and detail.startswith("Too many files"):
             status, kind = 413, "too-many-images"
             detail = "too many pictures in one request; GET /v1/index reports the limits"

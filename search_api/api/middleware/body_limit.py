@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Iterable
-from typing import Any, NamedTuple
 
-from fastapi import params
-from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search_api.api.errors import Problem, respond
+from search_api.api.intake.declared import Bodies, route_table
 from search_api.settings import Limits
 
 _OF_BODIES = (b"content-length", b"transfer-encoding")
@@ -38,14 +33,6 @@ class ByteBudget:
         return self.used + size > self.most
 
 
-class Bodies(NamedTuple):
-    """The bodies that a route declares."""
-
-    json: bool = False
-    form: bool = False
-    image: bool = False
-
-
 class BodyLimitMiddleware:
     """Refuses a body that is too large (413) or too slow (408), while it is being read.
 
@@ -60,7 +47,6 @@ class BodyLimitMiddleware:
         self.app = app
         self.limits = limits
         self.budget = budget
-        self._routes: _Routes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,7 +57,7 @@ class BodyLimitMiddleware:
         if bodiless:
             await self.app(scope, receive, send)
             return
-        bodies = self._bodies(scope)
+        bodies = route_table(scope["app"]).bodies(scope["method"], scope["path"])
         most = self._most(bodies, headers.get(b"content-type", b"").lower())
         length = headers.get(b"content-length", b"0")
         declared = int(length) if length.isdigit() else 0
@@ -115,11 +101,6 @@ class BodyLimitMiddleware:
         finally:
             self.budget.used -= read
 
-    def _bodies(self, scope: Scope) -> Bodies | None:
-        if self._routes is None:
-            self._routes = _Routes(scope["app"].routes)
-        return self._routes.bodies(scope["method"], scope["path"])
-
     def _most(self, bodies: Bodies | None, kind: bytes) -> int:
         if bodies is None or not any(bodies):
             return _NO_BODY_BYTES
@@ -143,39 +124,6 @@ class BodyLimitMiddleware:
             f"the requests in progress have {self.budget.used:,} bytes, and at most"
             f" {self.budget.most:,} may be in flight; try again in a second"
         )
-
-
-class _Routes:
-    """The bodies that each route of an app declares, by method and path."""
-
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        self._exact: dict[tuple[str, str], Bodies] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], Bodies]] = []
-        for route in iter_route_contexts(list(routes)):
-            for method in getattr(route, "methods", None) or ():
-                if "{" in str(route.path):
-                    self._patterns.append((method, route.path_regex, declared_bodies(route)))
-                else:
-                    self._exact[method, str(route.path)] = declared_bodies(route)
-
-    def bodies(self, method: str, path: str) -> Bodies | None:
-        """What may be sent there; None if there is no such route."""
-        found = self._exact.get((method, path))
-        if found is not None:
-            return found
-        return next(
-            (bodies for by, regex, bodies in self._patterns if by == method and regex.match(path)),
-            None,
-        )
-
-
-def declared_bodies(route: Any) -> Bodies:
-    """The bodies of a route, from its parameters and its ``openapi_extra``."""
-    field = getattr(route, "body_field", None)
-    form = field is not None and isinstance(field.field_info, params.Form)
-    extra = (getattr(route, "openapi_extra", None) or {}).get("requestBody", {})
-    image = any(kind.startswith("image/") for kind in extra.get("content", ()))
-    return Bodies(field is not None and not form, form, image)
 
 
 def _too_large(size: str, most: int) -> str:
