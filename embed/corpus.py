@@ -113,6 +113,14 @@ class Corpus(Protocol):
             PictureError: the file is not a usable picture.
         """
 
+    def content(self, source: str) -> bytes | None:
+        """The bytes of the picture's file; None if it is in none of its own.
+
+        Raises:
+            CorpusError: there is no such file, or it cannot be read now.
+            PictureError: it is larger than the limit.
+        """
+
 
 class ArrayCorpus:
     """A corpus in memory, one array per split; sources are ``<split>/<number>``."""
@@ -180,6 +188,10 @@ class ArrayCorpus:
             raise CorpusError(f"{self.name} has no picture {source!r}")
         picture: RGB = pictures[int(number)]
         return picture
+
+    def content(self, source: str) -> bytes | None:
+        """None: the pictures are in memory; see ``Corpus.content``."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -263,6 +275,10 @@ class FolderCorpus:
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture at the path ``source``, relative to the folder; see ``Corpus.read``."""
+        return decode(self.content(source), self.limits, at_least)
+
+    def content(self, source: str) -> bytes:
+        """The bytes of the file at the path ``source``; see ``Corpus.content``."""
         path = self.root / source
         if not self._inside(path):
             raise CorpusError(f"{source!r} leads out of the folder of pictures")
@@ -270,10 +286,9 @@ class FolderCorpus:
             # Reading a pipe or a device might never end.
             raise CorpusError(f"{source} cannot be read: it is not a file")
         try:
-            data = read_file(path, self.limits)
+            return read_file(path, self.limits)
         except OSError as error:
             raise CorpusError(f"{source} cannot be read: {error.strerror}") from error
-        return decode(data, self.limits, at_least)
 
     def _inside(self, path: Path) -> bool:
         try:

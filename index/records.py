@@ -33,8 +33,9 @@ class Record:
     """A picture to store. ``source`` is its unique name, for example a path inside the corpus.
 
     ``content_hash`` identifies what was embedded: ``sha256:`` and the digest of an added picture's
-    bytes, or ``pixels:`` and the digest of a corpus picture's pixels; None if unknown. ``size`` is
-    that of an added picture's bytes, for the store's account of them; entries do not have it.
+    bytes, ``file:`` and that of a corpus picture's file, or ``pixels:`` and the digest of its
+    pixels; None if unknown. ``size`` is that of an added picture's bytes, for the store's account
+    of them; entries do not have it.
     """
 
     source: str

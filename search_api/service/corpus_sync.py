@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB, PictureError, turn
 from index.contract import KEEP, NO_ID, BlobError, CancelledError, Catalogue, Change, JobControl
 from index.records import Entry, Payload, Record
+from search_api.service.following.contents import content_name
 
 BATCH = 500
 """Pictures embedded, and recorded durably in the catalogue, at a time."""
@@ -180,7 +180,7 @@ def embed_missing(
 
 
 def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], tuple[RGB, str] | str]:
-    """Returns, for an item, its picture fitted to the encoder and its `pixels_hash`.
+    """Returns, for an item, its picture fitted to the encoder and its `content_name`.
 
     Instead of them, it returns the reason why the picture cannot be used.
     """
@@ -188,21 +188,18 @@ def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], tup
     def read(item: Item) -> tuple[RGB, str] | str:
         try:
             with turn(patient=True):
-                picture = corpus.read(item.source, at_least=encoder.input_size)
+                # The name first: if the file is replaced in between, it fits the picture no more,
+                # and the next build notices.
+                name, picture = content_name(corpus, item.source, encoder.input_size)
+                if picture is None:
+                    picture = corpus.read(item.source, at_least=encoder.input_size)
                 # Scaled here, in a reading thread, so that a batch of photographs needs little
                 # memory.
-                return encoder.fit(picture), pixels_hash(picture)
+                return encoder.fit(picture), name
         except (PictureError, CorpusError) as error:
             return str(error)
 
     return read
-
-
-def pixels_hash(picture: RGB) -> str:
-    """Identifies a corpus picture's content: ``pixels:`` and the SHA-256 of shape and values."""
-    digest = hashlib.sha256(repr(picture.shape).encode())
-    digest.update(np.ascontiguousarray(picture).data)
-    return f"pixels:{digest.hexdigest()}"
 
 
 def batches(
@@ -240,7 +237,7 @@ def _record(
 ) -> None:
     """Store new pictures; update only the embeddings of those already stored.
 
-    Each is given with its item and its `pixels_hash`.
+    Each is given with its item and its `content_name`.
     """
     hashes = [content_hash for _, _, content_hash in good]
     new = [row for row, (item, *_) in enumerate(good) if item.source not in stored]

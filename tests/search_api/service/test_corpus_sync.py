@@ -16,7 +16,7 @@ from index.contract import BlobError, CancelledError, JobControl
 from index.filters import parse_filter
 from index.records import Record
 from search_api.service import corpus_sync
-from search_api.service.corpus_sync import batches, embed_missing, pixels_hash, sync_corpus
+from search_api.service.corpus_sync import batches, embed_missing, sync_corpus
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
 from tests.search_api.conftest import MeanColour, plain, png, rebuild, source_of, unit
@@ -297,14 +297,6 @@ def test_a_picture_replaced_while_it_is_embedded_keeps_the_new_one(
     expected = other.encode([np.full((4, 4, 3), NEW, np.uint8)]).embeddings[0]
     np.testing.assert_allclose(xb[ids.tolist().index(id_)], expected, atol=1e-6)
     assert catalogue.get([id_])[0].content_hash == f"sha256:{hashlib.sha256(png(NEW)).hexdigest()}"
-
-
-def test_the_hash_is_of_shape_and_values() -> None:
-    picture = plain((1, 2, 3), (2, 1))
-    expected = hashlib.sha256(b"(1, 2, 3)" + bytes([1, 2, 3, 1, 2, 3])).hexdigest()
-    assert pixels_hash(picture) == f"pixels:{expected}"
-    assert pixels_hash(picture) != pixels_hash(plain((1, 2, 3), (1, 2)))
-    assert pixels_hash(picture[:, ::-1]) == pixels_hash(picture)
 
 
 def test_batches_keep_the_order_and_read_little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
