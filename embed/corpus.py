@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embed import cifar10_groups, scenes
 from embed.array_cache import Splits, cached
-from embed.label_table import TableError, read_table
+from embed.label_table import Row, TableError, read_table
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
@@ -47,6 +47,8 @@ class Item:
         label: class name; None if the corpus has no labels.
         tags: finer labels for what it shows, if the corpus has any.
         stamp: of its file, when the corpus was scanned; None if it is in none of its own.
+        payload: fields that the corpus owns: they follow it at each build, whatever was changed
+            by hand. None in it stands for no value.
     """
 
     source: str
@@ -54,6 +56,7 @@ class Item:
     label: str | None
     tags: tuple[str, ...] = ()
     stamp: FileStamp | None = field(default=None, compare=False)
+    payload: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ class Scan:
             corpus.
         unreachable: folders within the corpus that could not be read, ``.`` for the corpus
             itself; what they hold is not known, so it must not be taken for deleted.
+        notices: sentences for people about what was left out.
     """
 
     items: tuple[Item, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     unreachable: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def reachable(self, source: str) -> bool:
         """Whether the place of this picture could be looked at, whatever was found there."""
@@ -337,14 +342,25 @@ class TableCorpus(FolderCorpus):
             CorpusError: the table cannot be used; the message names the line.
         """
         try:
-            rows = read_table(self.table, SPLITS)
+            table = read_table(self.table, SPLITS, self.options.table_payload)
         except TableError as error:
             raise CorpusError(str(error)) from error
-        return Scan(
-            tuple(
-                Item(row.file, row.split, row.label, stamp=file_stamp(self.root / row.file))
-                for row in rows
+        notices: tuple[str, ...] = ()
+        if table.ignored:
+            notices = (
+                f"{self.table.name} has further columns: {', '.join(table.ignored)}."
+                " --table-payload keeps them as payload.",
             )
+        return Scan(tuple(self._row_item(row) for row in table.rows), notices=notices)
+
+    def _row_item(self, row: Row) -> Item:
+        return Item(
+            row.file,
+            row.split,
+            row.label,
+            row.tags or (),
+            file_stamp(self.root / row.file),
+            {**row.payload} if row.tags is None else {**row.payload, "tags": list(row.tags)},
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from embed.decoding.facts import PictureFacts
 from embed.decoding.header import read_header
 from embed.decoding.limits import (
     FORMATS,
@@ -16,7 +17,7 @@ from embed.decoding.limits import (
     PictureError,
     PictureLimits,
 )
-from embed.decoding.pixels import RGB, decode_image, not_a_picture, open_image
+from embed.decoding.pixels import RGB, decode_with_facts, not_a_picture, open_image
 from embed.decoding.workers import decoders, turn
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "DecodersBusyError",
     "Opened",
     "PictureError",
+    "PictureFacts",
     "PictureLimits",
     "decode",
     "encode_jpeg",
@@ -127,9 +129,22 @@ class Opened:
             PictureError: it is damaged, or takes more memory or time than the limits allow.
             DecodersBusyError: it waited for a worker process for longer than the limit.
         """
+        return self._decode(at_least, facts=False)[0]
+
+    def decode_with_facts(self, at_least: int | None = None) -> tuple[RGB, PictureFacts]:
+        """As `decode`, with what the file says of itself: when it was taken, with what, and so on.
+
+        It costs more than `decode`, so searches do without.
+        """
+        picture, facts = self._decode(at_least, facts=True)
+        if facts is None:
+            raise AssertionError
+        return picture, facts
+
+    def _decode(self, at_least: int | None, facts: bool) -> tuple[RGB, PictureFacts | None]:
         if self._image is not None:
-            return decode_image(self._image, at_least)
-        return decoders.decode(self._data, self._header, self._limits, at_least)
+            return decode_with_facts(self._image, at_least, facts)
+        return decoders.decode(self._data, self._header, self._limits, at_least, facts)
 
 
 def encode_png(rgb: RGB) -> bytes:

@@ -34,6 +34,7 @@ class Request:
         max_pixels: as in the limits.
         max_scans: as in the limits.
         at_least: as in `embed.pictures.Opened.decode`.
+        facts: whether to read what the file says of itself.
     """
 
     memory: int
@@ -41,6 +42,7 @@ class Request:
     max_pixels: int
     max_scans: int
     at_least: int | None
+    facts: bool = False
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

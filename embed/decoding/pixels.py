@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from embed.decoding.facts import PictureFacts, read_facts
 from embed.decoding.limits import (
     FORMATS,
     LARGE,
@@ -52,13 +53,21 @@ def decode_image(image: Image.Image, at_least: int | None) -> RGB:
     Raises:
         PictureError: it is damaged, or there is not enough memory.
     """
+    return decode_with_facts(image, at_least, False)[0]
+
+
+def decode_with_facts(
+    image: Image.Image, at_least: int | None, wanted: bool = True
+) -> tuple[RGB, PictureFacts | None]:
+    """As `decode_image`, with what the file says of itself if that is ``wanted``."""
     with _no_warnings():
         try:
+            facts = _facts(image) if wanted else None
             if at_least is not None and image.format == "JPEG":
                 # draft() keeps both sides at or above this size.
                 image.draft(None, (at_least, at_least))
             large = image.width * image.height > LARGE
-            return _pixels(image, at_least if large else None)
+            return _pixels(image, at_least if large else None), facts
         except Exception as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise PictureError("too-costly", _no_memory(image.format)) from error
@@ -71,6 +80,14 @@ def decode_image(image: Image.Image, at_least: int | None) -> RGB:
             ) from error
         finally:
             image.close()
+
+
+def _facts(image: Image.Image) -> PictureFacts:
+    # Before the pixels: a JPEG is still of its full size, and a TIFF keeps its EXIF data only until
+    # then. Those of a PNG may follow the pixels.
+    if image.format == "PNG":
+        image.load()
+    return read_facts(image)
 
 
 def _no_memory(form: str | None) -> str:

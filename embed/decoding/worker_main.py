@@ -14,13 +14,14 @@ import resource
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 
 from embed.decoding.limits import PictureError, PictureLimits
 from embed.decoding.messages import ERROR, PIXELS, READY, Channel, Request
-from embed.decoding.pixels import RGB, decode_image, open_image
+from embed.decoding.pixels import RGB, decode_with_facts, open_image
 
 _GRACE_SECONDS = 1.0
 _KEPT = 32 * 2**20
@@ -61,7 +62,8 @@ def _answer(
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         limits = PictureLimits(max_pixels=request.max_pixels, max_scans=request.max_scans)
-        picture = decode_image(open_image(data, limits), request.at_least)
+        image = open_image(data, limits)
+        picture, facts = decode_with_facts(image, request.at_least, request.facts)
     except PictureError as error:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         return ERROR, json.dumps([error.reason, str(error)]).encode(), b""
@@ -69,7 +71,8 @@ def _answer(
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         _signal_hang_up(connection, False)
     height, width, _ = picture.shape
-    return PIXELS, json.dumps([height, width]).encode(), picture
+    described = None if facts is None else asdict(facts)
+    return PIXELS, json.dumps([height, width, described]).encode(), picture
 
 
 def _signal_hang_up(connection: socket.socket, wanted: bool) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from embed.decoding.facts import PictureFacts
 from embed.decoding.header import Header
 from embed.decoding.limits import (
     LARGE,
@@ -47,6 +48,7 @@ from embed.decoding.messages import (
 )
 from embed.decoding.pixels import RGB
 
+Decoded = tuple[RGB, PictureFacts | None]
 MOST_WORKERS = min(8, max(2, os.cpu_count() or 1))
 LARGE_AT_ONCE = 2
 """Pictures that are large, or that take more memory than ``SMALL_MEMORY``, decoded at a time."""
@@ -144,7 +146,7 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def decode(self, data: bytes, request: Request, form: str) -> RGB:
+    def decode(self, data: bytes, request: Request, form: str) -> Decoded:
         """Decode; the process has ended if ``alive`` is False afterwards.
 
         Raises:
@@ -222,22 +224,38 @@ def _undecodable(form: str, how: str) -> PictureError:
     )
 
 
-def _picture(kind: int, head: bytes, body: Body) -> RGB:
-    """The picture in a reply, which is not believed: a decoder may have been taken over.
+def _picture(kind: int, head: bytes, body: Body) -> Decoded:
+    """The picture and its facts in a reply, which is not believed: a decoder may be taken over.
 
     Raises:
         PictureError: the reply is an error.
         ValueError: it is neither that nor a picture.
     """
     match kind, json.loads(head):
-        case int(_), [int(height), int(width)] if kind == PIXELS and min(height, width) > 0:
+        case int(_), [int(height), int(width), facts] if kind == PIXELS and min(height, width) > 0:
             pixels = np.frombuffer(body, np.uint8)
             if pixels.size == 3 * height * width:
-                picture: RGB = pixels.reshape(height, width, 3)
-                return picture
+                return pixels.reshape(height, width, 3), None if facts is None else _facts(facts)
         case int(_), [str(reason), str(text)] if kind == ERROR and reason in REASONS:
             raise PictureError(reason, text)
     raise ValueError(head)
+
+
+def _facts(found: object) -> PictureFacts:
+    match found:
+        case {
+            "width": int(width),
+            "height": int(height),
+            "form": str(form),
+            "taken": str() | None as taken,
+            "camera": str() | None as camera,
+            "orientation": int() | None as orientation,
+            "gps": bool(gps),
+            "place": [float(), float()] | None as place,
+        }:
+            at = None if place is None else (place[0], place[1])
+            return PictureFacts(width, height, form, taken, camera, orientation, gps, at)
+    raise ValueError(found)
 
 
 class Decoders:
@@ -272,9 +290,16 @@ class Decoders:
             return [worker.pid for worker in self._all if worker.alive]
 
     def decode(
-        self, data: bytes, header: Header, limits: PictureLimits, at_least: int | None
-    ) -> RGB:
+        self,
+        data: bytes,
+        header: Header,
+        limits: PictureLimits,
+        at_least: int | None,
+        facts: bool = False,
+    ) -> Decoded:
         """Decode a picture whose header is within the limits; see `embed.pictures.Opened.decode`.
+
+        Returns what the file says of itself, too, if ``facts`` are wanted.
 
         Raises:
             PictureError: it is damaged, or takes more than the limits.
@@ -288,6 +313,7 @@ class Decoders:
             limits.max_pixels,
             limits.max_scans,
             at_least,
+            facts,
         )
         kept = _turn.get()
         wait = math.inf if kept is not None and kept.patient else limits.max_wait_seconds
@@ -308,7 +334,7 @@ class Decoders:
         _trim_memory(0)
         self._large.release()
 
-    def _run(self, data: bytes, request: Request, form: str) -> RGB:
+    def _run(self, data: bytes, request: Request, form: str) -> Decoded:
         for _ in range(_ATTEMPTS):
             worker = self._take()
             try:

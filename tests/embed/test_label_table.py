@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embed.corpus import SPLITS
-from embed.label_table import Row, TableError, read_table
+from embed.label_table import Row, Table, TableError, read_table
 
 
 def table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -24,17 +24,66 @@ def test_rows_in_any_order_of_columns(tmp_path: Path) -> None:
         " ,c.png,,\n"
         "ship,deep\\d.png,,validation\n",
     )
-    assert read_table(path, SPLITS) == [
-        Row("a.png", "cat", "train"),
-        Row("deep/b.png", "dog, small", "test"),
-        Row("c.png", None, None),
-        Row("deep/d.png", "ship", "val"),
-    ]
+    assert read_table(path, SPLITS) == Table(
+        [
+            Row("a.png", "cat", "train"),
+            Row("deep/b.png", "dog, small", "test"),
+            Row("c.png", None, None),
+            Row("deep/d.png", "ship", "val"),
+        ],
+        ("note",),
+    )
 
 
 def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
     path = table(tmp_path, "file,label\r\nä.png,Kätzchen\r\n", "utf-8-sig")
-    assert read_table(path, SPLITS) == [Row("ä.png", "Kätzchen", None)]
+    assert read_table(path, SPLITS).rows == [Row("ä.png", "Kätzchen", None)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_what_spreadsheets_write(tmp_path: Path, encoding: str) -> None:
+    path = table(tmp_path, "file\tlabel\r\nä.png\tKätzchen, weiß\r\n", encoding)
+    assert read_table(path, SPLITS).rows == [Row("ä.png", "Kätzchen, weiß", None)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;label\na.png;x, y\n",
+        'sep=;\n"file";"label"\na.png;x, y\n',
+        "sep=|\r\nfile|label\r\na.png|x, y\r\n",
+        'File,Label\na.png,"x, y"\n',
+    ],
+)
+def test_delimiters(tmp_path: Path, text: str) -> None:
+    assert read_table(table(tmp_path, text), SPLITS).rows == [Row("a.png", "x, y", None)]
+
+
+def test_tags(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label,Tags\na.png,cat,red; small|red\nb.png,cat,\n")
+    assert [row.tags for row in read_table(path, SPLITS).rows] == [("red", "small"), ()]
+
+
+def test_further_columns_as_payload(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "file,label,Price,year,stock number,seen\n"
+        "a.png,cat,1.50,1990,00123,2024-05-01\n"
+        "b.png,cat,2,,00124,\n",
+    )
+    found = read_table(path, SPLITS, payload=True)
+    assert [row.payload for row in found.rows] == [
+        {"Price": 1.5, "year": 1990, "stock number": "00123", "seen": "2024-05-01"},
+        {"Price": 2.0, "year": None, "stock number": "00124", "seen": None},
+    ]
+    assert found.ignored == ()
+
+
+def test_a_column_twice_matters_only_where_it_is_kept(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label,note,note\na.png,cat,1,2\n")
+    assert len(read_table(path, SPLITS).rows) == 1
+    with pytest.raises(TableError, match="the column note occurs more than once"):
+        read_table(path, SPLITS, payload=True)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +91,9 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
     [
         ("", "line 1: the columns are none; expected a header with file, label"),
         ("a.png,cat\n", "line 1: the columns are a.png, cat; expected"),
-        ("file;label\n", "separated by commas"),
-        ("file,label,file\na,b,c\n", "each once"),
+        ("name;label\n", "separated by commas, semicolons"),
+        ("file;label\na.png;cat;x\n", "line 2: 3 fields; expected 2"),
+        ("file,label,file\na,b,c\n", "the column file occurs more than once"),
         ("file,label\n", "has no lines below its header"),
         ("file,label\na.png\n", "line 2: 1 fields; expected 2"),
         ("file,label\na.png,cat\n\nb,c.png,cat\n", "line 4: 3 fields; expected 2"),
@@ -63,6 +113,8 @@ def test_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_other_files(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.csv", table(tmp_path, "file,label\n\xff.png,ü\n", "latin-1")):
-        with pytest.raises(TableError, match="cannot be read as a CSV table"):
-            read_table(path, SPLITS)
+    with pytest.raises(TableError, match="cannot be read as a CSV table: No such file"):
+        read_table(tmp_path / "none.csv", SPLITS)
+    path = table(tmp_path, "file,label\na.png,cat\n\xff.png,ü\n", "latin-1")
+    with pytest.raises(TableError, match=r"line 3 is not UTF-8 \(byte 0xff\); save it as UTF-8"):
+        read_table(path, SPLITS)

@@ -44,7 +44,7 @@ while (message := channel.receive()) is not None:
         channel.connection.sendall(b"\\x02")
         sys.exit(0)
     if what == b"short":
-        channel.connection.sendall(struct.pack("<B?IQ", PIXELS, True, 6, 12) + b"[2, 2]")
+        channel.connection.sendall(struct.pack("<B?IQ", PIXELS, True, 12, 12) + b"[2, 2, null]")
         os.ftruncate(channel.shared, 11)
     if what.startswith(b"PIXELS"):
         _, shape, size = what.split(b"|")
@@ -52,7 +52,7 @@ while (message := channel.receive()) is not None:
     if what.startswith(b"ERROR"):
         channel.send(ERROR, what[5:])
     if what == b"pid":
-        channel.send(PIXELS, b"[1, 3]", os.getpid().to_bytes(9, "little"))
+        channel.send(PIXELS, b"[1, 3, null]", os.getpid().to_bytes(9, "little"))
 """
 
 
@@ -72,7 +72,7 @@ def odd() -> Iterator[Decoders]:
 
 def decode(decoders: Decoders, data: bytes, limits: PictureLimits = LIMITS) -> np.ndarray:
     header = read_header(data) or Header("odd", 1, 1, 1)
-    return decoders.decode(data, header, limits, None)
+    return decoders.decode(data, header, limits, None)[0]
 
 
 def refused(decoders: Decoders, data: bytes, limits: PictureLimits = LIMITS) -> PictureError:
@@ -129,7 +129,7 @@ def test_a_header_that_lies_meets_the_memory_limit(decoders: Decoders) -> None:
             decoders.decode(data, Header(form, 64, 64, 1), few, 16)
         assert caught.value.reason == reason, str(caught.value)
         assert decode(decoders, WEBP, few).shape == (20, 30, 3)
-        assert decoders.decode(data, Header(form), LIMITS, 16).ndim == 3
+        assert decoders.decode(data, Header(form), LIMITS, 16)[0].ndim == 3
     assert len(decoders.pids) == 1
 
 
@@ -188,14 +188,16 @@ def test_a_crash_gives_an_error_and_the_next_picture_another_process(
 @pytest.mark.parametrize(
     "reply",
     [
-        b"PIXELS|[2, 2]|11",
-        b"PIXELS|[2, 2]|13",
-        b"PIXELS|[0, 2]|0",
-        b"PIXELS|[-1, -4]|12",
+        b"PIXELS|[2, 2, null]|11",
+        b"PIXELS|[2, 2, null]|13",
+        b"PIXELS|[0, 2, null]|0",
+        b"PIXELS|[-1, -4, null]|12",
         b"PIXELS|[2]|12",
         b"PIXELS|{}|12",
+        b"PIXELS|[2, 2, {}]|12",
+        b'PIXELS|[2, 2, {"width": "2"}]|12',
         b"PIXELS|nonsense|12",
-        b"PIXELS|[99999, 99999]|12",
+        b"PIXELS|[99999, 99999, null]|12",
         b'ERROR["no-such-reason", "text"]',
         b'ERROR["truncated"]',
         b"ERROR\xff",
@@ -211,8 +213,8 @@ def test_what_a_worker_says_is_not_believed(odd: Decoders, reply: bytes) -> None
 
 def test_a_worker_cannot_send_more_than_the_largest_picture(odd: Decoders) -> None:
     limits = PictureLimits(max_pixels=4)
-    assert decode(odd, b"PIXELS|[2, 2]|12", limits).shape == (2, 2, 3)
-    assert refused(odd, b"PIXELS|[2, 3]|18", limits).reason == "undecodable"
+    assert decode(odd, b"PIXELS|[2, 2, null]|12", limits).shape == (2, 2, 3)
+    assert refused(odd, b"PIXELS|[2, 3, null]|18", limits).reason == "undecodable"
 
 
 def test_waiting_has_an_end(odd: Decoders) -> None:
@@ -224,7 +226,7 @@ def test_waiting_has_an_end(odd: Decoders) -> None:
         with turn(patient=True):
             assert odd.decode(
                 b"pid", Header("odd", 1, 1, 1), PictureLimits(max_wait_seconds=0.05), None
-            ).shape == (1, 3, 3)
+            )[0].shape == (1, 3, 3)
         assert slow.result().reason == "too-costly"
 
 
