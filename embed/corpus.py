@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embed import cifar10_groups, scenes
 from embed.array_cache import Splits, cached
+from embed.folders.kinds import Skipped
+from embed.folders.options import FolderOptions
 from embed.label_table import Row, TableError, read_table
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
@@ -65,22 +67,24 @@ class Scan:
 
     Attributes:
         items: all pictures, in a fixed order.
-        skipped: the reason for each file that is there and is not taken, by its path within the
-            corpus.
-        unreachable: folders within the corpus that could not be read, ``.`` for the corpus
-            itself; what they hold is not known, so it must not be taken for deleted.
+        skipped: for each file that is there and is not taken, and for each folder of such files,
+            its kind and the reason, by its path within the corpus; what is not printable in the
+            path is escaped.
+        unreachable: folders and links within the corpus that could not be read, ``.`` for the
+            corpus itself; what they hold is not known, so it must not be taken for deleted.
         notices: sentences for people about what was left out.
     """
 
     items: tuple[Item, ...]
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
     unreachable: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     def reachable(self, source: str) -> bool:
         """Whether the place of this picture could be looked at, whatever was found there."""
         return not any(
-            folder == "." or source.startswith(f"{folder}/") for folder in self.unreachable
+            folder in (".", source) or source.startswith(f"{folder}/")
+            for folder in self.unreachable
         )
 
 
@@ -197,28 +201,6 @@ class ArrayCorpus:
     def content(self, source: str) -> bytes | None:
         """None: the pictures are in memory; see ``Corpus.content``."""
         return None
-
-
-@dataclass(frozen=True)
-class FolderOptions:
-    """How a folder or table of pictures is read; a store keeps those that it was built with.
-
-    Attributes:
-        splits: whether top-level folders such as ``train`` and ``test`` are splits: ``auto`` finds
-            out from the layout.
-        follow_links: follow links to files and folders, also out of the folder.
-        hidden: take hidden files and folders, too.
-        program_folders: take the folders of other programs, such as ``@eaDir``, too.
-        table_payload: keep the further columns of a table as payload.
-        gps_place: keep where a photograph was taken, not only whether that is known.
-    """
-
-    splits: Literal["auto", "yes", "no"] = "auto"
-    follow_links: bool = False
-    hidden: bool = False
-    program_folders: bool = False
-    table_payload: bool = False
-    gps_place: bool = False
 
 
 class FolderCorpus:

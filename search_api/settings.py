@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureLimits
 from index.contract import MAX_K
 from index.filters import FilterBounds
@@ -302,6 +303,7 @@ class Settings:
         limits: bounds on requests and load.
         shutdown: how the service stops.
         log_format: ``json``, ``text``, or None for text on a terminal and JSON otherwise.
+        folder_options: how a corpus that is a folder or a table is read.
     """
 
     data: Path | None = None
@@ -313,3 +315,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     shutdown: Shutdown = field(default_factory=Shutdown)
     log_format: str | None = None
+    folder_options: FolderOptions = field(default_factory=FolderOptions)

@@ -16,7 +16,7 @@ import click
 from embed.pictures import PictureLimits
 from search_api.cli.options import (
     bundle_option,
-    data_option,
+    data_options,
     host_option,
     port_option,
     store_options,
@@ -98,7 +98,7 @@ _limit_options = [
 ] + [_number(field.name, field.default, **_metadata(field)) for field in _plain_limits()]
 
 _options = together(
-    data_option,
+    data_options,
     store_options,
     bundle_option,
     host_option,
@@ -243,6 +243,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         limits=limits,
         shutdown=shutdown,
         log_format=values["log_format"],
+        folder_options=values["folder_options"],
     )
 
 

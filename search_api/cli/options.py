@@ -6,13 +6,14 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
 from tqdm import tqdm
 
+from embed.folders.options import FolderOptions
 from index.milvus.settings import MilvusSettings
 from search_api.file_modes import private_files
 from search_api.keys import KeyFormatError, read_secret
@@ -25,7 +26,7 @@ FILE = click.Path(path_type=Path)
 
 _DEFAULTS = Settings()
 
-data_option = click.option(
+_data_option = click.option(
     "--data",
     type=click.Path(exists=True, path_type=Path),
     envvar="LOOKALIKE_DATA",
@@ -45,6 +46,67 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
         return command
 
     return apply
+
+
+def _switch(name: str, help_: str) -> Callable[[Command], Command]:
+    """``--name/--no-name``, None where neither is given."""
+    return click.option(
+        f"--{name}/--no-{name}",
+        default=None,
+        envvar=f"LOOKALIKE_{name.replace('-', '_').upper()}",
+        show_envvar=True,
+        help=help_,
+    )
+
+
+_folder_options = (
+    click.option(
+        "--splits",
+        type=click.Choice(("auto", "yes", "no")),
+        envvar="LOOKALIKE_SPLITS",
+        show_envvar=True,
+        help="Whether top-level folders named train, val or test are splits, or classes. Default:"
+        " auto, by what they hold.",
+    ),
+    _switch(
+        "follow-links",
+        "Follow links to folders, and links that lead out of the folder of pictures, too.",
+    ),
+    _switch("hidden", "Take hidden files and folders, too."),
+    _switch("program-folders", "Take the folders of other programs, such as @eaDir, too."),
+    _switch("table-payload", "Keep the further columns of a CSV table as payload."),
+    _switch("gps-place", "Keep where photographs were taken, not only whether that is known."),
+)
+
+
+def data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the options for a corpus: it gets ``data`` and ``folder_options``.
+
+    These know which of them were given.
+    """
+
+    @together(_data_option, *_folder_options)
+    @functools.wraps(command)
+    def with_folder(
+        splits: str | None,
+        follow_links: bool | None,
+        hidden: bool | None,
+        program_folders: bool | None,
+        table_payload: bool | None,
+        gps_place: bool | None,
+        **values: Any,
+    ) -> None:
+        chosen = FolderOptions.chosen(
+            splits=splits,
+            follow_links=follow_links,
+            hidden=hidden,
+            program_folders=program_folders,
+            table_payload=table_payload,
+            gps_place=gps_place,
+        )
+        command(folder_options=chosen, **values)
+
+    return with_folder
 
 
 def secret_option(name: str, variable: str, help_: str) -> Callable[[Command], Command]:
@@ -215,6 +277,12 @@ def say(message: str) -> None:
 def counted(number: int, noun: str = "picture") -> str:
     """A number with its noun: ``1 picture``, ``2,000 pictures``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def skipped_kinds(kinds: Mapping[str, int]) -> str:
+    """How many files were skipped, and of which kinds: ``9 files: .mov 5, .heic 2, links 2``."""
+    found = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
+    return f"{counted(sum(kinds.values()), 'file')}: {found}"
 
 
 def print_json(value: Any) -> None:

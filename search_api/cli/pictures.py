@@ -12,6 +12,7 @@ import click
 
 from embed.corpus import FolderCorpus
 from embed.encoder import PictureEncoder
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, read_file
 from index.contract import Store
 from index.filters import parse_filter
@@ -20,7 +21,7 @@ from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     bundle_option,
     counted,
-    data_option,
+    data_options,
     json_option,
     print_json,
     progress_bar,
@@ -48,7 +49,7 @@ _BATCH = 250
     help="Prefix for the pictures' keys, which are their paths within PATH, so that pictures of"
     " different folders do not replace each other.",
 )
-@together(data_option, store_options, bundle_option, quota_options, json_option)
+@together(data_options, store_options, bundle_option, quota_options, json_option)
 @click.pass_context
 def add(
     context: click.Context,
@@ -56,6 +57,7 @@ def add(
     label: str | None,
     prefix: str,
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     quotas: Quotas,
@@ -75,7 +77,9 @@ def add(
     files = [file for path in paths for file in _files(path)]
     failed: dict[str, str] = {}
     ids: dict[str, int] = {}
-    with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
+    with open_engine(
+        data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
+    ) as engine:
         engine.check_corpus()
         engine.load()
         with progress_bar(len(files), "adding", "picture", show=len(files) > _BATCH) as bar:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from annotated_types import Ge, Le
 
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, read_file
 from search_api.cli import remote
 from search_api.cli.options import (
     bundle_option,
     classes_option,
-    data_option,
+    data_options,
     json_option,
     say,
     store_options,
@@ -152,7 +153,7 @@ page_options = together(
     show_default=True,
     help="How to combine several examples into one ranking.",
 )
-@together(page_options, classes_option, data_option, store_options, bundle_option)
+@together(page_options, classes_option, data_options, store_options, bundle_option)
 @together(server_options, json_option)
 def search(
     image: Path | int | None,
@@ -161,6 +162,7 @@ def search(
     strategy: Strategy,
     classes: Classes,
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     server: str | None,
@@ -193,7 +195,9 @@ def search(
             response = _search_on_server(client, query, classes, given)
     else:
         params = PageParams(**options)
-        response = _search_locally(query, classes, params, where, data, location, bundle)
+        response = _search_locally(
+            query, classes, params, where, data, folder_options, location, bundle
+        )
     if as_json:
         click.echo(response.model_dump_json(by_alias=True, indent=2))
     else:
@@ -251,6 +255,7 @@ def _search_locally(
     params: PageParams,
     where: dict[str, Any] | None,
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
 ) -> Points:
@@ -264,7 +269,7 @@ def _search_locally(
         page = make_page(params, Limits(), None if where is None else parse_filter(where))
     except PageError as error:
         raise click.BadParameter(str(error), param_hint=[_flag(error.parameter)]) from None
-    with open_engine(data, location, bundle, say=say) as engine:
+    with open_engine(data, location, bundle, say=say, folder_options=folder_options) as engine:
         engine.check_corpus()
         engine.load()
         if isinstance(query.one, Path):

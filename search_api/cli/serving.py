@@ -46,7 +46,7 @@ def up(settings: Settings) -> None:
     limit_arenas()
     picture = settings.limits.picture
     with _listen(settings.host, settings.port) as listener:
-        corpus = find_corpus(settings.data, say, picture)
+        corpus = find_corpus(settings.data, say, picture, settings.folder_options)
         with Bars() as bars:
             folder = first_model(settings.bundle, corpus, settings.store, say, bars)
         if settings.bundle is None and not has_bundle(folder):
@@ -89,6 +89,7 @@ def serve(settings: Settings) -> None:
             cache_sizes=_cache_sizes(settings),
             quotas=settings.limits.quotas,
             say=say,
+            folder_options=settings.folder_options,
         ) as engine,
     ):
         engine.check_corpus()
@@ -167,6 +168,7 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
             settings.limits.quotas,
             settings.log_format,
             int(settings.limits.job_memory_share * machine_memory()),
+            folder_options=settings.folder_options,
         )
     if not (settings.access.keys or is_loopback(settings.host)):
         say(

@@ -9,8 +9,9 @@ import click
 from embed.architecture import Backbone
 from embed.bundle import Bundle
 from embed.corpus import find_corpus
+from embed.folders.options import FolderOptions
 from embed.imported.fitting import DIMENSION
-from search_api.cli.options import FOLDER, data_option, say
+from search_api.cli.options import FOLDER, data_options, say
 from search_api.cli.training import evaluate_and_save, load_for, reprojected, shaped
 from train.recipe import Shaping
 
@@ -20,7 +21,7 @@ LIKENESS = 256
 
 @click.command(name="shape")
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@data_option
+@data_options
 @click.option(
     "--likeness",
     type=click.IntRange(1),
@@ -42,6 +43,7 @@ LIKENESS = 256
 def shape_command(
     bundle: Path,
     data: Path | None,
+    folder_options: FolderOptions,
     likeness: int | None,
     weight: float | None,
     dimension: int | None,
@@ -73,7 +75,7 @@ def shape_command(
             f"{' and '.join(unused)} cannot shape {model.architecture.name}; use"
             f" {'--dimension' if imported else '--likeness and --weight'}"
         )
-    dataset = load_for(model, find_corpus(data, say))
+    dataset = load_for(model, find_corpus(data, say, options=folder_options))
     try:
         if imported:
             model = reprojected(model, dataset, dimension or DIMENSION, seed)

@@ -18,12 +18,13 @@ from embed.bundle import Bundle
 from embed.classes.classifier import MIN_PER_CLASS
 from embed.corpus import Corpus, FolderCorpus, find_corpus, open_corpus
 from embed.encoder import Encoder
+from embed.folders.options import FolderOptions
 from embed.preprocess import Preprocess
 from search_api.cli.options import (
     FOLDER,
     bundle_option,
     counted,
-    data_option,
+    data_options,
     json_option,
     print_json,
     progress_bar,
@@ -52,7 +53,7 @@ _STARTS = {"pretrained": "the shipped model", PHOTO_ENCODER: "the photo encoder"
 
 
 @click.command()
-@data_option
+@data_options
 @click.option(
     "--recipe",
     "recipe_name",
@@ -95,6 +96,7 @@ _STARTS = {"pretrained": "the shipped model", PHOTO_ENCODER: "the photo encoder"
 @json_option
 def train(
     data: Path | None,
+    folder_options: FolderOptions,
     recipe_name: str | None,
     init: str | None,
     print_recipe: bool,
@@ -153,13 +155,15 @@ def train(
             f"the run in {resume} is a probe, which has no epochs to resume; start it again"
         )
     read_init(recipe.init)  # fail before reading the pictures
-    evaluation = _train(recipe, find_corpus(data, say), folder, resume is not None)
+    evaluation = _train(
+        recipe, find_corpus(data, say, options=folder_options), folder, resume is not None
+    )
     if as_json:
         print_json(evaluation.to_dict())
 
 
 @click.command(name="evaluate")
-@together(data_option, store_options, bundle_option)
+@together(data_options, store_options, bundle_option)
 @click.option(
     "--out",
     type=FOLDER,
@@ -182,6 +186,7 @@ def train(
 @json_option
 def evaluate_command(
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     out: Path,
@@ -208,7 +213,7 @@ def evaluate_command(
                 "--plain and --compare plain=FOLDER name the same column; give one of them"
             )
         others["plain"] = unshaped(model)
-    corpus = find_corpus(data, say)
+    corpus = find_corpus(data, say, options=folder_options)
     dataset = load_for(model, corpus)
     with users_files():
         evaluation = _evaluate(model, dataset, out, others, corpus)

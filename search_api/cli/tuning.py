@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from embed.corpus import find_corpus
-from search_api.cli.options import FOLDER, data_option, json_option, print_json, say
+from embed.folders.options import FolderOptions
+from search_api.cli.options import FOLDER, data_options, json_option, print_json, say
 from search_api.cli.training import load, print_epoch
 from train import environment
 from train.checkpoint import Epoch
@@ -20,7 +21,7 @@ from train.recipe import read_recipe
 
 
 @click.command()
-@data_option
+@data_options
 @click.option(
     "--recipe", "recipe_name", default="quick", show_default=True, help="Recipe to improve."
 )
@@ -55,6 +56,7 @@ from train.recipe import read_recipe
 @json_option
 def tune(
     data: Path | None,
+    folder_options: FolderOptions,
     recipe_name: str,
     trials: int,
     epochs: int | None,
@@ -100,7 +102,7 @@ def tune(
     read_init(recipe.init)
     environment.prepare()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    dataset = load(find_corpus(data, say), recipe.size, recipe)
+    dataset = load(find_corpus(data, say, options=folder_options), recipe.size, recipe)
     if pictures is not None:
         dataset = fewer(dataset, pictures, recipe.seed)
     say(

@@ -53,6 +53,7 @@ def main() -> None:
             send({"skip": dict(reasons)})
 
     # Slow to import, so only once the server can stop this process.
+    from embed.folders.options import FolderOptions
     from embed.pictures import PictureLimits
     from index.contract import CancelledError, JobControl, StoreBusyError
     from index.memory import limit_data
@@ -67,7 +68,10 @@ def main() -> None:
     control = JobControl(progress, stopping.is_set, skip, request["job"])
     try:
         picture, quotas = PictureLimits(**request["picture"]), Quotas(**request["quotas"])
-        with open_engine(data, location, bundle, picture, quotas=quotas) as engine:
+        folder_options = FolderOptions.from_dict(request["folder_options"])
+        with open_engine(
+            data, location, bundle, picture, quotas=quotas, folder_options=folder_options
+        ) as engine:
             limit_data(request["memory"])
             send({"result": perform(engine, Task(**request["task"]), control)})
     except CancelledError as error:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureLimits
 from index.contract import CancelledError, JobControl, StoreBusyError
 from index.memory import machine_memory
@@ -57,6 +58,7 @@ class WorkerProcess:
         log_format: format of the worker's log.
         memory: how many bytes a task may allocate; beyond it the task fails.
         program: command line of the worker; with -P it imports nothing from the current folder.
+        folder_options: as in `search_api.settings.Settings`.
     """
 
     engine: SearchEngine
@@ -68,6 +70,7 @@ class WorkerProcess:
     log_format: str | None = None
     memory: int = field(default_factory=machine_memory)
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "search_api.jobs.worker_main")
+    folder_options: FolderOptions = FolderOptions()
 
     def __call__(self, task: Task, control: JobControl) -> dict[str, int]:
         """Do the task and wait for it.
@@ -96,6 +99,7 @@ class WorkerProcess:
             "quotas": asdict(self.quotas),
             "log_format": self.log_format or logs.default_format(),
             "memory": self.memory,
+            "folder_options": self.folder_options.to_dict(),
         }
         process = subprocess.Popen(  # noqa: S603 - this program, and nothing from a request
             self.program,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
+from embed.folders.kinds import Skipped, count_kinds
 from embed.pictures import RGB, PictureError, turn
 from index.contract import KEEP, NO_ID, BlobError, CancelledError, Catalogue, Change, JobControl
 from index.records import Entry, Payload, Record
@@ -22,6 +23,9 @@ from search_api.service.following.contents import content_name
 
 BATCH = 500
 """Pictures embedded, and recorded durably in the catalogue, at a time."""
+
+UNREADABLE = "unreadable pictures"
+"""The kind of a picture that is in the corpus and cannot be read, or whose name is in use."""
 
 _TAGGED = "corpus_tags"
 _READERS = min(4, os.cpu_count() or 1)
@@ -35,13 +39,33 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures by outcome; ``skipped`` gives the reason for each source that cannot be used."""
+    """Pictures by outcome.
+
+    Attributes:
+        total: pictures of the corpus that are in the catalogue.
+        embedded: pictures embedded now.
+        kept: pictures left as they were.
+        removed: pictures that are gone.
+        skipped: the reason for each source that cannot be used, and each file that is not taken.
+        not_taken: what the scan of the corpus found and did not take, by path; part of ``skipped``.
+    """
 
     total: int
     embedded: int
     kept: int
     removed: int
     skipped: dict[str, str] = field(default_factory=dict)
+    not_taken: Mapping[str, Skipped] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many files were skipped of each kind."""
+        unusable = [
+            Skipped(UNREADABLE, why)
+            for path, why in self.skipped.items()
+            if path not in self.not_taken
+        ]
+        return count_kinds([*unusable, *self.not_taken.values()])
 
 
 def sync_corpus(
@@ -69,10 +93,12 @@ def sync_corpus(
     """
     tombstones = catalogue.tombstones()
     added = catalogue.all_sources("added")
-    items = [item for item in corpus.scan().items if item.source not in tombstones]
+    scan = corpus.scan()
+    items = [item for item in scan.items if item.source not in tombstones]
     skipped = {
         item.source: "an added picture has this name" for item in items if item.source in added
     }
+    skipped |= {path: one.reason for path, one in scan.skipped.items()}
     control.skip(skipped)
     known = {} if reembed else catalogue.known_sources(encoder.digest)
     stored = catalogue.all_sources("corpus")
@@ -106,6 +132,7 @@ def sync_corpus(
         kept=len(items) - len(missing),
         removed=catalogue.delete(gone),
         skipped=skipped,
+        not_taken=scan.skipped,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from embed.corpus import ArrayCorpus, Corpus, CorpusError, find_corpus
 from embed.encoder import PictureEncoder
+from embed.folders.options import FolderOptions
 from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode, turn
 from index.contract import (
     BlobError,
@@ -380,6 +381,7 @@ def open_engine(
     say: Callable[[str], None] = log.info,
     progress: Progress | None = None,
     refit: bool = False,
+    folder_options: FolderOptions = FolderOptions(),
 ) -> Iterator[SearchEngine]:
     """Open an engine, without loading its index; it is closed when the block ends.
 
@@ -394,15 +396,16 @@ def open_engine(
         progress: given if the index will be built: then a store without a model gets one for its
             pictures, see `search_api.service.first_model`, and this is called meanwhile.
         refit: fit the photo encoder's embedding to the corpus again.
+        folder_options: how a corpus that is a folder or a table is read.
     """
-    corpus = find_corpus(data, say, limits)
+    corpus = find_corpus(data, say, limits, folder_options)
     if progress is None:
-        folder = find_bundle(bundle, location)
+        model = find_bundle(bundle, location)
     elif refit:
-        folder = refitted_model(corpus, location, progress)
+        model = refitted_model(corpus, location, progress)
     else:
-        folder = first_model(bundle, corpus, location, say, progress)
-    encoder = open_model(folder, location.var)
+        model = first_model(bundle, corpus, location, say, progress)
+    encoder = open_model(model, location.var)
     follow = bundle is None
     with engine_over(
         corpus, location, encoder, limits, cache_sizes, quotas, follow=follow

@@ -113,6 +113,7 @@ class IndexBuilder:
                     counts.total - embedded,
                     counts.removed,
                     {**switched.skipped, **counts.skipped},
+                    counts.not_taken,
                 )
             catalogue.set_meta("corpus", corpus.name)
             catalogue.set_meta("corpus_is_sample", "yes" if corpus.notice else "no")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from index.contract import JobControl
-from search_api.cli.options import Bars, counted, say
+from search_api.cli.options import Bars, counted, say, skipped_kinds
 from search_api.service.corpus_sync import Counts
 from search_api.service.engine import SearchEngine
 
@@ -21,7 +21,7 @@ def build(engine: SearchEngine, reembed: bool = False, kind: str | None = None) 
     )
     if counts.skipped:
         say(
-            f"Skipped {counted(len(counts.skipped), 'unreadable picture')}; see"
-            f" {engine.var / 'skipped.json'} for the reasons."
+            f"Skipped {skipped_kinds(counts.kinds)}; see {engine.var / 'skipped.json'} for the"
+            " reasons."
         )
     return counts

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from embed.folders.options import FolderOptions
 from index.blobs.checking import check_pictures
 from index.contract import JobControl
 from search_api.cli import remote
@@ -24,7 +25,7 @@ from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     Bars,
     bundle_option,
-    data_option,
+    data_options,
     json_option,
     print_json,
     say,
@@ -45,7 +46,7 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
 
 
 @index.command()
-@together(data_option, store_options, bundle_option, server_options)
+@together(data_options, store_options, bundle_option, server_options)
 @click.option("--reembed", is_flag=True, help="Embed all pictures again, including known ones.")
 @click.option(
     "--refit",
@@ -57,6 +58,7 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
 @json_option
 def build(
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     server: str | None,
@@ -95,7 +97,14 @@ def build(
     with (
         Bars() as bars,
         open_engine(
-            data, location, bundle, quotas=quotas, say=say, progress=bars, refit=refit
+            data,
+            location,
+            bundle,
+            quotas=quotas,
+            say=say,
+            progress=bars,
+            refit=refit,
+            folder_options=folder_options,
         ) as engine,
     ):
         counts = build_index(engine, reembed, kind)
@@ -108,6 +117,7 @@ def build(
                     "kept": counts.kept,
                     "removed": counts.removed,
                     "skipped": counts.skipped,
+                    "skipped_kinds": counts.kinds,
                 }
             )
 

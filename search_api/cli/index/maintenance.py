@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from embed.encoder import PictureEncoder
+from embed.folders.options import FolderOptions
 from index.contract import JobControl, SnapshotError, Snapshots, Store
 from index.ranking.compare import Difference
 from search_api.cli.instance import quota_options
@@ -17,7 +18,7 @@ from search_api.cli.options import (
     Bars,
     bundle_option,
     counted,
-    data_option,
+    data_options,
     json_option,
     print_json,
     say,
@@ -118,9 +119,10 @@ def restore(
 
 
 @click.command()
-@together(data_option, store_options, bundle_option, kind_option, quota_options, json_option)
+@together(data_options, store_options, bundle_option, kind_option, quota_options, json_option)
 def compact(
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     kind: str | None,
@@ -136,7 +138,9 @@ def compact(
     Example:
       lookalike index compact --kind auto
     """
-    with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
+    with open_engine(
+        data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
+    ) as engine:
         engine.load()
         with Bars() as bars:
             manifest = engine.builder.compact(engine.encoder, JobControl(bars), kind=kind)
@@ -151,11 +155,12 @@ def compact(
 @click.option(
     "--switch", "commit", is_flag=True, help="Switch to the new model when embedding completes."
 )
-@together(data_option, store_options, bundle_option, quota_options, json_option)
+@together(data_options, store_options, bundle_option, quota_options, json_option)
 def model(
     new: Path,
     commit: bool,
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     quotas: Quotas,
@@ -172,7 +177,9 @@ def model(
       lookalike index model runs/new/bundle
     """
     encoder = open_model(new, location.var)
-    with open_engine(data, location, bundle, quotas=quotas, say=say) as engine:
+    with open_engine(
+        data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
+    ) as engine:
         engine.check_corpus()
         engine.load()
         keep_model(location.var, new, encoder.digest)
@@ -207,12 +214,13 @@ def model(
     show_default=True,
     help="How many neighbours to compare for each.",
 )
-@together(data_option, store_options, bundle_option, json_option)
+@together(data_options, store_options, bundle_option, json_option)
 def diff(
     digest: str | None,
     queries: int,
     k: int,
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     as_json: bool,
@@ -225,7 +233,7 @@ def diff(
     Example:
       lookalike index diff --queries 1000
     """
-    with open_engine(data, location, bundle, say=say) as engine:
+    with open_engine(data, location, bundle, say=say, folder_options=folder_options) as engine:
         staged = engine.catalogue.staging.counts()
         if digest is None and len(staged) != 1:
             raise click.UsageError(

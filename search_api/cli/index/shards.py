@@ -8,13 +8,14 @@ import click
 
 from embed.bundle import PRETRAINED
 from embed.corpus import find_corpus
+from embed.folders.options import FolderOptions
 from search_api.cli.instance import quota_options
 from search_api.cli.options import (
     FOLDER,
     Bars,
     bundle_option,
     counted,
-    data_option,
+    data_options,
     json_option,
     print_json,
     say,
@@ -32,8 +33,15 @@ from search_api.stores.model_store import open_model
     "--shard", "text", required=True, help="Number of the shard and number of shards, such as 3/8."
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder for all shards.")
-@together(data_option, bundle_option, json_option)
-def embed(text: str, out: Path, data: Path | None, bundle: Path | None, as_json: bool) -> None:
+@together(data_options, bundle_option, json_option)
+def embed(
+    text: str,
+    out: Path,
+    data: Path | None,
+    folder_options: FolderOptions,
+    bundle: Path | None,
+    as_json: bool,
+) -> None:
     """Embed one shard of the corpus into files, without a store.
 
     Any machine can embed any shard. An interrupted run continues where it stopped.
@@ -45,7 +53,9 @@ def embed(text: str, out: Path, data: Path | None, bundle: Path | None, as_json:
     shard = Shard.parse(text)
     encoder = open_model(bundle or PRETRAINED)
     with Bars() as bars:
-        skipped = embed_shard(encoder, find_corpus(data, say), shard, out, bars)
+        skipped = embed_shard(
+            encoder, find_corpus(data, say, options=folder_options), shard, out, bars
+        )
     for source, why in skipped.items():
         say(f"{source}: {why}")
     if as_json:
@@ -56,10 +66,11 @@ def embed(text: str, out: Path, data: Path | None, bundle: Path | None, as_json:
 
 @click.command("import")
 @click.argument("folder", type=FOLDER)
-@together(data_option, store_options, bundle_option, quota_options, json_option)
+@together(data_options, store_options, bundle_option, quota_options, json_option)
 def import_(
     folder: Path,
     data: Path | None,
+    folder_options: FolderOptions,
     location: StoreLocation,
     bundle: Path | None,
     quotas: Quotas,
@@ -76,7 +87,9 @@ def import_(
     """
     folders = shard_folders(folder)
     with (
-        open_engine(data, location, bundle, quotas=quotas, say=say) as engine,
+        open_engine(
+            data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
+        ) as engine,
         Bars("part") as bars,
     ):
         engine.check_corpus()

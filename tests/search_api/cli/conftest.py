@@ -55,6 +55,7 @@ def store(scenes: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
         "kept": 0,
         "removed": 0,
         "skipped": {},
+        "skipped_kinds": {},
     }
     return env
 

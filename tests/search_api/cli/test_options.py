@@ -12,11 +12,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from embed.folders.options import FolderOptions
 from index.milvus.settings import MilvusSettings
 from search_api.cli.main import cli
 from search_api.cli.options import (
     Bars,
     counted,
+    data_options,
     print_json,
     say,
     secret_option,
@@ -205,3 +207,44 @@ def test_each_stage_has_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Checking" not in text
     assert "Indexing:  25%" in text
     assert "2/8" in text
+
+
+def options(*arguments: str, **env: str) -> FolderOptions:
+    got: list[FolderOptions] = []
+
+    @click.command()
+    @data_options
+    def command(data: Path | None, folder_options: FolderOptions) -> None:
+        got.append(folder_options)
+
+    names = ("SPLITS", "FOLLOW_LINKS", "HIDDEN", "PROGRAM_FOLDERS", "TABLE_PAYLOAD", "GPS_PLACE")
+    without: dict[str, str | None] = {f"LOOKALIKE_{name}": None for name in ("DATA", *names)}
+    result = CliRunner().invoke(command, arguments, env={**without, **env})
+    assert result.exit_code == 0, result.output
+    return got[0]
+
+
+def test_how_a_folder_is_read() -> None:
+    assert options() == FolderOptions()
+    assert options().given == frozenset()
+    everything = FolderOptions("no", True, True, True, True, True)
+    switches = ("--follow-links", "--hidden", "--program-folders", "--table-payload", "--gps-place")
+    assert options("--splits", "no", *switches) == everything
+    assert (
+        options(
+            LOOKALIKE_SPLITS="no",
+            LOOKALIKE_FOLLOW_LINKS="1",
+            LOOKALIKE_HIDDEN="true",
+            LOOKALIKE_PROGRAM_FOLDERS="yes",
+            LOOKALIKE_TABLE_PAYLOAD="1",
+            LOOKALIKE_GPS_PLACE="1",
+        )
+        == everything
+    )
+    assert options("--no-hidden").given == {"hidden"}
+
+
+def test_every_command_that_takes_a_corpus_takes_how_it_is_read() -> None:
+    for name, command in all_commands(cli):
+        flags = {flag for option in command.params for flag in option.opts}
+        assert ("--data" in flags) == ("--splits" in flags), name

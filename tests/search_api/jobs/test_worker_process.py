@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from embed.bundle import Bundle
 from embed.corpus import FolderCorpus
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureLimits
 from index.contract import CancelledError, JobControl, StoreBusyError
 from index.local.lock import store_lock
@@ -90,6 +91,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
     )
     worker = replace(worker, data=tmp_path, picture=PictureLimits(10, 20), log_format="json")
     worker = replace(worker, memory=2**30, quotas=Quotas(trash_days=3))
+    worker = replace(worker, folder_options=FolderOptions("no", hidden=True))
     milvus = MilvusSettings("http://m", "t", "p", False)
     worker = replace(worker, location=StoreLocation(tmp_path / "var", milvus))
     worker(Task("compact"), Seen().control)
@@ -107,6 +109,14 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
         "quotas": asdict(Quotas(trash_days=3)),
         "log_format": "json",
         "memory": 2**30,
+        "folder_options": {
+            "splits": "no",
+            "follow_links": False,
+            "hidden": True,
+            "program_folders": False,
+            "table_payload": False,
+            "gps_place": False,
+        },
         "location": {
             "var": str(tmp_path / "var"),
             "milvus": {"uri": "http://m", "token": "t", "prefix": "p", "flush": False},
@@ -318,6 +328,14 @@ def test_a_server_that_dies_at_once(folder: Path, tiny: Path, tmp_path: Path) ->
         "quotas": {},
         "log_format": "json",
         "memory": 2**30,
+        "folder_options": {
+            "splits": "no",
+            "follow_links": False,
+            "hidden": True,
+            "program_folders": False,
+            "table_payload": False,
+            "gps_place": False,
+        },
         "location": {"var": str(tmp_path / "var"), "milvus": None, "pictures": None},
     }
     process = subprocess.Popen(

@@ -26,7 +26,7 @@ def test_the_summary_counts_what_was_done(
         "Index: generation 2 with 24 pictures (1 embedded now, 23 unchanged, 1 removed)." in lines
     )
     path = engine.var / "skipped.json"
-    assert f"Skipped 1 unreadable picture; see {path} for the reasons." in lines
+    assert f"Skipped 1 file: unreadable pictures 1; see {path} for the reasons." in lines
     assert list(json.loads(path.read_text())) == ["train/red/broken.png"]
 
 
