@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.conditions import Filter
-from index.records import Entry, Origin, Payload, PayloadBounds, Record, Scalar
+from index.records import Entry, Origin, Payload, PayloadBounds, Record, Scalar, Stamp
 from index.scans import FilterScans
 
 Model = TypeVar("Model")
@@ -556,6 +556,36 @@ class Catalogue(Protocol):
         ``replace_payload``. ``by_hand`` marks entries whose label or split changes as edited.
 
         Raises UnknownIdError naming the ids that are not stored.
+        """
+        ...
+
+    def rename(self, sources: Mapping[int, str]) -> list[int]:
+        """Give corpus pictures, by id, other sources, in one write; return the ids renamed.
+
+        Ids, fields and embeddings stay. Pictures may exchange their sources. Left out are ids that
+        are not stored or not of the corpus, and those whose new source has a tombstone, or belongs
+        to a picture that keeps it.
+
+        Raises IndexInputError for a source that is given twice or cannot be stored.
+        """
+        ...
+
+    def stamps(self) -> dict[int, Stamp]:
+        """Id to the stamp of its file when it was last looked at, where one was recorded.
+
+        `NO_STAMP` for a picture that has got another content since, for example by a restore.
+        """
+        ...
+
+    def set_stamps(
+        self,
+        found: Mapping[int, Stamp],
+        content_hashes: Mapping[int, str | None] | None = None,
+    ) -> None:
+        """Record the stamps of files by id; for readers, this is not a change of the pictures.
+
+        Left out are ids that are not stored and, given the ``content_hashes`` of the files, those
+        of pictures that have another content.
         """
         ...
 

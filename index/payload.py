@@ -134,7 +134,14 @@ def check_records(records: Sequence[Record], embeddings: int, bounds: PayloadBou
     for i, record in enumerate(records):
         check_record(record, f"records[{i}]")
         check_bounds(record, bounds)
-    if len({record.source for record in records}) != len(records):
+    check_sources([record.source for record in records])
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Raise IndexInputError unless these are storable and distinct."""
+    for i, source in enumerate(sources):
+        check_record(Record(source), f"sources[{i}]")
+    if len(set(sources)) != len(sources):
         raise IndexInputError("a source is given more than once; expected each source once")
 
 

@@ -1,7 +1,7 @@
 """A picture as stored in the catalogue."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Scalar: TypeAlias = bool | int | float | str
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -9,6 +9,17 @@ Payload: TypeAlias = dict[str, Json]
 
 Origin: TypeAlias = Literal["corpus", "added"]
 """``corpus``: the corpus holds the picture. ``added``: the store holds its bytes."""
+
+
+class Stamp(NamedTuple):
+    """A file's size in bytes and its modification time in nanoseconds since 1970."""
+
+    size: int
+    modified_ns: int
+
+
+NO_STAMP = Stamp(-1, -1)
+"""Of a picture whose file must be looked at again, whatever its size and time."""
 
 
 @dataclass(frozen=True)

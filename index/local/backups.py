@@ -11,6 +11,7 @@ from index.contract import CatalogueError
 from index.files import fsync_file, fsync_folder
 from index.local.database import Database
 from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, crc
+from index.local.sources import stamps
 from index.local.staging import next_sequence, update_checksums
 from index.local.trash import move_to_trash
 
@@ -47,9 +48,16 @@ def _forget_trash(path: Path) -> None:
             "UPDATE deletions SET source = '', crc = crc(id, '', sequence, tombstone) "
             "WHERE NOT tombstone AND id IN (SELECT id FROM trash)"
         )
+        stamps.purge(connection, _ids(connection, "trash"))
         connection.execute("DELETE FROM trash")
         connection.execute("COMMIT")
         connection.execute("VACUUM")
+
+
+def _ids(connection: sqlite3.Connection, table: str) -> str:
+    """All ids of a table, as a list in JSON."""
+    rows = connection.execute(f"SELECT id FROM {table}").fetchall()  # noqa: S608 - a fixed word
+    return json.dumps([row[0] for row in rows])
 
 
 def restore(database: Database, path: Path) -> tuple[int, int]:
@@ -113,6 +121,7 @@ def restore(database: Database, path: Path) -> tuple[int, int]:
             (sequence,),
         )
         update_checksums(connection, sequence)
+        stamps.restore(connection)
     return int(changed), int(deleted)
 
 

@@ -6,7 +6,7 @@ method has stored when it returns survives a crash of the process and of the mac
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ from index.local.schema import (
     TRASH_CRC,
     crc,
 )
+from index.local.sources import renaming, stamps
 from index.local.staging import (
     SqliteStaging,
     entry_of,
@@ -56,9 +57,16 @@ from index.local.staging import (
     update_checksums,
 )
 from index.local.trash import PURGED, SqliteTrash, move_to_trash, usage_of
-from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
+from index.payload import (
+    FieldChanges,
+    check_number,
+    check_records,
+    check_sources,
+    check_text,
+    other_origin,
+)
 from index.ranking.groups import members
-from index.records import Entry, Origin, Payload, PayloadBounds, Record
+from index.records import Entry, Origin, Payload, PayloadBounds, Record, Stamp
 from index.scans import UNBOUNDED, FilterScans
 from index.vectors import SAME, as_embeddings, as_ids
 
@@ -318,6 +326,23 @@ class SqliteCatalogue:
                     )
             update_checksums(connection, sequence)
         return len(found)
+
+    def rename(self, sources: Mapping[int, str]) -> list[int]:
+        check_sources(list(sources.values()))
+        with self._database.write() as connection:
+            return renaming.rename(connection, sources)
+
+    def stamps(self) -> dict[int, Stamp]:
+        with self._database.read() as connection:
+            return stamps.read(connection)
+
+    def set_stamps(
+        self,
+        found: Mapping[int, Stamp],
+        content_hashes: Mapping[int, str | None] | None = None,
+    ) -> None:
+        with self._database.write() as connection:
+            stamps.write(connection, found, content_hashes)
 
     def backup(self, path: Path) -> None:
         """Write one consistent state to ``path``, which must not exist yet, durably."""

@@ -6,6 +6,7 @@ deleted id, for readers that follow the changes; a ``tombstone`` keeps the corpu
 source again. ``staged`` holds embeddings of a model that is not in use yet. ``trash`` holds rows of
 ``images`` as they were when they were deleted, at ``deleted_at`` seconds since 1970 by the write
 ``deletion``. ``usage`` counts added pictures and the trash, with the ``sizes`` of their bytes.
+``stamps`` holds size and time of the corpus's files when the content ``content_hash`` was read.
 """
 
 import sqlite3
@@ -59,6 +60,13 @@ _IMAGES = """CREATE TABLE IF NOT EXISTS {name} (
         embedding_crc INTEGER NOT NULL DEFAULT 0,
         embedding BLOB NOT NULL
     )"""
+STAMPS = """CREATE TABLE IF NOT EXISTS stamps (
+        id INTEGER PRIMARY KEY,
+        size INTEGER NOT NULL,
+        modified_ns INTEGER NOT NULL,
+        content_hash TEXT
+    )"""
+"""Made when it is first needed, so that a store without it need not be written to be opened."""
 _SIZE = "coalesce((SELECT bytes FROM sizes WHERE content_hash = {row}.content_hash), 0)"
 
 
@@ -122,6 +130,7 @@ _REST = (
         pictures INTEGER NOT NULL,
         bytes INTEGER NOT NULL
     ) WITHOUT ROWID""",
+    STAMPS,
     *(_counted("images", "added", "WHEN {row}.origin = 'added'")),
     *(_counted("trash", "trash")),
     "CREATE INDEX IF NOT EXISTS images_label ON images (label)",

@@ -19,6 +19,7 @@ from index.contract import (
 )
 from index.local.database import Database
 from index.local.schema import DELETION_CRC, EMBEDDING_CRC, FIELDS, FIELDS_CRC, TRASH_CRC
+from index.local.sources import stamps
 from index.local.staging import entry_of, next_sequence, update_checksums
 from index.payload import check_number
 from index.vectors import as_ids
@@ -189,6 +190,7 @@ class SqliteTrash:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PURGED, str(last)))
             listed = json.dumps([row[0] for row in rows])
             connection.execute(f"DELETE FROM trash WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
+            stamps.purge(connection, listed)
             # Readers that follow the changes need the id alone; a key may be somebody's name.
             connection.execute(
                 f"UPDATE deletions SET source = '' WHERE NOT tombstone AND {_ID_IN}",  # noqa: S608 - fixed words

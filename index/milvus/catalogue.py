@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -58,9 +58,16 @@ from index.milvus.rows import (
     with_id,
 )
 from index.milvus.staging import MilvusStaging
-from index.payload import FieldChanges, check_number, check_records, check_text, other_origin
+from index.payload import (
+    FieldChanges,
+    check_number,
+    check_records,
+    check_sources,
+    check_text,
+    other_origin,
+)
 from index.ranking.groups import members
-from index.records import Entry, Origin, Payload, PayloadBounds, Record
+from index.records import NO_STAMP, Entry, Origin, Payload, PayloadBounds, Record, Stamp
 from index.scans import UNBOUNDED
 from index.vectors import SAME, as_embeddings, as_ids
 
@@ -70,6 +77,9 @@ _ATTEMPTS = 5
 _CACHED_TIMES = 20
 _TOMBSTONE = "forgotten"
 _META = "meta"
+_STAMP = "stamp"
+_RENAMED = "renamed"
+"""The ids of sources that were given to pictures with another one's id."""
 Result = TypeVar("Result")
 
 
@@ -151,12 +161,12 @@ class MilvusCatalogue:
             rows: list[dict[str, Any]] = []
             taken: set[int] = set()
             gone = self.tombstones() if only_new else set()
-            known = {entry.source for entry in stored.values()}
+            known = {entry.source: entry for entry in stored.values()}
             for record, vector in zip(records, xb, strict=True):
-                if only_new and record.source in known | gone:
+                if only_new and (record.source in known or record.source in gone):
                     ids.append(NO_ID)
                     continue
-                id_ = _id_for(record, stored, taken)
+                id_ = _id_for(record, known, stored, taken)
                 taken.add(id_)
                 ids.append(id_)
                 rows.append(row(with_id(record, id_), vector, sequence, sequence))
@@ -234,6 +244,82 @@ class MilvusCatalogue:
                 self._upsert(generation, rows)
         self._flush(generation)
         return len(wanted)
+
+    def rename(self, sources: Mapping[int, str]) -> list[int]:
+        """See `index.contract.Catalogue.rename`.
+
+        At most 2,048 are renamed atomically; of more, some may be renamed if this raises.
+        """
+        check_sources(list(sources.values()))
+        with self._exclusive():
+            generation = self._generations.current()
+            if generation is None:
+                return []
+            wanted = self._renamable(generation, sources)
+            # Ids are found by hashing the source; these no longer are. Recorded first, so that
+            # nobody who adds a picture misses one.
+            self._ledger.put(
+                _RENAMED,
+                {new: [new, id_] for id_, new in wanted.items() if id_ not in candidate_ids(new)},
+                sequence := now(),
+            )
+            for part in in_parts(sorted(wanted), VECTORS_AT_ONCE):
+                rows = []
+                for found in self._rows(generation, part, ALL):
+                    entry = replace(entry_of(found), source=wanted[int(found["id"])])
+                    (vector,) = vectors_of([found], generation.dimension)
+                    embedded_at, embedded = int(found["embedded_at"]), bool(found["embedded"])
+                    rows.append(row(entry, vector, sequence, embedded_at, embedded=embedded))
+                self._upsert(generation, rows)
+        self._flush(generation)
+        return sorted(wanted)
+
+    def _renamable(self, generation: Generation, sources: Mapping[int, str]) -> dict[int, str]:
+        rows = self._rows(generation, sorted(sources), ["id", "fields"])
+        wanted = {
+            entry.id: sources[entry.id]
+            for entry in map(entry_of, rows)
+            if entry.origin == "corpus" and entry.source != sources[entry.id]
+        }
+        names = list(wanted.values())
+        stored = self._stored(generation, names).values()
+        taken = {entry.source: entry.id for entry in stored}
+        taken |= dict.fromkeys(self._ledger.some(_TOMBSTONE, names), NO_ID)
+        # Who keeps its source, because another has the one it wants, may keep a third from moving.
+        while blocked := [id_ for id_, new in wanted.items() if taken.get(new, id_) not in wanted]:
+            for id_ in blocked:
+                del wanted[id_]
+        return wanted
+
+    def stamps(self) -> dict[int, Stamp]:
+        found = {id_: (Stamp(*stamp), hash_) for id_, *stamp, hash_ in self._ledger.all(_STAMP)}
+        if not found:
+            return {}
+        return {
+            entry.id: found[entry.id][0] if found[entry.id][1] == entry.content_hash else NO_STAMP
+            for entry in self._all()
+            if entry.id in found
+        }
+
+    def set_stamps(
+        self,
+        found: Mapping[int, Stamp],
+        content_hashes: Mapping[int, str | None] | None = None,
+    ) -> None:
+        generation = self._generations.current()
+        if generation is None:
+            return
+        rows = self._rows(generation, sorted(found), ["id", "fields"])
+        stored = {entry.id: entry.content_hash for entry in map(entry_of, rows)}
+        self._ledger.put(
+            _STAMP,
+            {
+                str(id_): [id_, *found[id_], hash_]
+                for id_, hash_ in stored.items()
+                if content_hashes is None or content_hashes.get(id_) == hash_
+            },
+            now(),
+        )
 
     def delete(self, ids: IdsLike, *, tombstone: bool = False) -> int:
         wanted = np.unique(as_ids(ids)).tolist()
@@ -436,6 +522,7 @@ class MilvusCatalogue:
                 self._ledger.put(_TOMBSTONE, sources, sequence)
             self._writing.check()
             self._connection.delete(generation.name, [e.id for e in found])
+            self._ledger.remove(_STAMP, [str(e.id) for e in found])
             deleted += len(found)
         return deleted
 
@@ -494,7 +581,10 @@ class MilvusCatalogue:
 
     def _stored(self, generation: Generation, sources: Sequence[str]) -> dict[int, Entry]:
         """The entries stored under the ids that these sources may have."""
-        ids = sorted({i for source in sources for i in candidate_ids(source)})
+        renamed = self._ledger.some(_RENAMED, sources).values()
+        ids = sorted(
+            {i for source in sources for i in candidate_ids(source)} | {i for _, i in renamed}
+        )
         found: dict[int, Entry] = {}
         for part in in_parts(ids, WINDOW):
             rows = self._connection.query(
@@ -585,16 +675,19 @@ class MilvusCatalogue:
             self._cached_counts = None
 
 
-def _id_for(record: Record, stored: dict[int, Entry], taken: set[int]) -> int:
-    """The id of a record: its own if the source is stored, else the first candidate not taken."""
-    candidates = candidate_ids(record.source)
-    for candidate in candidates:
-        entry = stored.get(candidate)
-        if entry is not None and entry.source == record.source:
-            if entry.origin != record.origin:
-                raise other_origin(record)
-            return candidate
-    for candidate in candidates:
+def _id_for(
+    record: Record, known: Mapping[str, Entry], stored: Mapping[int, Entry], taken: set[int]
+) -> int:
+    """The id of a record: its own if the source is ``known``, else the first candidate not taken.
+
+    ``stored`` are the entries by id.
+    """
+    entry = known.get(record.source)
+    if entry is not None:
+        if entry.origin != record.origin:
+            raise other_origin(record)
+        return entry.id
+    for candidate in candidate_ids(record.source):
         if candidate not in stored and candidate not in taken:
             return candidate
     raise IndexInputError(

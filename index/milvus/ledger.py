@@ -14,7 +14,7 @@ import numpy as np
 
 from index.contract import StateGoneError
 from index.milvus.connection import Connection
-from index.milvus.paging import scan
+from index.milvus.paging import in_parts, scan
 from index.milvus.rows import ID_LIMIT
 
 _FIELDS: tuple[Mapping[str, Any], ...] = (
@@ -50,6 +50,17 @@ class Ledger:
         where = f'key == "{_key(kind, name)}"'
         rows = self._connection.query(self._name, where, ["value"], 1)
         return json.loads(rows[0]["value"]) if rows else None
+
+    def some(self, kind: str, names: Sequence[str]) -> dict[str, Any]:
+        """The values of those of these names that have one."""
+        keys = {_key(kind, name): name for name in names}
+        found: dict[str, Any] = {}
+        for part in in_parts(list(keys), _AT_ONCE):
+            rows = self._connection.query(
+                self._name, f"key in {json.dumps(part)}", ["key", "value"], len(part)
+            )
+            found |= {keys[row["key"]]: json.loads(row["value"]) for row in rows}
+        return found
 
     def put(self, kind: str, values: Mapping[str, Any], sequence: int = 0) -> None:
         """Store values by name."""

@@ -7,11 +7,13 @@ evenly; a range that turns out too full is split.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from index.milvus.connection import WINDOW, Connection, Row
 from index.milvus.expressions import both
 from index.milvus.rows import ID_LIMIT
 
+T = TypeVar("T")
 VECTORS_AT_ONCE = 2_048
 """Maximum number of rows to read with their vectors, within Milvus's largest message."""
 
@@ -49,7 +51,7 @@ def scan(
             width = max(width // _GROWTH, 1)
 
 
-def in_parts(ids: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The ids in parts of at most ``size``."""
-    for start in range(0, len(ids), size):
-        yield list(ids[start : start + size])
+def in_parts(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """The items in parts of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
