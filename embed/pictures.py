@@ -38,7 +38,13 @@ __all__ = [
     "turn",
 ]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".png", ".apng",
+    ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".btf", ".heic", ".heif", ".heics", ".heifs",
+    ".hif", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".ico", ".pbm",
+    ".pgm", ".ppm", ".pnm", ".pfm",
+)  # fmt: skip
+"""Endings of the ``FORMATS``, in lower case."""
 
 
 def read_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
@@ -105,7 +111,7 @@ class Opened:
             raise not_a_picture(data)
         header.check(limits)
         self._data, self._limits, self._header = data, limits, header
-        self._image = open_image(data, limits) if header.ordinary else None
+        self._image = open_image(data, header.form, limits) if header.ordinary else None
         self.pixels = header.pixels
         self.in_process = header.ordinary
 

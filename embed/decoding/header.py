@@ -11,8 +11,9 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from embed.decoding import tiff_header
+from embed.decoding import heif_header, jpeg2000_header, plain_headers, tiff_header
 from embed.decoding.limits import LARGE, PictureError, PictureLimits, too_many_pixels
+from embed.decoding.measured import Measured, UnreadableError
 
 PIXEL = 8
 """Bytes per pixel that every format needs: Pillow's picture, and its turned or converted copy."""
@@ -40,8 +41,16 @@ _SIGNATURES = {
     b"GIF87a": "GIF",
     b"GIF89a": "GIF",
     b"BM": "BMP",
+    jpeg2000_header.BOXED: "JPEG2000",
+    jpeg2000_header.CODESTREAM: "JPEG2000",
     **dict.fromkeys(tiff_header.SIGNATURES, "TIFF"),
 }
+_RECOGNISED: dict[str, Callable[[bytes], bool]] = {
+    "ICO": plain_headers.is_icon,
+    "PPM": plain_headers.is_pnm,
+    "DIB": plain_headers.is_dib,
+}
+"""Formats whose first bytes alone say too little."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +107,6 @@ class Header:
             )
 
 
-class _UnreadableError(ValueError):
-    """The header is damaged, or uses something that is not known here."""
-
-
 def read_header(data: bytes) -> Header | None:
     """The header of an encoded picture; None if it is in none of the ``FORMATS``."""
     form = _form(data)
@@ -109,7 +114,7 @@ def read_header(data: bytes) -> Header | None:
         return None
     try:
         return _READERS[form](data)
-    except (_UnreadableError, tiff_header.UnreadableError, struct.error, IndexError):
+    except (UnreadableError, tiff_header.UnreadableError, struct.error, IndexError):
         return Header(form)
 
 
@@ -119,7 +124,10 @@ def _form(data: bytes) -> str | None:
     for signature, form in _SIGNATURES.items():
         if data.startswith(signature):
             return form
-    return None
+    for form, recognises in _RECOGNISED.items():
+        if recognises(data):
+            return form
+    return heif_header.form(data)
 
 
 def _png(data: bytes) -> Header:
@@ -127,7 +135,7 @@ def _png(data: bytes) -> Header:
         ">I4sIIBBBBB", data, 8
     )
     if kind != b"IHDR" or length != 13:
-        raise _UnreadableError
+        raise UnreadableError
     at, end = 33, len(data)
     parts = inflated = extra = chunks = 0
     animated = False
@@ -169,14 +177,14 @@ def _jpeg(data: bytes) -> Header:
     kind = 0
     while True:
         if data[at] != 0xFF:
-            raise _UnreadableError
+            raise UnreadableError
         while data[at] == 0xFF:  # fill bytes
             at += 1
         marker = data[at]
         if marker == 0xDA:
             break
         if marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            raise _UnreadableError
+            raise UnreadableError
         parts += 1
         if parts > _MOST_PARTS:
             return Header(
@@ -193,7 +201,7 @@ def _jpeg(data: bytes) -> Header:
             frames += 1
         at += 1 + length
     if frames != 1:
-        raise _UnreadableError
+        raise UnreadableError
     pixels = width * height
     progressive = kind != 0xC0 and kind != 0xC1
     # A baseline picture in one scan is decoded row by row.
@@ -221,7 +229,7 @@ def _webp(data: bytes) -> Header:
     elif kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
-        raise _UnreadableError
+        raise UnreadableError
     return Header("WEBP", width, height, width * height * _WEBP_PIXEL)
 
 
@@ -232,7 +240,7 @@ def _gif(data: bytes) -> Header:
     parts = 0
     while data[at] != 0x2C:
         if data[at] != 0x21:
-            raise _UnreadableError
+            raise UnreadableError
         for end in _sub_blocks(data, at + 2):
             at = end
             parts += 1
@@ -268,6 +276,14 @@ def _tiff(data: bytes) -> Header:
     return Header("TIFF", found.width, found.height, memory, False, found.excess, found.tile)
 
 
+def _measured(form: str, reader: Callable[[bytes], Measured]) -> Callable[[bytes], Header]:
+    def read(data: bytes) -> Header:
+        found = reader(data)
+        return Header(form, found.width, found.height, found.memory, excess=found.excess)
+
+    return read
+
+
 _READERS: dict[str, Callable[[bytes], Header]] = {
     "JPEG": _jpeg,
     "PNG": _png,
@@ -275,4 +291,15 @@ _READERS: dict[str, Callable[[bytes], Header]] = {
     "GIF": _gif,
     "BMP": _bmp,
     "TIFF": _tiff,
+    **{
+        form: _measured(form, reader)
+        for form, reader in {
+            "HEIF": heif_header.heif,
+            "AVIF": heif_header.avif,
+            "JPEG2000": jpeg2000_header.read,
+            "ICO": plain_headers.icon,
+            "PPM": plain_headers.pnm,
+            "DIB": plain_headers.dib,
+        }.items()
+    },
 }

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF", "JPEG2000", "ICO", "PPM", "DIB",
+)  # fmt: skip
+"""As Pillow calls them."""
+EXPECTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000, ICO, PNM"
+"""The formats as people call them."""
 LARGE = 2_000_000
 """In pixels; larger pictures are decoded only two at a time, and never in this process."""
 

@@ -29,6 +29,7 @@ class Request:
     """To decode a picture, with some of `embed.decoding.limits.PictureLimits`.
 
     Attributes:
+        form: the format that its header states.
         memory: how much decoding may allocate, in bytes.
         seconds: how long it may take.
         max_pixels: as in the limits.
@@ -37,6 +38,7 @@ class Request:
         facts: whether to read what the file says of itself.
     """
 
+    form: str
     memory: int
     seconds: float
     max_pixels: int

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from embed.decoding.facts import PictureFacts, read_facts
 from embed.decoding.limits import (
-    FORMATS,
+    EXPECTED,
     LARGE,
     PictureError,
     PictureLimits,
@@ -29,6 +29,8 @@ from embed.decoding.limits import (
 RGB = NDArray[np.uint8]
 """One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
 
+_CONTAINERS = ("HEIF", "AVIF", "JPEG2000")
+"""Whatever is wrong within them, Pillow says that it does not know the format."""
 _BAND = 2**20
 """Pixels converted at a time."""
 
@@ -37,14 +39,14 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, 0x01
 
 
-def open_image(data: bytes, limits: PictureLimits) -> Image.Image:
-    """Read the header; no pixel is decoded yet.
+def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
+    """Read the header as that of ``form``, one of ``FORMATS``; no pixel is decoded yet.
 
     Raises:
         PictureError: it is over a limit, in another format, or its header is damaged.
     """
     with _no_warnings():
-        return _open(data, limits)
+        return _open(data, form, limits)
 
 
 def decode_image(image: Image.Image, at_least: int | None) -> RGB:
@@ -105,10 +107,16 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes, limits: PictureLimits) -> Image.Image:
+def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=(form,))
     except UnidentifiedImageError:
+        if form in _CONTAINERS:
+            raise PictureError(
+                "truncated",
+                f"the {form} picture is damaged or truncated, or uses something that its decoder"
+                " does not know; send the whole file, or save it as PNG or JPEG",
+            ) from None
         raise not_a_picture(data) from None
     except Image.DecompressionBombError as error:
         raise PictureError(
@@ -143,8 +151,7 @@ def not_a_picture(data: bytes) -> PictureError:
     """The error for bytes in none of the formats."""
     return PictureError(
         "not-a-picture",
-        f"the {len(data):,} bytes are not a picture in a known format; expected one of"
-        f" {', '.join(FORMATS)}",
+        f"the {len(data):,} bytes are not a picture in a known format; expected one of {EXPECTED}",
     )
 
 

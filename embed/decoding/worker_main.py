@@ -17,7 +17,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from PIL import Image
+from PIL import AvifImagePlugin, Image
+from pillow_heif import register_heif_opener
 
 from embed.decoding.limits import PictureError, PictureLimits
 from embed.decoding.messages import ERROR, PIXELS, READY, Channel, Request
@@ -34,7 +35,10 @@ def main() -> None:
     """Answer requests until the other side hangs up."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     channel = Channel(connection, int(sys.argv[2]))
-    Image.init()  # before memory is limited: all formats, rather than at the first picture
+    # Before memory is limited: all formats, rather than at the first picture.
+    Image.init()
+    register_heif_opener(decode_threads=0, thumbnails=False, depth_images=False, aux_images=False)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would contain people's pictures
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     baseline, resident = _memory()
@@ -62,7 +66,7 @@ def _answer(
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         limits = PictureLimits(max_pixels=request.max_pixels, max_scans=request.max_scans)
-        image = open_image(data, limits)
+        image = open_image(data, request.form, limits)
         picture, facts = decode_with_facts(image, request.at_least, request.facts)
     except PictureError as error:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

@@ -146,7 +146,7 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def decode(self, data: bytes, request: Request, form: str) -> Decoded:
+    def decode(self, data: bytes, request: Request) -> Decoded:
         """Decode; the process has ended if ``alive`` is False afterwards.
 
         Raises:
@@ -157,48 +157,48 @@ class _Worker:
         try:
             self._channel.send(DECODE, request.to_json(), data, deadline)
         except TimeoutError:
-            raise self._too_slow(form, request) from None
+            raise self._too_slow(request) from None
         except OSError:
             self.end()
             raise _EndedError from None
         try:
             message = self._channel.receive(deadline, most_body=3 * request.max_pixels)
             if message is None:
-                raise self._ended(form, request)
+                raise self._ended(request)
             return _picture(*message)
         except TimeoutError:
-            raise self._too_slow(form, request) from None
+            raise self._too_slow(request) from None
         except OSError:
-            raise self._ended(form, request) from None
+            raise self._ended(request) from None
         except ValueError as error:
             if isinstance(error, PictureError):
                 raise
             self.end(at_once=True)
-            raise _undecodable(form, "it sent something else than pixels") from None
+            raise _undecodable(request.form, "it sent something else than pixels") from None
 
-    def _too_slow(self, form: str, request: Request) -> PictureError:
+    def _too_slow(self, request: Request) -> PictureError:
         self.end(at_once=True)
         return PictureError(
             "too-costly",
-            f"decoding the {form} takes longer than {request.seconds:g} seconds; scale it down, or"
-            " save it as an ordinary PNG or JPEG",
+            f"decoding the {request.form} takes longer than {request.seconds:g} seconds; scale it"
+            " down, or save it as an ordinary PNG or JPEG",
         )
 
-    def _ended(self, form: str, request: Request) -> PictureError:
+    def _ended(self, request: Request) -> PictureError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         code = self._process.poll()
         if code == -signal.SIGALRM:
-            return self._too_slow(form, request)
+            return self._too_slow(request)
         self.end(at_once=True)
         if code == -signal.SIGKILL:
             return PictureError(
                 "too-costly",
-                f"the process that decoded the {form} was killed, perhaps because memory was"
-                " short; try again, or scale the picture down",
+                f"the process that decoded the {request.form} was killed, perhaps because memory"
+                " was short; try again, or scale the picture down",
             )
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return _undecodable(form, how)
+        return _undecodable(request.form, how)
 
     def leave(self) -> None:
         """Forget the process without ending it."""
@@ -308,6 +308,7 @@ class Decoders:
         memory = header.memory
         small = memory is not None and memory <= SMALL_MEMORY and header.pixels <= LARGE
         request = Request(
+            header.form,
             min(_MARGIN * SMALL_MEMORY, limits.max_memory) if small else limits.max_memory,
             limits.max_seconds,
             limits.max_pixels,
@@ -326,7 +327,7 @@ class Decoders:
                     kept.taken = True
             _acquire(self._workers, until, wait)
             stack.callback(self._workers.release)
-            return self._run(data, request, header.form)
+            return self._run(data, request)
 
     def _end_turn(self) -> None:
         # The C allocator keeps memory for each thread, which for a server's forty would be
@@ -334,11 +335,11 @@ class Decoders:
         _trim_memory(0)
         self._large.release()
 
-    def _run(self, data: bytes, request: Request, form: str) -> Decoded:
+    def _run(self, data: bytes, request: Request) -> Decoded:
         for _ in range(_ATTEMPTS):
             worker = self._take()
             try:
-                return worker.decode(data, request, form)
+                return worker.decode(data, request)
             except _EndedError:
                 continue
             finally:

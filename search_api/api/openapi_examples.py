@@ -34,8 +34,8 @@ _NOT_A_PICTURE = {
     "type": "urn:lookalike:problem:not-a-picture",
     "title": "not-a-picture",
     "status": 415,
-    "detail": "the 12 bytes are not a picture in a known format; expected one of JPEG, PNG, WEBP,"
-    " GIF, BMP, TIFF",
+    "detail": "the 12 bytes are not a picture in a known format; expected one of JPEG, PNG, WebP,"
+    " GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000, ICO, PNM",
 }
 _STAMP = {"model": _MODEL, "generation": 1, "sequence": 60_002}
 _SNAPSHOT = {

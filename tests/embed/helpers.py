@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 from embed.pictures import RGB
+
+register_heif_opener()  # to write them; the program itself only reads them, in its workers
 
 
 def encoded(image: Image.Image | RGB, form: str, **options: Any) -> bytes:
     """The bytes of a picture in one of Pillow's formats."""
     buffer = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    if form == "ICO":
+        options.setdefault("sizes", [image.size])  # otherwise in several sizes
     image.save(buffer, form, **options)
     return buffer.getvalue()
 

@@ -163,11 +163,11 @@ def test_text_is_not_a_picture() -> None:
     assert error.reason == "not-a-picture"
     assert str(error) == (
         "the 19 bytes are not a picture in a known format; expected one of"
-        " JPEG, PNG, WEBP, GIF, BMP, TIFF"
+        " JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000, ICO, PNM"
     )
 
 
-@pytest.mark.parametrize("form", ["ICO", "PPM", "TGA"])
+@pytest.mark.parametrize("form", ["TGA", "PCX", "SGI"])
 def test_formats_not_listed_are_refused(form: str) -> None:
     assert refused(encoded(noise(16, 16), form)).reason == "not-a-picture"
 
@@ -177,7 +177,7 @@ def test_half_a_file_is_truncated(form: str) -> None:
     data = encoded(noise(40, 60), form)
     error = refused(data[: len(data) // 2])
     assert error.reason == "truncated"
-    assert str(error).endswith("send the whole file")
+    assert "send the whole file" in str(error)
 
 
 def test_progressive_jpeg_cut_short() -> None:

@@ -52,7 +52,11 @@ async def search(
     page: PageParam,
     classes: ClassesParam,
     image: Annotated[
-        UploadFile | None, File(description="The picture: JPEG, PNG, WebP, GIF, BMP or TIFF.")
+        UploadFile | None,
+        File(
+            description="The picture: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000, ICO"
+            " or PNM."
+        ),
     ] = None,
 ) -> Response:
     """Classifies the picture and finds the most similar ones in the index.

@@ -40,9 +40,9 @@ def test_each_format_states_its_cost() -> None:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_size_of_each_format(form: str, mode: str) -> None:
-    found = header(encoded(Image.fromarray(noise(40, 60)).convert(mode), form))
-    assert (found.form, found.width, found.height, found.pixels) == (form, 60, 40, 2400)
-    assert found.memory is not None and found.memory >= 2400 * PIXEL
+    found = header(encoded(Image.fromarray(noise(64, 96)).convert(mode), form))
+    assert (found.form, found.width, found.height, found.pixels) == (form, 96, 64, 6144)
+    assert found.memory is not None and found.memory >= 6144 * PIXEL
     assert found.ordinary == (form in ("PNG", "JPEG"))
     assert not found.excess
     found.check(PictureLimits())
@@ -51,10 +51,10 @@ def test_size_of_each_format(form: str, mode: str) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("size", [4, 12, 20, 30, 60])
 def test_a_cut_header_is_left_to_a_worker(form: str, size: int) -> None:
-    data = encoded(noise(40, 60), form)[:size]
+    data = encoded(noise(64, 96), form)[:size]
     found = read_header(data)
     # Either it is not recognised, or nothing is known of it, or what there is of it is right.
-    assert found is None or (found.form, found.pixels) in ((form, 0), (form, 2400))
+    assert found is None or (found.form, found.pixels) in ((form, 0), (form, 6144))
     if form not in ("PNG", "JPEG"):
         assert found is None or not found.ordinary
 

@@ -1,0 +1,61 @@
+"""What decoding a JPEG 2000 takes: OpenJPEG decodes a tile at once, in integers of four bytes."""
+
+from __future__ import annotations
+
+import struct
+
+from embed.decoding.boxes import boxes, first
+from embed.decoding.measured import Measured, UnreadableError
+
+BOXED = b"\0\0\0\x0cjP  \r\n\x87\n"
+CODESTREAM = b"\xff\x4f\xff\x51"
+
+_PIXEL = 8
+_SAMPLE = 6
+"""Bytes per sample of a tile: its coefficients, and the samples of up to 16 bits."""
+_TILE = 8192
+"""Bytes that OpenJPEG keeps for each tile, and as much again for each four components."""
+_MOST_COMPONENTS = 16
+_MOST_TILES = 65_535
+"""The standard's."""
+
+
+def read(data: bytes) -> Measured:
+    """The size in its codestream, and in the boxes around it: what is larger counts.
+
+    Raises:
+        UnreadableError: it has no codestream where there should be one.
+        struct.error: it is cut.
+    """
+    if data.startswith(CODESTREAM):
+        return _codestream(data, 0)
+    header = first(data, 0, len(data), b"jp2h")
+    image = first(data, header.start, header.end, b"ihdr")
+    high, wide = struct.unpack_from(">II", data, image.start)
+    # An unknown box may be anywhere; the first codestream is the picture.
+    stream = next((box.start for box in boxes(data, 0, len(data)) if box.kind == b"jp2c"), -1)
+    if stream < 0 or not data.startswith(CODESTREAM, stream):
+        raise UnreadableError
+    found = _codestream(data, stream)
+    if wide * high <= found.pixels:
+        return found
+    memory = found.memory + _PIXEL * (wide * high - found.pixels)
+    return Measured(wide, high, memory, found.excess)
+
+
+def _codestream(data: bytes, at: int) -> Measured:
+    """The segment SIZ: ISO/IEC 15444-1, A.5.1."""
+    right, bottom, left, top, wide, high, x, y, components = struct.unpack_from(
+        ">8IH", data, at + 8
+    )
+    width, height = right - left, bottom - top
+    if min(width, height, wide, high) <= 0:
+        raise UnreadableError
+    tiles = -(-(right - x) // wide) * -(-(bottom - y) // high)
+    if components > _MOST_COMPONENTS:
+        return Measured(width, height, 0, f"{components:,} components")
+    if tiles > _MOST_TILES:
+        return Measured(width, height, 0, f"{tiles:,} tiles")
+    tile = min(width, wide) * min(height, high)
+    memory = width * height * _PIXEL + tile * _SAMPLE * components
+    return Measured(width, height, memory + tiles * _TILE * (1 + components // 4))
