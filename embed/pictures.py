@@ -119,7 +119,8 @@ class Opened:
         """Decode the pixels; possible once.
 
         Returns the first frame of an animation; applies the EXIF orientation; composites
-        transparency over white; scales 16-bit greyscale to 8 bits; converts palettes and CMYK.
+        transparency over white; scales samples of more than 8 bits by what the file or its pixels
+        say that they range over (`embed.decoding.depth`); converts palettes and CMYK.
 
         Args:
             at_least: the shorter side that the caller needs, in pixels. A JPEG is then decoded at

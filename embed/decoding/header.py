@@ -131,7 +131,7 @@ def _form(data: bytes) -> str | None:
 
 
 def _png(data: bytes) -> Header:
-    length, kind, width, height, depth, _, _, _, interlaced = struct.unpack_from(
+    length, kind, width, height, depth, colour, _, _, interlaced = struct.unpack_from(
         ">I4sIIBBBBB", data, 8
     )
     if kind != b"IHDR" or length != 13:
@@ -159,7 +159,8 @@ def _png(data: bytes) -> Header:
         "PNG",
         width,
         height,
-        pixels * (2 * PIXEL if animated else PIXEL) + 2 * texts,
+        # The lower bytes of 16-bit colours are a picture of their own.
+        pixels * (2 * PIXEL if animated or (depth > 8 and colour) else PIXEL) + 2 * texts,
         ordinary=pixels <= LARGE
         and depth <= 8
         and not interlaced

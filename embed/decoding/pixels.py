@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from embed.decoding import depth
 from embed.decoding.facts import PictureFacts, read_facts
 from embed.decoding.limits import (
     EXPECTED,
@@ -31,8 +32,6 @@ RGB = NDArray[np.uint8]
 
 _CONTAINERS = ("HEIF", "AVIF", "JPEG2000")
 """Whatever is wrong within them, Pillow says that it does not know the format."""
-_BAND = 2**20
-"""Pixels converted at a time."""
 
 # Within a scan, 0xff is followed by zero or by one of the eight restart markers.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -64,12 +63,17 @@ def decode_with_facts(
     """As `decode_image`, with what the file says of itself if that is ``wanted``."""
     with _no_warnings():
         try:
-            facts = _facts(image) if wanted else None
+            # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
+            facts = read_facts(image) if wanted and image.format != "PNG" else None
             if at_least is not None and image.format == "JPEG":
                 # draft() keeps both sides at or above this size.
                 image.draft(None, (at_least, at_least))
             large = image.width * image.height > LARGE
-            return _pixels(image, at_least if large else None), facts
+            samples = depth.samples(image)
+            loaded = depth.load(image)
+            if wanted and facts is None:  # those of a PNG may follow the pixels
+                facts = read_facts(image)
+            return _pixels(loaded, samples, at_least if large else None), facts
         except Exception as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise PictureError("too-costly", _no_memory(image.format)) from error
@@ -82,14 +86,6 @@ def decode_with_facts(
             ) from error
         finally:
             image.close()
-
-
-def _facts(image: Image.Image) -> PictureFacts:
-    # Before the pixels: a JPEG is still of its full size, and a TIFF keeps its EXIF data only until
-    # then. Those of a PNG may follow the pixels.
-    if image.format == "PNG":
-        image.load()
-    return read_facts(image)
 
 
 def _no_memory(form: str | None) -> str:
@@ -171,30 +167,22 @@ def _has_more_scans(data: bytes, most: int) -> bool:
     return scans > most
 
 
-def _pixels(image: Image.Image, shrink_to: int | None) -> RGB:
-    image.load()
+def _pixels(image: Image.Image, samples: depth.Samples | None, shrink_to: int | None) -> RGB:
     # Damaged EXIF data raises many kinds of errors; the pixels are usable as stored.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)  # otherwise it always copies
+    if samples is not None:
+        image = depth.to_8_bits(image, samples)
     if shrink_to is not None and image.mode in ("RGB", "RGBA", "L", "CMYK"):
         factor = min(image.size) // (8 * shrink_to)
         if factor > 1:
             image = image.reduce(factor)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _grey_to_rgb(image)
-    if image.width * image.height <= _BAND:
+    if image.width * image.height <= depth.BAND:
         return _band_to_rgb(image)
     picture = np.empty((image.height, image.width, 3), np.uint8)
-    for rows, band in _bands(image):
+    for rows, band in depth.bands(image):
         picture[rows] = _band_to_rgb(band)
     return picture
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    step = max(1, _BAND // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(image.height, top + step)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def _band_to_rgb(image: Image.Image) -> RGB:
@@ -204,18 +192,3 @@ def _band_to_rgb(image: Image.Image) -> RGB:
         image = Image.alpha_composite(white, image)
     # convert() would copy even an RGB image.
     return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
-
-
-def _grey_to_rgb(image: Image.Image) -> RGB:
-    """RGB of greyscale with more than 8 bits: integers are 16-bit, floats 0..1 unless larger."""
-    top, white = 0.0, 1.0
-    for _, band in _bands(image):
-        grey = np.asarray(band)
-        top = max(top, float(np.nan_to_num(grey.astype(np.float32)).max(initial=0.0)))
-        white = 65535.0 if np.issubdtype(grey.dtype, np.integer) else 1.0
-    picture = np.empty((image.height, image.width, 3), np.uint8)
-    for rows, band in _bands(image):
-        values = np.nan_to_num(np.asarray(band).astype(np.float32))
-        values = np.clip(values / max(white, top), 0.0, 1.0)
-        picture[rows] = np.rint(values * 255.0).astype(np.uint8)[:, :, None]
-    return picture

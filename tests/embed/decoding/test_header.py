@@ -154,7 +154,11 @@ def test_png_animated_interlaced_or_of_16_bits_is_not_ordinary() -> None:
     animated = header(encoded(red, "PNG", save_all=True, append_images=[blue]))
     assert not animated.ordinary and animated.memory == 600 * 2 * PIXEL
     deep = encoded(Image.new("I;16", (30, 20)), "PNG")
-    assert not header(deep).ordinary
+    assert not header(deep).ordinary and header(deep).memory == 600 * PIXEL
+    colours = bytearray(encoded(red, "PNG"))
+    colours[24] = 16
+    assert not header(bytes(colours)).ordinary
+    assert header(bytes(colours)).memory == 600 * 2 * PIXEL
     interlaced = bytearray(encoded(red, "PNG"))
     interlaced[28] = 1
     assert not header(bytes(interlaced)).ordinary

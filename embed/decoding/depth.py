@@ -1,0 +1,413 @@
+"""Samples of more than 8 bits, signed or real ones, and inverted ones, as 8-bit grey or colour.
+
+Such files seldom use all that their samples could hold: a camera's 12 bits lie in 16, elevations in
+floats, and one dead pixel or a value that stands for "no data" exceeds all others. Which values are
+black and white is decided so, the first that applies:
+
+1. What the file says: TIFF's SMinSampleValue and SMaxSampleValue, ImageJ's display range, the
+   significant bits of OME-XML, MaxSampleValue, PNG's sBIT. A range that is the whole one of the
+   type says nothing. JPEG 2000 and PNM are scaled by their decoders as their headers say.
+2. Otherwise what the pixels say, of which up to a quarter million are looked at. These do not
+   count: not a number; the no-data value that GDAL writes; magnitudes of ``_BEYOND`` and more; a
+   value at either end that many pixels share and that lies further from all others than they from
+   each other; the last thousandth of the pixels at either end. The rest decides:
+
+   - integers without a sign: 0 to the first of 2^8 - 1, 2^10 - 1, ... 2^16 - 1 that holds them. A
+     picture that uses the upper three quarters of 16 bits is only ever divided by 65,535.
+   - signed integers and floats: 0 to 1 for floats within it or up to 1, -1 to 1 likewise, 0 to
+     2^n - 1 or -2^(n-1) to 2^(n-1) - 1 where they use most of it, otherwise from 0, or from their
+     lowest value if that is negative or more than half of their highest.
+
+Between both, values are mapped in proportion; what lies outside is black or white, and pixels
+without data are black. The picture is a copy to look at and to compare: nothing may be measured in
+it. Sources: TIFF 6.0, sections 8, 19; GDAL's raster data model; PNG (third edition), 11.3.2.4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+Values = NDArray[Any]
+
+BAND = 2**20
+"""Pixels converted at a time."""
+_SAMPLE = 2**18
+_BEYOND = 1e30
+_CONTAINERS = (8, 10, 12, 14, 16)
+_LARGE_CONTAINERS = (24, 32)
+_IGNORED = 1000
+"""One in so many pixels at either end does not decide about the range."""
+_LEVELS = 32
+"""Pixels of fewer values are a drawing, in which one far from the others is no accident."""
+_NO_DATA = (-999, -9999, -99999, -32767, -32768, -(2**31), 1 - 2**31)
+"""What programs write where there is nothing."""
+
+_PHOTOMETRIC, _BITS, _COMPRESSION, _FORMAT = 262, 258, 259, 339
+_DESCRIPTION, _GDAL_NO_DATA = 270, 42113
+_MIN, _MAX, _S_MIN, _S_MAX = 280, 281, 340, 341
+_FAX = (2, 3, 4)
+_UNSIGNED, _SIGNED, _REAL = 1, 2, 3
+
+_IMAGEJ = re.compile(r"^(min|max)=([-+.\deE]+)\s*$", re.MULTILINE)
+_OME_BITS = re.compile(r'SignificantBits="(\d{1,2})"')
+_DEEP_COLOUR = re.compile(r"(LA|RGB|RGBA|RGBX);16([BLN])")
+
+
+def _more_tiffs() -> dict[Any, tuple[str, str]]:
+    """Combinations that Pillow's unpackers can read, but that its table of TIFFs lacks."""
+    found = {}
+    for order, big in ((b"II", ""), (b"MM", "B")):
+        for photometric in (0, 1):
+            for kind, bits, mode, raw in (
+                (_UNSIGNED, 12, "I;16", "I;12"),
+                (_UNSIGNED, 16, "I;16" + big, "I;16" + big),
+                (_REAL, 16, "I;16" + big, "I;16" + big),
+                (_UNSIGNED, 32, "I", f"I;32{big}"),
+                (_SIGNED, 8, "L", "L"),
+                (_SIGNED, 16, "I", f"I;16{big}S"),
+                (_SIGNED, 32, "I", f"I;32{big}S"),
+                (_REAL, 32, "F", f"F;32{big}F"),
+                (_REAL, 64, "F", f"F;64{big}F"),
+            ):
+                found[(order, photometric, (kind,), 1, (bits,), ())] = (mode, raw)
+    return found
+
+
+for _key, _modes in _more_tiffs().items():
+    TiffImagePlugin.OPEN_INFO.setdefault(_key, _modes)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file says of its grey samples.
+
+    Attributes:
+        kind: their type, which Pillow's may only have the size of.
+        inverted: the lowest is white, and Pillow has not turned that round.
+        range: lowest and highest value, as the file states them, or None.
+        most: no value is larger; None if not stated.
+        no_data: the value that stands for no data, or None.
+    """
+
+    kind: np.dtype[Any]
+    inverted: bool = False
+    range: tuple[float, float] | None = None
+    most: float | None = None
+    no_data: float | None = None
+
+
+def samples(image: Image.Image) -> Samples | None:
+    """What is said of the samples of a picture; None if they are ordinary 8-bit ones."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _tiff_samples(image)
+    if image.mode == "F":
+        return Samples(np.dtype(np.float32))
+    if image.mode == "I" or (image.mode.startswith("I;16") and image.format != "PNG"):
+        # The decoders of PNM and JPEG 2000 have scaled them.
+        return Samples(np.dtype(np.int32 if image.mode == "I" else np.uint16), range=(0, 65535))
+    if image.mode.startswith("I;16"):
+        return Samples(np.dtype(np.uint16), most=_png_most(image))
+    return None
+
+
+def load(image: Image.Image) -> Image.Image:
+    """Decode the pixels; those of a 16-bit colour picture that uses fewer bits fill 8 bits."""
+    raw = _raw_mode(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _in_native_order(image)
+    deep = _DEEP_COLOUR.fullmatch(raw)
+    data, form = _data(image) if deep else (b"", image.format)
+    image.load()
+    if deep is None or not data:
+        return image
+    tops = [_top(band.histogram()) for band in image.split()]
+    colours = tops[:3] if image.mode != "LA" else tops[:1]
+    if max(colours) >= 64:
+        return image
+    return _filled(image, _low_bytes(data, form, deep), tops)
+
+
+def to_8_bits(image: Image.Image, said: Samples) -> Image.Image:
+    """The grey picture that the samples of ``image`` show, mode "L"."""
+    sampled = np.concatenate([_some(band, said, image) for _, band in bands(image)])
+    low, high = black_and_white(sampled, said)
+    grey = np.empty((image.height, image.width), np.uint8)
+    for rows, band in bands(image):
+        values = _values(band, said)
+        exact = values.dtype.itemsize < 4 or values.dtype.kind == "f"
+        wide: Values = values.astype(np.float32 if exact else np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            shown = np.clip((wide - low) / (high - low), 0.0, 1.0)
+        if said.inverted:
+            shown = 1.0 - shown
+        shown[~_has_data(values, said)] = 0.0
+        grey[rows] = np.rint(shown * 255.0)
+    found = Image.fromarray(grey)
+    found.info = image.info
+    return found
+
+
+def black_and_white(values: Values, said: Samples) -> tuple[float, float]:
+    """The values of black and white, of which the second is larger; see above.
+
+    Args:
+        values: some or all samples, of any shape.
+        said: what the file says of them.
+    """
+    values = values[_has_data(values, said)]
+    if values.dtype.kind == "f":
+        values = values[np.abs(values) < _BEYOND]
+    if not values.size:
+        return said.range or (0.0, 1.0)
+    ordered = _without_fill(np.sort(values.astype(np.float64)), said)
+    ignored = _ignored(ordered.size)
+    low, high = float(ordered[ignored]), float(ordered[-1 - ignored])
+    if said.range is not None and said.range[0] < high and said.range[1] > low:
+        return said.range
+    if said.kind.kind == "u" and said.kind.itemsize <= 2:
+        most = said.most if said.most is not None and said.most >= high else high
+        return 0.0, _container(most)
+    if said.most is not None and said.most >= high and low >= 0:
+        return 0.0, said.most
+    # Only what lies far from the others is left out: a picture's own lights are not.
+    if ordered[0] >= low - (high - low) and (low < 0 or ordered[0] >= 0):
+        low = float(ordered[0])
+    if ordered[-1] <= high + (high - low):
+        high = float(ordered[-1])
+    return _range(low, high, said.kind.kind == "f")
+
+
+def _range(low: float, high: float, real: bool) -> tuple[float, float]:
+    if low >= -0.05 * high and high > 0:
+        if real and high <= 1.05:
+            return 0.0, 1.0
+        for bits in _CONTAINERS + _LARGE_CONTAINERS:
+            top = 2.0**bits - 1
+            partly = high > top / 2 or (not real and bits in _CONTAINERS)
+            if high <= top and partly and low <= high / 2:
+                return 0.0, top
+        return (max(low, 0.0), high) if high / 2 < low < high else (0.0, high)
+    if real and low >= -1.05 and high <= 1.05 and high - low >= 1:
+        return -1.0, 1.0
+    if real and 0.95 <= high <= 1.05:  # what is far below zero is no part of such a picture
+        return 0.0, 1.0
+    for bits in _CONTAINERS + _LARGE_CONTAINERS:
+        half = 2.0 ** (bits - 1)
+        if -half <= low and high < half and high - low >= half:
+            return -half, half - 1
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _container(high: float) -> float:
+    return next(top for bits in _CONTAINERS if (top := 2.0**bits - 1) >= high)
+
+
+def _ignored(n: int) -> int:
+    return max(n // _IGNORED, min(4, n // 64))
+
+
+def _without_fill(ordered: Values, said: Samples) -> Values:
+    """Without the value at either end that stands for something else; see above."""
+    for end in (0, -1):
+        value = ordered[end]
+        if said.kind.kind == "u" and value != np.iinfo(said.kind).max:
+            continue
+        rest = ordered[ordered != value]
+        if not rest.size:
+            continue
+        ignored = _ignored(rest.size)
+        low, high = rest[ignored], rest[-1 - ignored]
+        gap = low - value if end == 0 else value - high
+        known = end == 0 and value in _NO_DATA
+        if gap > high - low and (known or len(np.unique(rest)) >= _LEVELS):
+            ordered = rest
+    return ordered
+
+
+def _has_data(values: Values, said: Samples) -> NDArray[np.bool_]:
+    has = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    if said.no_data is not None:
+        # A float's no-data value is written with more digits than it has.
+        with np.errstate(over="ignore"):
+            no_data = said.no_data if said.kind.kind != "f" else said.kind.type(said.no_data)
+        has &= values != no_data
+    return has
+
+
+def _values(band: Image.Image, said: Samples) -> Values:
+    values = np.asarray(band)
+    if values.dtype.byteorder == ">":
+        values = values.astype(values.dtype.newbyteorder("="))
+    return values.view(said.kind) if said.kind.itemsize == values.dtype.itemsize else values
+
+
+def _some(band: Image.Image, said: Samples, image: Image.Image) -> Values:
+    # An odd step does not hit the same columns of every row.
+    step = max(1, image.width * image.height // _SAMPLE) | 1
+    return _values(band, said).ravel()[::step]
+
+
+def bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """A picture in bands of about ``BAND`` pixels, each with the rows that it is."""
+    step = max(1, BAND // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _tiff_samples(image: TiffImagePlugin.TiffImageFile) -> Samples | None:
+    tags = image.tag_v2
+    deep = image.mode.startswith("I") or image.mode == "F"
+    form = tags.get(_FORMAT, (_UNSIGNED,))[0]
+    if not deep and image.mode not in ("L", "1"):
+        return None
+    stated = tags.get(_PHOTOMETRIC)
+    if not deep and form != _SIGNED:
+        # Pillow inverts what has no photometric interpretation, libtiff only faxes.
+        if stated is not None or tags.get(_COMPRESSION) in _FAX or image.mode == "1":
+            return None
+        return Samples(np.dtype(np.uint8), inverted=True, range=(0, 255))
+    bits = tags.get(_BITS, (1,))[0]
+    letter = {_SIGNED: "i", _REAL: "f"}.get(form, "u")
+    if bits not in (8, 16, 32, 64):
+        bits, letter = 16, "u"
+    # Pillow makes 32-bit integers of signed 16-bit ones, and 32-bit floats of 64-bit ones.
+    size = {"F": 4, "I": 4, "L": 1}.get(image.mode, 2)
+    kind = np.dtype(f"{letter}{size}")
+    stored = np.dtype(f"{letter}{bits // 8}")
+    said, most = _tiff_range(tags, stored)
+    if tags.get(_BITS, (1,))[0] == 12:
+        most = 4095.0
+    return Samples(kind, stated == 0, said, most, _number(tags.get(_GDAL_NO_DATA)))
+
+
+def _tiff_range(
+    tags: TiffImagePlugin.ImageFileDirectory_v2, kind: np.dtype[Any]
+) -> tuple[tuple[float, float] | None, float | None]:
+    """The range, and the largest value, as far as they say more than the type does."""
+    text = str(tags.get(_DESCRIPTION, ""))[: 2**16]
+    low, high = _number(tags.get(_S_MIN)), _number(tags.get(_S_MAX))
+    if text.startswith("ImageJ="):
+        shown = {name: _number(value) for name, value in _IMAGEJ.findall(text)}
+        low, high = shown.get("min", low), shown.get("max", high)
+    most = _number(tags.get(_MAX))
+    if (found := _OME_BITS.search(text)) and 0 < int(found[1]) <= 32:
+        most = 2.0 ** int(found[1]) - 1
+    limits = np.iinfo(kind) if kind.kind != "f" else np.finfo(kind)
+    whole = high is None or high >= min(float(limits.max), _BEYOND)
+    if most is not None and (most <= 0 or most >= float(limits.max)):
+        most = None
+    if low is None or (kind.kind != "u" and low <= max(float(limits.min), -_BEYOND)):
+        low = 0.0
+    if high is None or whole or high <= low:
+        return None, most
+    return (low, high), most
+
+
+def _number(value: object) -> float | None:
+    """A tag's value as a finite number, or None."""
+    if isinstance(value, tuple):
+        value = value[0] if value else None
+    if isinstance(value, str):
+        value = value.strip("\0 \n\r\t")
+    with contextlib.suppress(TypeError, ValueError, OverflowError, ZeroDivisionError):
+        number = float(value)  # type: ignore[arg-type]
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _png_most(image: Image.Image) -> float | None:
+    """What sBIT says of a 16-bit grey PNG whose values were not scaled up, as they should be."""
+    data, _ = _data(image)
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IDAT":
+            break
+        if kind == b"sBIT" and length and 8 <= data[at + 8] < 16:
+            return float(2 ** data[at + 8] - 1)
+        at += 12 + length
+    return None
+
+
+def _data(image: Image.Image) -> tuple[bytes, str | None]:
+    """The file that a picture is read from; not copied."""
+    file = getattr(image, "fp", None)
+    return (file.getvalue() if isinstance(file, io.BytesIO) else b""), image.format
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", None)
+    if not tiles or not tiles[0].args:
+        return ""
+    args = tiles[0].args
+    return args if isinstance(args, str) else str(args[0])
+
+
+def _with_raw_mode(image: Any, old: str, new: str) -> None:
+    image.tile = [
+        tile._replace(args=new if tile.args == old else (new, *tile.args[1:]))
+        for tile in image.tile
+    ]
+
+
+def _in_native_order(image: Any) -> None:
+    """libtiff returns the machine's byte order, which Pillow expects only of 16-bit samples."""
+    raw = _raw_mode(image)
+    if image.tile and image.tile[0].codec_name == "libtiff" and image.tag_v2.prefix == b"MM":
+        native = {
+            "I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "F;32NF",
+            "F;64BF": "F;64NF",
+        }  # fmt: skip
+        if raw in native:
+            _with_raw_mode(image, raw, native[raw])
+
+
+def _top(histogram: list[int]) -> int:
+    """The largest value, but for those of the last thousandth of pixels."""
+    left = _ignored(sum(histogram))
+    for value in range(255, 0, -1):
+        left -= histogram[value]
+        if left < 0:
+            return value
+    return 0
+
+
+def _low_bytes(data: bytes, form: str | None, deep: re.Match[str]) -> Image.Image:
+    """The lower bytes of a picture of which Pillow keeps the upper ones."""
+    image = Image.open(io.BytesIO(data), formats=(form or "",))
+    if deep[1] == "LA":  # all four bytes of a pixel
+        _with_raw_mode(image, deep[0], "RGBA")
+        image.load()
+        _, grey, _, alpha = image.split()
+        return Image.merge("RGBA", (grey, grey, grey, alpha))
+    native = "L" if struct.pack("=H", 1)[0] else "B"
+    order = native if deep[2] == "N" else deep[2]
+    _with_raw_mode(image, deep[0], f"{deep[1]};16{'B' if order == 'L' else 'L'}")
+    image.load()
+    return image
+
+
+def _filled(high: Image.Image, low: Image.Image, tops: list[int]) -> Image.Image:
+    """Both bytes scaled to 8 bits, by what the colours use, and by what the alpha uses."""
+    colour = max(tops[:3])
+    scales = [colour] * 3 + tops[3:]
+    whites = np.array([_container(256.0 * top + 255) for top in scales], np.float32)
+    filled = np.empty((high.height, high.width, len(scales)), np.uint8)
+    for (rows, upper), (_, lower) in zip(bands(high), bands(low), strict=True):
+        values = np.asarray(upper).astype(np.float32) * 256 + np.asarray(lower)
+        filled[rows] = np.rint(np.clip(values / whites, 0.0, 1.0) * 255)
+    found = Image.fromarray(filled)
+    found.info = high.info
+    return found

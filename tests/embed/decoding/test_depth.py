@@ -1,0 +1,287 @@
+"""Each file shows the same grey picture, however its values are stored."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from embed.pictures import Opened, decode
+from embed.scenes import SCENES, render
+from tests.embed.helpers import encoded, tiff
+from tests.torture.bombs import png_chunk
+
+GREY = np.asarray(Image.fromarray(render(next(iter(SCENES)), 1)).convert("L").resize((80, 60)))
+UNIT = GREY / np.float32(255)
+INVERTED, NORMAL = 0, 1
+UNSIGNED, SIGNED, REAL = 1, 2, 3
+
+
+def scaled(top: float, dtype: str = "uint16") -> NDArray[Any]:
+    return np.rint(UNIT * top).astype(dtype)
+
+
+def shown(data: bytes) -> NDArray[np.uint8]:
+    decoded = decode(data)
+    assert (decoded == decoded[:, :, :1]).all()
+    return decoded[:, :, 0]
+
+
+def assert_grey(data: bytes, tolerance: float = 1.0, where: Any = np.s_[:]) -> None:
+    difference = np.abs(shown(data).astype(int) - GREY)[where]
+    assert difference.mean() <= tolerance
+
+
+def png(values: NDArray[Any]) -> bytes:
+    return encoded(Image.fromarray(values), "PNG")
+
+
+def any_tiff(
+    values: NDArray[Any], order: str = "<", compression: int = 1, photometric: int = NORMAL,
+    more: dict[int, tuple[int, list[int]]] | None = None,
+) -> bytes:  # fmt: skip
+    kind = {"u": UNSIGNED, "i": SIGNED, "f": REAL}[values.dtype.kind]
+    body = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    height, width = values.shape
+    tags = {
+        256: (4, [width]), 257: (4, [height]), 258: (3, [8 * values.dtype.itemsize]),
+        259: (3, [compression]), 262: (3, [photometric]), 277: (3, [1]), 339: (3, [kind]),
+    } | (more or {})  # fmt: skip
+    return tiff(tags, [zlib.compress(body) if compression == 8 else body], order)
+
+
+def with_tags(values: NDArray[Any], **tags: Any) -> bytes:
+    found = TiffImagePlugin.ImageFileDirectory_v2()
+    for name, value in tags.items():
+        found[int(name[1:])] = value
+    return encoded(Image.fromarray(values), "TIFF", tiffinfo=found)
+
+
+def test_full_16_bits_stay_exactly_as_they_are() -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (60, 80)).astype(np.uint16)
+    for top in (65535, 40000, 17000):
+        stored = np.minimum(values, top)
+        expected = np.rint(stored / 65535 * 255)
+        assert np.array_equal(shown(png(stored)), expected)
+        assert np.array_equal(shown(encoded(Image.fromarray(stored), "TIFF")), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_a_container_that_is_not_filled(bits: int) -> None:
+    values = scaled(2**bits - 1)
+    assert_grey(png(values), 0.5)
+    for order in "<>":
+        for compression in (1, 8):
+            assert_grey(any_tiff(values, order, compression), 0.5)
+            # Signed, and in more bits.
+            for dtype in ("int32", "uint32", "float32", "float64"):
+                assert_grey(any_tiff(values.astype(dtype), order, compression), 0.5)
+    assert_grey(any_tiff(values.astype(np.float16)) if bits < 16 else png(values), 0.5)
+
+
+def test_hot_pixels_do_not_darken_a_12_bit_picture() -> None:
+    values = scaled(4095)
+    values[10, 10], values[40, 7], values[41, 9] = 65535, 5000, 30000
+    assert_grey(png(values), 0.5)
+
+
+def test_a_fill_value_at_the_top_does_not_darken_a_12_bit_picture() -> None:
+    values = scaled(4095)
+    values[:20] = 65535
+    assert_grey(png(values), 0.5, np.s_[20:])
+    assert (shown(png(values))[:20] == 255).all()
+
+
+def test_a_drawing_in_16_bits_keeps_its_levels() -> None:
+    values = np.full((60, 80), 3000, np.uint16)
+    values[20:40, 20:40] = 65535
+    assert shown(png(values))[0, 0] == 12
+    assert shown(png(values))[30, 30] == 255
+
+
+def test_png_says_how_many_bits_are_significant() -> None:
+    dark = scaled(900)
+    plain = png(dark)
+    at = plain.index(b"IDAT") - 4
+    said = plain[:at] + png_chunk(b"sBIT", b"\x0c") + plain[at:]
+    assert np.abs(shown(plain).astype(int) - np.rint(dark / 1023 * 255)).max() <= 1
+    assert np.abs(shown(said).astype(int) - np.rint(dark / 4095 * 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tags"),
+    [("uint16", {"t281": 4095}), ("uint16", {"t341": 4095}), ("float32", {"t341": 4095.0}),
+     ("float32", {"t270": "ImageJ=1.53\nmin=0.0\nmax=4095.0\n"}),
+     ("uint16", {"t270": '<OME><Pixels SignificantBits="12"/></OME>'})],
+)  # fmt: skip
+def test_a_tiff_says_its_range(dtype: str, tags: dict[str, Any]) -> None:
+    dark = scaled(900, dtype)
+    decoded = shown(with_tags(dark, **tags)).astype(int)
+    assert np.abs(decoded - np.rint(dark / 4095 * 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"t281": 65535}, {"t341": 65535}, {"t341": 0}, {"t281": 12}, {"t270": "ImageJ=1\nmax=x\n"},
+     {"t270": 'SignificantBits="99"'}, {"t42113": "none"}],
+)  # fmt: skip
+def test_a_tiff_that_says_nothing_useful(tags: dict[str, Any]) -> None:
+    assert_grey(with_tags(scaled(4095), **tags), 0.5)
+
+
+@pytest.mark.parametrize("value", [900.0, -50.0, 3e38, -3.4028235e38, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("top", [1, 255, 65535])
+def test_outliers_in_floats(value: float, top: int) -> None:
+    values = UNIT * np.float32(top)
+    values[5, 5] = values[50, 60] = value
+    assert_grey(any_tiff(values.astype("float32")), 0.5)
+    assert shown(any_tiff(values.astype("float32")))[5, 5] == (255 if value > top else 0) or (
+        0 <= value <= top
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("float32", -9999), ("float32", -3.4028235e38), ("float32", np.nan), ("float32", -99999),
+     ("int16", -9999), ("int16", -32768), ("int32", -(2**31)), ("float64", -1.7e308)],
+)  # fmt: skip
+def test_no_data_that_is_not_declared(dtype: str, value: float) -> None:
+    values = scaled(200, dtype) if dtype[0] == "i" else (UNIT * 255).astype(dtype)
+    expected = np.rint(UNIT * 200) if dtype[0] == "i" else GREY
+    values[:25, :40] = value
+    decoded = shown(any_tiff(values)).astype(int)
+    assert np.abs(decoded - expected)[25:].mean() <= 0.5
+    assert (decoded[:25, :40] == 0).all()
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("uint16", "4095"), ("float32", "1e+20"),
+                                              ("float32", "0.1"), ("int16", "7000")])  # fmt: skip
+def test_no_data_that_gdal_declares(dtype: str, value: str) -> None:
+    values = scaled(1000, dtype)
+    values[:25, :40] = float(value)
+    body = [*value.encode(), 0]
+    decoded = shown(any_tiff(values, more={42113: (2, body)})).astype(int)
+    assert np.abs(decoded - np.rint(UNIT * 1000 / 1023 * 255))[25:].mean() <= 0.5
+    assert (decoded[:25, :40] == 0).all()
+
+
+def test_signed_values_around_zero() -> None:
+    for low, high, dtype in (
+        (-2048, 2047, "int16"), (-32768, 32767, "int16"), (-128, 127, "int8"),
+        (-(2**31), 2**31 - 1, "int32"), (-1, 1, "float32"), (-2000, 6000, "int16"),
+    ):  # fmt: skip
+        unit = GREY.astype(float) / 255
+        if low == -2000:  # in no container: from the lowest to the highest
+            unit = (unit - unit.min()) / (unit.max() - unit.min())
+        exact = low + unit * (high - low)
+        values = exact.astype(dtype) if dtype[0] == "f" else np.rint(exact).astype(dtype)
+        decoded = shown(any_tiff(values)).astype(int)
+        assert np.abs(decoded - np.rint(unit * 255)).max() <= 1, (low, high, dtype)
+
+
+def test_elevations_are_stretched() -> None:
+    unit = (UNIT - UNIT.min()) / (UNIT.max() - UNIT.min())
+    decoded = shown(any_tiff((1500 + 80 * unit).astype(np.float32))).astype(int)
+    assert np.abs(decoded - unit * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "grey"),
+    [("float32", 0.0, 0), ("float32", 0.2, 51), ("float32", 1.0, 255), ("float32", 500.0, 255),
+     ("float32", -5.0, 0), ("float32", np.nan, 0), ("uint16", 0, 0), ("uint16", 65535, 255),
+     ("int16", -7, 0), ("int16", 255, 255)],
+)  # fmt: skip
+def test_pictures_of_one_value(dtype: str, value: float, grey: int) -> None:
+    assert (shown(any_tiff(np.full((8, 8), value, dtype))) == grey).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
+def test_white_is_zero(order: str, compression: int, dtype: str) -> None:
+    top = {"uint8": 255, "float32": 1.0}.get(dtype, 4095)
+    values = (top - UNIT * np.float32(top)).astype(dtype)
+    assert_grey(any_tiff(values, order, compression, INVERTED), 1.0)
+
+
+def test_white_is_zero_in_one_bit() -> None:
+    bits = GREY > 128
+    body = np.packbits(~bits, axis=1).tobytes()
+    tags = {256: (4, [80]), 257: (4, [60]), 258: (3, [1]), 259: (3, [1]), 277: (3, [1])}
+    decoded = shown(tiff(tags | {262: (3, [INVERTED])}, [body]))
+    assert np.array_equal(decoded, bits * 255)
+
+
+def test_a_tiff_without_photometric_interpretation_is_not_inverted() -> None:
+    tags = {256: (4, [80]), 257: (4, [60]), 258: (3, [8]), 259: (3, [1]), 277: (3, [1])}
+    assert np.array_equal(shown(tiff(tags, [GREY.tobytes()])), GREY)
+    deep = any_tiff(scaled(4095))
+    at = deep.index(struct.pack("<HHII", 262, 3, 1, NORMAL))
+    assert_grey(deep[:at] + struct.pack("<H", 263) + deep[at + 2 :], 0.5)  # another tag
+
+
+def test_twelve_bits_packed() -> None:
+    values = scaled(4095)
+    first, second = values[:, ::2].astype(np.uint32), values[:, 1::2].astype(np.uint32)
+    pairs = first << 12 | second
+    body = np.stack([pairs >> 16, pairs >> 8 & 255, pairs & 255], 2).astype(np.uint8).tobytes()
+    for order in "<>":
+        for photometric in (NORMAL, INVERTED):
+            tags = {256: (4, [80]), 257: (4, [60]), 258: (3, [12]), 259: (3, [1]), 277: (3, [1])}
+            decoded = shown(tiff(tags | {262: (3, [photometric])}, [body], order)).astype(int)
+            expected = GREY if photometric == NORMAL else 255 - GREY.astype(int)
+            assert np.abs(decoded - expected).mean() <= 1
+
+
+def png16(samples: NDArray[np.uint16]) -> bytes:
+    """A PNG of 16-bit samples ``(height, width, channels)``, which Pillow does not write."""
+    height, width, channels = samples.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    rows = np.zeros((height, 1 + width * channels * 2), np.uint8)
+    rows[:, 1:] = np.frombuffer(samples.astype(">u2").tobytes(), np.uint8).reshape(height, -1)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+        + png_chunk(b"IDAT", zlib.compress(rows.tobytes()))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_and_alpha_in_16_bits(bits: int) -> None:
+    colours = np.stack([GREY, 255 - GREY, np.full_like(GREY, 40)], axis=2)
+    deep = np.rint(colours / np.float32(255) * (2**bits - 1)).astype(np.uint16)
+    opaque = np.full((60, 80, 1), 2**bits - 1, np.uint16)
+    full = np.full((60, 80, 1), 65535, np.uint16)
+    for samples in (deep, np.dstack([deep, opaque]), np.dstack([deep, full])):
+        assert np.abs(decode(png16(samples)).astype(int) - colours).max() <= 1
+    for alpha in (opaque, full):
+        decoded = decode(png16(np.dstack([scaled(2**bits - 1), alpha]))).astype(int)
+        assert np.abs(decoded - GREY[:, :, None]).max() <= 1
+    for order in "<>":
+        for compression in (1, 8):
+            body = deep.astype(f"{order}u2").tobytes()
+            tags = {256: (4, [80]), 257: (4, [60]), 258: (3, [16] * 3), 259: (3, [compression]),
+                    262: (3, [2]), 277: (3, [3])}  # fmt: skip
+            data = tiff(tags, [zlib.compress(body) if compression == 8 else body], order)
+            assert np.abs(decode(data).astype(int) - colours).max() <= 1
+
+
+def test_a_large_deep_picture_is_averaged_down() -> None:
+    values = np.full((1500, 1600), 1000, np.uint16)
+    values[:, 800:] = 4095
+    small = decode(png(values), at_least=32)
+    assert small.shape == (300, 320, 3)
+    assert small[0, 0].tolist() == [62] * 3 and small[0, -1].tolist() == [255] * 3
+
+
+def test_facts_change_nothing() -> None:
+    deep = np.dstack([scaled(4095)] * 3)
+    picture, facts = Opened(png16(deep)).decode_with_facts()
+    assert (facts.width, facts.height) == (80, 60)
+    assert np.abs(picture.astype(int) - GREY[:, :, None]).max() <= 1
