@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embed import cifar10_groups, scenes
 from embed.array_cache import Splits, cached
-from embed.folders.kinds import Skipped
+from embed.folders.kinds import Skipped, count_kinds, in_words
+from embed.folders.layout import SPLITS, LayoutError, are_splits, nfc, split_and_class
 from embed.folders.options import FolderOptions
+from embed.folders.scan import FileStamp as FileStamp
+from embed.folders.scan import escaped, is_utf8, scan_folder
 from embed.label_table import Row, TableError, read_table
 from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of top-level folders that denote a split, not a label."""
 
 
 class CorpusError(ValueError):
     """The pictures cannot be found or read."""
-
-
-class FileStamp(NamedTuple):
-    """A file's size in bytes and its modification time in nanoseconds since 1970.
-
-    If either differs from what was indexed, the file may show another picture by now.
-    """
-
-    size: int
-    modified_ns: int
 
 
 @dataclass(frozen=True)
@@ -206,9 +198,9 @@ class ArrayCorpus:
 class FolderCorpus:
     """A folder of pictures, labelled by its subfolders.
 
-    ``cats/a.jpg`` has the label ``cats``; ``test/cats/a.jpg`` also has the split ``test``. Deeper
-    folders do not change the label. Hidden files, and links that lead out of the folder, are
-    ignored.
+    ``cats/a.jpg`` has the label ``cats``; ``test/cats/a.jpg`` also has the split ``test``, if
+    `embed.folders.layout.are_splits`. Deeper folders do not change the label. Labels are in Unicode
+    NFC, sources as on disk.
     """
 
     notice = None
@@ -222,8 +214,10 @@ class FolderCorpus:
         """Describe the folder; it is walked at each `scan`.
 
         Raises:
-            CorpusError: ``root`` is not a folder.
+            CorpusError: ``root`` is not a folder, or its path is not UTF-8.
         """
+        if not is_utf8(str(root)):
+            raise CorpusError(f"the path {escaped(str(root))} is not UTF-8; rename the folder")
         if not root.is_dir():
             raise CorpusError(
                 f"{root} is not a folder; expected a folder of pictures, or a CSV table of them"
@@ -239,26 +233,37 @@ class FolderCorpus:
         return self.scan().items
 
     def scan(self) -> Scan:
-        """Walk the folder; see ``Corpus.scan``."""
-        unreachable: list[str] = []
+        """Walk the folder; see ``Corpus.scan``.
 
-        def unread(error: OSError) -> None:
-            unreachable.append(Path(error.filename).relative_to(self.root).as_posix())
-
-        paths: list[Path] = []
-        for folder, names, files in os.walk(self.root, onerror=unread):
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            paths += [
-                Path(folder, file)
-                for file in sorted(files)
-                if not file.startswith(".") and file.lower().endswith(SUFFIXES)
-            ]
-        items = tuple(self._item(path) for path in paths if self._inside(path))
-        if not items:
+        Raises:
+            CorpusError: it cannot be read, holds no picture, or its sub-folders can be read in two
+                ways.
+        """
+        try:
+            found = scan_folder(self.root, self.options)
+        except OSError as error:
+            raise CorpusError(f"{self.name} cannot be read: {error.strerror}") from error
+        if not found.taken:
+            instead = in_words(count_kinds(found.skipped.values()))
             raise CorpusError(
                 f"no pictures in {self.root}; expected files ending in {', '.join(SUFFIXES)}"
+                + (f"; skipped {instead}" if instead else "")
             )
-        return Scan(items, unreachable=tuple(unreachable))
+        places = {source: source.split("/")[:-1] for source in found.taken}
+        splits = self._are_splits(places.values())
+        items = []
+        for source, stamp in found.taken.items():
+            split, label = split_and_class(places[source], splits)
+            items.append(Item(source, split, label and nfc(label), stamp=stamp))
+        return Scan(tuple(items), found.skipped, tuple(found.unreachable))
+
+    def _are_splits(self, places: Iterable[Sequence[str]]) -> bool:
+        if self.options.splits != "auto":
+            return self.options.splits == "yes"
+        try:
+            return are_splits(places)
+        except LayoutError as error:
+            raise CorpusError(f"{self.name}: {error}") from error
 
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture at the path ``source``, relative to the folder; see ``Corpus.read``."""
@@ -266,29 +271,33 @@ class FolderCorpus:
 
     def content(self, source: str) -> bytes:
         """The bytes of the file at the path ``source``; see ``Corpus.content``."""
-        path = self.root / source
+        path = self._path(source)
         if not self._inside(path):
             raise CorpusError(f"{source!r} leads out of the folder of pictures")
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            # Reading a pipe or a device might never end.
-            raise CorpusError(f"{source} cannot be read: it is not a file")
         try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                # Reading a pipe or a device might never end.
+                raise CorpusError(f"{source} cannot be read: it is not a file")
             return read_file(path, self.limits)
         except OSError as error:
             raise CorpusError(f"{source} cannot be read: {error.strerror}") from error
 
+    def _path(self, source: str) -> Path:
+        """Where the file is; its name can be written with composed or decomposed characters."""
+        path = self.root / source
+        if source.isascii() or os.path.lexists(path):
+            return path
+        others = (self.root / unicodedata.normalize(form, source) for form in ("NFC", "NFD"))
+        return next((other for other in others if os.path.lexists(other)), path)
+
     def _inside(self, path: Path) -> bool:
+        if self.options.follow_links:
+            plain = ".." not in path.parts and "\0" not in path.as_posix()
+            return plain and path.is_relative_to(self.root)
         try:
             return path.resolve().is_relative_to(self.root)
         except (ValueError, OSError, RuntimeError):  # a null character, circular links
             return False
-
-    def _item(self, path: Path) -> Item:
-        relative = path.relative_to(self.root)
-        folders = relative.parts[:-1]
-        split = SPLITS.get(folders[0].lower()) if folders else None
-        label = folders[1:2] if split else folders[:1]
-        return Item(relative.as_posix(), split, label[0] if label else None, stamp=file_stamp(path))
 
 
 def file_stamp(path: Path) -> FileStamp | None:
@@ -341,7 +350,7 @@ class TableCorpus(FolderCorpus):
             row.split,
             row.label,
             row.tags or (),
-            file_stamp(self.root / row.file),
+            file_stamp(self._path(row.file)),
             {**row.payload} if row.tags is None else {**row.payload, "tags": list(row.tags)},
         )
 

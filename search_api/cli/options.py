@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 import click
 from tqdm import tqdm
 
+from embed.folders.kinds import in_words
 from embed.folders.options import FolderOptions
 from index.milvus.settings import MilvusSettings
 from search_api.file_modes import private_files
@@ -281,8 +282,7 @@ def counted(number: int, noun: str = "picture") -> str:
 
 def skipped_kinds(kinds: Mapping[str, int]) -> str:
     """How many files were skipped, and of which kinds: ``9 files: .mov 5, .heic 2, links 2``."""
-    found = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
-    return f"{counted(sum(kinds.values()), 'file')}: {found}"
+    return f"{counted(sum(kinds.values()), 'file')}: {in_words(kinds)}"
 
 
 def print_json(value: Any) -> None:

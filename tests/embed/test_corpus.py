@@ -21,6 +21,7 @@ from embed.corpus import (
     open_corpus,
     sample,
 )
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, PictureLimits, encode_png
 from tests.embed.helpers import noise
 
@@ -43,7 +44,8 @@ def test_labels_and_splits_come_from_folders(tmp_path: Path) -> None:
         "train/dogs/g.png",
     ):
         put(tmp_path / name)
-    assert FolderCorpus(tmp_path).items == (
+    corpus = FolderCorpus(tmp_path, options=FolderOptions(splits="yes"))
+    assert corpus.items == (
         Item("loose.png", None, None),
         Item("Test/cats/d.png", "test", "cats"),
         Item("cats/a.png", None, "cats"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Item
+from embed.folders.options import FolderOptions
 from embed.pictures import encode_png
 from embed.preprocess import Preprocess
 from train.data import Split, in_batches, load_dataset, stratified
@@ -131,6 +132,14 @@ def test_too_few_pictures(tmp_path: Path) -> None:
         load_dataset(FolderCorpus(tmp_path))
     put(tmp_path, "cat/2.png", "test/bird/1.png")
     with pytest.raises(CorpusError, match="too few training pictures of bird;"):
+        load_dataset(FolderCorpus(tmp_path, options=FolderOptions(splits="yes")))
+
+
+def test_a_layout_with_two_meanings_is_not_trained_on(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{label}/{i}.png" for label in ("bus", "car", "train") for i in range(3)))
+    assert load_dataset(FolderCorpus(tmp_path)).classes == ("bus", "car", "train")
+    put(tmp_path, "train/steam/1.png")
+    with pytest.raises(CorpusError, match="a split with the class steam, or a class, like bus"):
         load_dataset(FolderCorpus(tmp_path))
 
 
@@ -162,7 +171,8 @@ def test_a_share_is_held_out_for_the_test() -> None:
 def test_a_test_split_of_its_own_is_kept(tmp_path: Path) -> None:
     put(tmp_path, *(f"{label}/{i}.png" for label in "ab" for i in range(10)))
     put(tmp_path, "test/a/1.png", "test/b/1.png", shade=9)
-    data = load_dataset(FolderCorpus(tmp_path), test=0.5)
+    corpus = FolderCorpus(tmp_path, options=FolderOptions(splits="yes"))
+    data = load_dataset(corpus, test=0.5)
     assert data.test is not None
     assert len(data.test) == 2
     assert (data.test.pictures == 9).all()

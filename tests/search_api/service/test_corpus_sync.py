@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus
+from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Scan
+from embed.folders.options import FolderOptions
 from index.contract import BlobError, CancelledError, JobControl
 from index.filters import parse_filter
 from index.records import Record
@@ -89,9 +90,13 @@ def test_a_moved_picture_changes_its_label_without_embedding(
     engine: SearchEngine, encoder: MeanColour, folder: Path
 ) -> None:
     class Relabelled(FolderCorpus):
-        def _item(self, path: Path):
-            item = super()._item(path)
-            return type(item)(item.source, "val", "crimson") if item.label == "red" else item
+        def scan(self) -> Scan:
+            found = super().scan()
+            items = (
+                replace(item, split="val", label="crimson") if item.label == "red" else item
+                for item in found.items
+            )
+            return replace(found, items=tuple(items))
 
     embedded = encoder.encoded
     engine.corpus = Relabelled(folder)
@@ -141,7 +146,7 @@ def test_a_corpus_picture_with_the_name_of_an_added_one_is_skipped(
     seen: dict[str, str] = {}
     (folder / "key:red").mkdir()
     (folder / "key:red" / "a.png").write_bytes(png((1, 2, 3)))
-    corpus = FolderCorpus(folder)
+    corpus = FolderCorpus(folder, options=FolderOptions(splits="yes"))
     counts = sync_corpus(engine.encoder, corpus, engine.catalogue, JobControl(skip=seen.update))
     assert seen == counts.skipped == {"key:red/a.png": "an added picture has this name"}
     assert counts.embedded == 0

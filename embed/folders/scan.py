@@ -1,0 +1,219 @@
+"""Walks a folder, and says of every file in it either that it is taken or why not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from embed.folders import kinds
+from embed.folders.kinds import Skipped
+from embed.folders.options import FolderOptions
+
+LINKS = "links"
+_FOLLOW = "--follow-links follows it"
+
+
+class FileStamp(NamedTuple):
+    """A file's size in bytes and its modification time in nanoseconds since 1970.
+
+    If either differs from what was indexed, the file may show another picture by now.
+    """
+
+    size: int
+    modified_ns: int
+
+
+@dataclass
+class FolderScan:
+    """What was found in a folder.
+
+    Attributes:
+        taken: the stamp of each file that is taken, by its path within the folder.
+        skipped: why each other file, or each folder of such files, is not; by its path, with
+            escapes for what is not UTF-8 in it.
+        unreachable: folders and links that could not be read.
+    """
+
+    taken: dict[str, FileStamp] = field(default_factory=dict)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
+
+
+def scan_folder(root: Path, options: FolderOptions = FolderOptions()) -> FolderScan:
+    """Look at every file below ``root``, a folder whose path is resolved.
+
+    Files are taken by their name's ending, whatever their content. A folder that is reached by
+    several links is walked once; links are followed after everything else, so that what has a
+    place of its own is found there.
+
+    Raises:
+        OSError: ``root`` cannot be read.
+    """
+    walk = _Walk(os.fspath(root), options)
+    walk.all()
+    return walk.found
+
+
+def escaped(path: str) -> str:
+    """The path with escapes for its bytes that are not UTF-8."""
+    return path if is_utf8(path) else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_utf8(path: str) -> bool:
+    """Whether the path is UTF-8 on disk, so that its name can be stored and sent."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Walk:
+    def __init__(self, root: str, options: FolderOptions) -> None:
+        self.found = FolderScan()
+        self._root = root
+        self._options = options
+        self._places: dict[tuple[int, int], str] = {}
+        self._links: list[str] = []
+
+    def all(self) -> None:
+        os.scandir(self._root).close()
+        self._below("", by_link=False)
+        # What a link leads to can hold links, which are appended meanwhile.
+        for link in self._links:
+            self._below(link, by_link=True)
+
+    def _below(self, top: str, by_link: bool) -> None:
+        remaining = [top]
+        while remaining:
+            folder = remaining.pop()
+            try:
+                entries = self._entries(folder, by_link)
+            except OSError as error:
+                self._unreachable(folder, error)
+                continue
+            folders = [place for entry in entries if (place := self._folder_of(folder, entry))]
+            remaining += reversed(folders)
+
+    def _entries(self, folder: str, by_link: bool) -> list[os.DirEntry[str]]:
+        """What is in a folder, by name; nothing if a link has led to one that is walked already."""
+        path = self._path(folder)
+        found = os.stat(path)  # noqa: PTH116 - a Path for each would take longer
+        first = self._places.setdefault((found.st_dev, found.st_ino), folder)
+        if by_link and first != folder:
+            why = f"a link leads here; its pictures are taken from {first or 'the folder itself'}"
+            self.found.skipped[folder] = Skipped(LINKS, why)
+            return []
+        with os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+
+    def _folder_of(self, folder: str, entry: os.DirEntry[str]) -> str | None:
+        """Decide about one entry; returns its place if it is a folder to be walked next."""
+        place = f"{folder}/{entry.name}" if folder else entry.name
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            why = self._unwanted(entry.name, is_folder)
+            if why is not None:
+                self._skip(place, why, self._files_in(place) if is_folder else 1)
+            elif is_folder:
+                return place
+            elif entry.is_symlink():
+                self._link(place)
+            else:
+                self._file(place, entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            pass  # deleted meanwhile
+        except PermissionError as error:
+            self._unreachable(folder, error)  # it can be listed, but nothing in it looked at
+        except OSError as error:
+            self._unreachable(place, error)
+        return None
+
+    def _unwanted(self, name: str, is_folder: bool) -> Skipped | None:
+        """Why an entry is not taken, if its name says so whatever it holds."""
+        options = self._options
+        if not is_utf8(name):
+            return kinds.NOT_UTF8
+        if is_folder and kinds.of_another_program(name):
+            return None if options.program_folders else kinds.program_folder(name)
+        kept_by_program = None if is_folder else kinds.of_name(name)
+        if kept_by_program == kinds.APPLE_DOUBLE and options.program_folders:
+            return None
+        if kept_by_program is None and name.startswith(".") and not options.hidden:
+            return kinds.HIDDEN
+        return kept_by_program
+
+    def _file(self, place: str, found: os.stat_result) -> None:
+        why = kinds.of_ending(place.rpartition("/")[2])
+        if not stat.S_ISREG(found.st_mode):
+            why = kinds.SPECIAL
+        elif why is None and found.st_size == 0:
+            why = kinds.EMPTY
+        if why is None:
+            self.found.taken[place] = FileStamp(found.st_size, found.st_mtime_ns)
+        else:
+            self._skip(place, why)
+
+    def _link(self, place: str) -> None:
+        """Take what a link leads to: a file at once, a folder later."""
+        path = self._path(place)
+        follow = self._options.follow_links
+        try:
+            target = os.path.realpath(path, strict=True)
+        except FileNotFoundError:
+            self._skip(place, Skipped(LINKS, "a link that leads nowhere"))
+            # The drive that it leads to may come back.
+            if follow and not self._inside(os.path.realpath(path)):
+                self.found.unreachable.append(place)
+            return
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            self._skip(place, Skipped(LINKS, "a link that leads in a circle"))
+            return
+        found = os.stat(target)  # noqa: PTH116
+        if not stat.S_ISDIR(found.st_mode):
+            name = place.rpartition("/")[2]
+            if follow or self._inside(target) or kinds.of_ending(name) is not None:
+                self._file(place, found)
+            else:
+                self._skip(place, Skipped(LINKS, f"a link out of the folder; {_FOLLOW}"))
+        elif not follow:
+            self._skip(place, Skipped(LINKS, f"a link to a folder; {_FOLLOW}"))
+        else:
+            self._links.append(place)
+
+    def _skip(self, place: str, why: Skipped, files: int = 1) -> None:
+        if files:
+            self.found.skipped[escaped(place)] = why._replace(files=files)
+
+    def _unreachable(self, place: str, error: OSError) -> None:
+        place = place or "."
+        if place not in self.found.skipped:
+            self.found.unreachable.append(place)
+            self._skip(place, Skipped("unreachable", f"cannot be read: {error.strerror}"))
+
+    def _files_in(self, place: str) -> int:
+        """How many files are in a folder and below, as far as it can be read."""
+        count, remaining = 0, [self._path(place)]
+        while remaining:
+            try:
+                with os.scandir(remaining.pop()) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            remaining.append(entry.path)
+                        else:
+                            count += 1
+            except OSError:
+                continue
+        return count
+
+    def _path(self, place: str) -> str:
+        return f"{self._root}/{place}" if place else self._root
+
+    def _inside(self, path: str) -> bool:
+        return path == self._root or path.startswith(f"{self._root.rstrip('/')}/")
