@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from embed.decoding import depth
 from embed.decoding.facts import PictureFacts, read_facts
 from embed.decoding.limits import (
     EXPECTED,
@@ -26,16 +25,13 @@ from embed.decoding.limits import (
     brief,
     too_many_pixels,
 )
+from embed.decoding.steps import depth, ends
 
 RGB = NDArray[np.uint8]
 """One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
 
 _CONTAINERS = ("HEIF", "AVIF", "JPEG2000")
 """Whatever is wrong within them, Pillow says that it does not know the format."""
-
-# Within a scan, 0xff is followed by zero or by one of the eight restart markers.
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, 0x01
 
 
 def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
@@ -61,36 +57,59 @@ def decode_with_facts(
     image: Image.Image, at_least: int | None, wanted: bool = True
 ) -> tuple[RGB, PictureFacts | None]:
     """As `decode_image`, with what the file says of itself if that is ``wanted``."""
+    form = _form(image)
     with _no_warnings():
+        data = depth.file_of(image)
         try:
-            # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
-            facts = read_facts(image) if wanted and image.format != "PNG" else None
-            if at_least is not None and image.format == "JPEG":
-                # draft() keeps both sides at or above this size.
-                image.draft(None, (at_least, at_least))
-            large = image.width * image.height > LARGE
-            samples = depth.samples(image)
-            loaded = depth.load(image)
-            if wanted and facts is None:  # those of a PNG may follow the pixels
-                facts = read_facts(image)
-            return _pixels(loaded, samples, at_least if large else None), facts
+            try:
+                return _decoded(image, at_least, wanted)
+            except Exception as error:
+                completed = None if _is_memory(error) else ends.completed(data, form)
+                if completed is None:
+                    raise
+            with Image.open(io.BytesIO(completed), formats=(form,)) as whole:
+                return _decoded(whole, at_least, wanted)
         except Exception as error:
-            if isinstance(error, MemoryError) or "memory" in str(error):
-                raise PictureError("too-costly", _no_memory(image.format)) from error
+            if _is_memory(error):
+                raise PictureError("too-costly", _no_memory(form)) from error
             # For damaged data, Pillow's decoders raise many kinds of errors (OSError,
             # SyntaxError, struct.error, ...); all of them mean the same to the caller.
             raise PictureError(
                 "truncated",
-                f"the {image.format} picture is damaged or truncated ({brief(error)});"
-                " send the whole file",
+                f"the {form} picture is damaged or truncated ({brief(error)}); send the whole file",
             ) from error
         finally:
             image.close()
 
 
-def _no_memory(form: str | None) -> str:
+def _decoded(
+    image: Image.Image, at_least: int | None, wanted: bool
+) -> tuple[RGB, PictureFacts | None]:
+    # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
+    facts = read_facts(image) if wanted and image.format != "PNG" else None
+    if at_least is not None and _form(image) == "JPEG":
+        # draft() keeps both sides at or above this size.
+        image.draft(None, (at_least, at_least))
+    large = image.width * image.height > LARGE
+    samples = depth.samples(image)
+    loaded = depth.load(image)
+    if wanted and facts is None:  # those of a PNG may follow the pixels
+        facts = read_facts(image)
+    return _pixels(loaded, samples, at_least if large else None), facts
+
+
+def _form(image: Image.Image) -> str:
+    """Of ``FORMATS``; Pillow has another name for a JPEG that other pictures follow."""
+    return "JPEG" if image.format in ("JPEG", "MPO") else str(image.format)
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error)
+
+
+def _no_memory(form: str) -> str:
     return (
-        f"decoding the {form or 'picture'} takes more memory than is allowed; scale it down, or"
+        f"decoding the {form} takes more memory than is allowed; scale it down, or"
         " save it as an ordinary PNG or JPEG"
     )
 
@@ -105,7 +124,7 @@ def _no_warnings() -> Iterator[None]:
 
 def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=(form,))
+        image = _read(data, form)
     except UnidentifiedImageError:
         if form in _CONTAINERS:
             raise PictureError(
@@ -121,7 +140,7 @@ def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
             f" {limits.max_pixels:,}; scale it down",
         ) from error
     except MemoryError as error:
-        raise PictureError("too-costly", _no_memory(None)) from error
+        raise PictureError("too-costly", _no_memory(form)) from error
     except Exception as error:
         # Its first bytes are those of one of our formats, or it would be "unidentified".
         raise PictureError(
@@ -143,6 +162,16 @@ def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
     return image
 
 
+def _read(data: bytes, form: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=(form,))
+    except Exception:
+        kept = ends.without_damaged_chunks(data) if form == "PNG" else None
+        if kept is None:
+            raise
+    return Image.open(io.BytesIO(kept), formats=(form,))
+
+
 def not_a_picture(data: bytes) -> PictureError:
     """The error for bytes in none of the formats."""
     return PictureError(
@@ -152,19 +181,11 @@ def not_a_picture(data: bytes) -> PictureError:
 
 
 def _has_more_scans(data: bytes, most: int) -> bool:
-    """Whether a JPEG has more than ``most`` scans; ISO/IEC 10918-1, annex B."""
+    """Whether a JPEG has more than ``most`` scans."""
     if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xda") <= most:
         return False
     # Not all of these bytes need be scans: comments, and what follows the end, may contain any.
-    scans, at = 0, 2
-    while scans <= most and (found := _MARKER.search(data, at)):
-        code, at = found[0][1], found.end()
-        if code == _END:
-            break
-        scans += code == _SCAN
-        if code != _WITHOUT_LENGTH:
-            at += int.from_bytes(data[at : at + 2], "big")
-    return scans > most
+    return sum(1 for _ in islice(ends.scans(data), most + 1)) > most
 
 
 def _pixels(image: Image.Image, samples: depth.Samples | None, shrink_to: int | None) -> RGB:

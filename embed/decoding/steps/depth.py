@@ -127,7 +127,7 @@ def load(image: Image.Image) -> Image.Image:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _in_native_order(image)
     deep = _DEEP_COLOUR.fullmatch(raw)
-    data, form = _data(image) if deep else (b"", image.format)
+    data, form = file_of(image) if deep else b"", image.format
     image.load()
     if deep is None or not data:
         return image
@@ -329,7 +329,7 @@ def _number(value: object) -> float | None:
 
 def _png_most(image: Image.Image) -> float | None:
     """What sBIT says of a 16-bit grey PNG whose values were not scaled up, as they should be."""
-    data, _ = _data(image)
+    data = file_of(image)
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -341,10 +341,10 @@ def _png_most(image: Image.Image) -> float | None:
     return None
 
 
-def _data(image: Image.Image) -> tuple[bytes, str | None]:
-    """The file that a picture is read from; not copied."""
+def file_of(image: Image.Image) -> bytes:
+    """The file that a picture is read from, before it is; not copied."""
     file = getattr(image, "fp", None)
-    return (file.getvalue() if isinstance(file, io.BytesIO) else b""), image.format
+    return file.getvalue() if isinstance(file, io.BytesIO) else b""
 
 
 def _raw_mode(image: Image.Image) -> str:
