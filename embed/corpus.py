@@ -22,7 +22,7 @@ from embed.folders.options import FolderOptions
 from embed.folders.scan import FileStamp as FileStamp
 from embed.folders.scan import escaped, is_utf8, scan_folder
 from embed.label_table import Row, TableError, read_table
-from embed.pictures import RGB, SUFFIXES, PictureLimits, decode, read_file
+from embed.pictures import RGB, SUFFIXES, Opened, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 
@@ -80,6 +80,20 @@ class Scan:
         )
 
 
+class Loaded(NamedTuple):
+    """A picture with all that its place in the corpus tells.
+
+    Attributes:
+        picture: uint8 ``(h, w, 3)``.
+        data: the bytes of its file; None if it is in none of its own.
+        facts: what the file says of itself, as payload; see `PictureFacts.payload`.
+    """
+
+    picture: RGB
+    data: bytes | None
+    facts: dict[str, Any]
+
+
 class Corpus(Protocol):
     """A set of pictures that can be indexed and, if it has labels, trained on."""
 
@@ -113,6 +127,9 @@ class Corpus(Protocol):
             CorpusError: there is no such picture (or no longer).
             PictureError: the file is not a usable picture.
         """
+
+    def load(self, source: str, at_least: int | None = None) -> Loaded:
+        """As `read`, with the file's bytes and facts, from one look at the file."""
 
     def content(self, source: str) -> bytes | None:
         """The bytes of the picture's file; None if it is in none of its own.
@@ -189,6 +206,10 @@ class ArrayCorpus:
             raise CorpusError(f"{self.name} has no picture {source!r}")
         picture: RGB = pictures[int(number)]
         return picture
+
+    def load(self, source: str, at_least: int | None = None) -> Loaded:
+        """The picture alone; see ``Corpus.load``."""
+        return Loaded(self.read(source, at_least), None, {})
 
     def content(self, source: str) -> bytes | None:
         """None: the pictures are in memory; see ``Corpus.content``."""
@@ -268,6 +289,13 @@ class FolderCorpus:
     def read(self, source: str, at_least: int | None = None) -> RGB:
         """The picture at the path ``source``, relative to the folder; see ``Corpus.read``."""
         return decode(self.content(source), self.limits, at_least)
+
+    def load(self, source: str, at_least: int | None = None) -> Loaded:
+        """The picture with what its file says of itself; see ``Corpus.load``."""
+        data = self.content(source)
+        picture, facts = Opened(data, self.limits).decode_with_facts(at_least)
+        name = source.rpartition("/")[2]
+        return Loaded(picture, data, facts.payload(name, len(data), self.options.gps_place))
 
     def content(self, source: str) -> bytes:
         """The bytes of the file at the path ``source``; see ``Corpus.content``."""

@@ -91,7 +91,8 @@ def add(
                     except (PictureError, OSError) as error:
                         failed[str(path)] = str(error)
                         continue
-                    uploads.append(Upload(content, prefix + key, label or found))
+                    upload = Upload(content, prefix + key, label or found, filename=path.name)
+                    uploads.append(upload)
                 for upload, result in zip(uploads, engine.ingest.add(uploads), strict=True):
                     if isinstance(result, int):
                         ids[upload.key or ""] = result

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from embed.corpus import Corpus, Item
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB
 from index.contract import Catalogue, Progress, no_progress
 from index.files import fsync_folder, write_atomically
 from index.records import Record
-from search_api.service.corpus_sync import BATCH, batches, item_reader, payload_of
+from search_api.service.corpus_sync import BATCH, Reading, batches, item_reader, payload_of
 
 _PART = re.compile(r"part-([0-9]{6})-([0-9a-f]{64})\.npz")
 _ABOUT = "shard.json"
@@ -99,7 +98,7 @@ def embed_shard(
     wanted = (item for n in missing for item in items[n * BATCH : (n + 1) * BATCH])
     # Only the last part is shorter, so each batch is exactly one part.
     for n, batch in zip(missing, batches(wanted, item_reader(corpus, encoder)), strict=True):
-        good = [(item, *found) for item, found in batch if not isinstance(found, str)]
+        good = [(item, found) for item, found in batch if not isinstance(found, str)]
         skipped |= {item.source: why for item, why in batch if isinstance(why, str)}
         _write_part(folder, n, encoder, good)
         finished += len(batch)
@@ -202,12 +201,14 @@ def _check_about(path: Path, expected: dict[str, object]) -> dict[str, object]:
 
 
 def _write_part(
-    folder: Path, n: int, encoder: PictureEncoder, good: Sequence[tuple[Item, RGB, str]]
+    folder: Path, n: int, encoder: PictureEncoder, good: Sequence[tuple[Item, Reading]]
 ) -> None:
     embeddings: NDArray[np.float32] = np.empty((0, encoder.dimension), np.float32)
     if good:
-        embeddings = encoder.encode([picture for _, picture, _ in good]).embeddings
-    about = [[i.source, i.split, i.label, hash_, payload_of(i)] for i, _, hash_ in good]
+        embeddings = encoder.encode([found.picture for _, found in good]).embeddings
+    about = [
+        [i.source, i.split, i.label, found.content, payload_of(i, found.facts)] for i, found in good
+    ]
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(about, ensure_ascii=False).encode(), np.uint8)
     np.savez(buffer, records=text, embeddings=embeddings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,19 @@ from embed.corpus import Corpus, CorpusError, Item
 from embed.encoder import PictureEncoder
 from embed.folders.kinds import Skipped, count_kinds
 from embed.pictures import RGB, PictureError, turn
-from index.contract import KEEP, NO_ID, BlobError, CancelledError, Catalogue, Change, JobControl
-from index.records import Entry, Payload, Record
-from search_api.service.following.contents import content_name
+from index.contract import (
+    KEEP,
+    NO_ID,
+    BlobError,
+    CancelledError,
+    Catalogue,
+    Change,
+    IndexInputError,
+    JobControl,
+)
+from index.payload import check_bounds, check_record
+from index.records import Entry, Payload, PayloadBounds, Record
+from search_api.service.following.contents import file_hash, pixels_hash
 
 BATCH = 500
 """Pictures embedded, and recorded durably in the catalogue, at a time."""
@@ -115,12 +126,19 @@ def sync_corpus(
                 f"stopped after {embedded:,} of {len(missing):,} pictures; the next build continues"
                 " from there"
             )
-        good = [(item, *found) for item, found in batch if not isinstance(found, str)]
-        bad = {item.source: why for item, why in batch if isinstance(why, str)}
+        good: list[tuple[Item, Reading]] = []
+        bad: dict[str, str] = {}
+        for item, found in batch:
+            if isinstance(found, str):
+                bad[item.source] = found
+            elif (why := _unstorable(item, found, catalogue.bounds)) is not None:
+                bad[item.source] = why
+            else:
+                good.append((item, found))
         skipped |= bad
         control.skip(bad)
         if good:
-            _, embeddings = encoder.encode([picture for _, picture, _ in good])
+            _, embeddings = encoder.encode([found.picture for _, found in good])
             _record(catalogue, good, embeddings, encoder.digest, stored)
             embedded += len(good)
         control.progress("embedding", done, len(missing))
@@ -206,23 +224,31 @@ def embed_missing(
     return Counts(total, embedded, total - embedded - len(unreadable), 0, skipped)
 
 
-def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], tuple[RGB, str] | str]:
-    """Returns, for an item, its picture fitted to the encoder and its `content_name`.
+class Reading(NamedTuple):
+    """A corpus picture, read.
 
-    Instead of them, it returns the reason why the picture cannot be used.
+    Attributes:
+        picture: fitted to the encoder, uint8 ``(input_size, input_size, 3)``.
+        content: what identifies its content; see `content_name`.
+        facts: what its file says of itself, as payload.
     """
 
-    def read(item: Item) -> tuple[RGB, str] | str:
+    picture: RGB
+    content: str
+    facts: Payload
+
+
+def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], Reading | str]:
+    """Returns, for an item, its `Reading`, or the reason why the picture cannot be used."""
+
+    def read(item: Item) -> Reading | str:
         try:
             with turn(patient=True):
-                # The name first: if the file is replaced in between, it fits the picture no more,
-                # and the next build notices.
-                name, picture = content_name(corpus, item.source, encoder.input_size)
-                if picture is None:
-                    picture = corpus.read(item.source, at_least=encoder.input_size)
+                picture, data, facts = corpus.load(item.source, encoder.input_size)
+                content = pixels_hash(picture) if data is None else file_hash(data)
                 # Scaled here, in a reading thread, so that a batch of photographs needs little
                 # memory.
-                return encoder.fit(picture), name
+                return Reading(encoder.fit(picture), content, facts)
         except (PictureError, CorpusError) as error:
             return str(error)
 
@@ -257,23 +283,22 @@ def batches(
 
 def _record(
     catalogue: Catalogue,
-    good: Sequence[tuple[Item, RGB, str]],
+    good: Sequence[tuple[Item, Reading]],
     embeddings: NDArray[np.float32],
     digest: str,
     stored: dict[str, int],
 ) -> None:
-    """Store new pictures; update only the embeddings of those already stored.
-
-    Each is given with its item and its `content_name`.
-    """
-    hashes = [content_hash for _, _, content_hash in good]
+    """Store new pictures; update only the embeddings of those already stored."""
+    hashes = [found.content for _, found in good]
     new = [row for row, (item, *_) in enumerate(good) if item.source not in stored]
     old = [row for row, (item, *_) in enumerate(good) if item.source in stored]
     if new:
         items = [good[row][0] for row in new]
         records = [
-            Record(item.source, item.split, item.label, payload_of(item), hashes[row])
-            for row, item in zip(new, items, strict=True)
+            Record(
+                item.source, item.split, item.label, payload_of(item, found.facts), found.content
+            )
+            for item, found in (good[row] for row in new)
         ]
         # One that was deleted by hand or restored since is left as it is.
         ids = catalogue.upsert(records, embeddings[new], digest, only_new=True)
@@ -290,35 +315,59 @@ def _record(
             )
 
 
-def payload_of(item: Item) -> Payload:
-    """The payload of a new corpus picture, apart from label and split: its tags."""
-    return {"tags": list(item.tags)} if item.tags else {}
+def _record_of(item: Item, found: Reading) -> Record:
+    return Record(item.source, item.split, item.label, payload_of(item, found.facts), found.content)
+
+
+def _unstorable(item: Item, found: Reading, bounds: PayloadBounds) -> str | None:
+    """Why this one cannot be stored, so that it alone is left out; None if it can be."""
+    try:
+        record = _record_of(item, found)
+        check_record(record, item.source)
+        check_bounds(record, bounds)
+    except IndexInputError as error:
+        return str(error)
+    return None
+
+
+def payload_of(item: Item, facts: Payload) -> Payload:
+    """The payload of a new corpus picture, apart from label and split.
+
+    What its file says of itself, its tags, and what the corpus says of it, which comes first.
+    """
+    tags: Payload = {"tags": list(item.tags)} if item.tags else {}
+    owned = {name: value for name, value in item.payload.items() if value is not None}
+    return {**facts, **tags, **owned}
 
 
 def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
-    """Update labels and splits that changed in the corpus since they were recorded.
+    """Update labels, splits and owned payload that changed in the corpus since they were recorded.
 
     A store built before the corpus had tags receives them once; later edits to a payload are kept.
     """
     wanted = {item.source: item for item in items}
     tagged = catalogue.get_meta(_TAGGED) is not None
-    changes: dict[tuple[Change, Change, tuple[str, ...]], list[Entry]] = {}
+    changes: dict[tuple[Change, Change, str], list[Entry]] = {}
     for entry in _entries(catalogue):
         item = wanted.get(entry.source)
         if item is None or entry.origin != "corpus":
             continue
         moved = not entry.edited and (item.split, item.label) != (entry.split, entry.label)
         split, label = (item.split, item.label) if moved else (KEEP, KEEP)
-        tags = item.tags if not tagged and "tags" not in entry.payload else ()
-        if moved or tags:
-            changes.setdefault((split, label, tags), []).append(entry)
-    for (split, label, tags), entries in changes.items():
+        payload: Payload = {
+            name: value for name, value in item.payload.items() if entry.payload.get(name) != value
+        }
+        if item.tags and not tagged and "tags" not in entry.payload:
+            payload["tags"] = list(item.tags)
+        if moved or payload:
+            changes.setdefault((split, label, json.dumps(payload)), []).append(entry)
+    for (split, label, fields), entries in changes.items():
         # What others have changed or deleted since it was read stays as they left it.
         catalogue.update(
             [entry.id for entry in entries],
             split=split,
             label=label,
-            payload={"tags": list(tags)} if tags else None,
+            payload=json.loads(fields) or None,
             expected=entries,
         )
     if not tagged and any(item.tags for item in items):

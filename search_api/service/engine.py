@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embed.corpus import ArrayCorpus, Corpus, CorpusError, find_corpus
+from embed.corpus import ArrayCorpus, Corpus, CorpusError, FolderCorpus, find_corpus
 from embed.encoder import PictureEncoder
 from embed.folders.options import FolderOptions
 from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode, turn
@@ -132,7 +132,14 @@ class SearchEngine:
         self.storage = StorageQuotas(self.store, var, quotas)
         self.trash = TrashService(self.store, self.storage)
         self.builder = IndexBuilder(var, self.store, self.picture, self.fitter, self.trash)
-        self.ingest = Ingest(self.catalogue, self.blobs, limits, lambda: self.encoder, self.storage)
+        self.ingest = Ingest(
+            self.catalogue,
+            self.blobs,
+            limits,
+            lambda: self.encoder,
+            self.storage,
+            isinstance(corpus, FolderCorpus) and corpus.options.gps_place,
+        )
 
     def close(self) -> None:
         """Close the store."""

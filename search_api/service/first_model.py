@@ -113,7 +113,7 @@ def _features(encoder: Encoder, corpus: Corpus, progress: Progress) -> NDArray[n
     done = 0
     for batch in batches(sample, item_reader(corpus, encoder)):
         # The build reports those that cannot be read.
-        pictures = [read[0] for _, read in batch if not isinstance(read, str)]
+        pictures = [read.picture for _, read in batch if not isinstance(read, str)]
         found.append(encoder.raw(pictures).features)
         done += len(batch)
         progress("fitting the embedding", done, len(sample))

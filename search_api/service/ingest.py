@@ -5,12 +5,13 @@ When a method returns, its change is durable and visible to the next search.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from embed.encoder import PictureEncoder
-from embed.pictures import RGB, PictureError, PictureLimits, decode, turn
+from embed.pictures import RGB, Opened, PictureError, PictureLimits, turn
 from index.conditions import Filter
 from index.contract import (
     KEEP,
@@ -22,6 +23,7 @@ from index.contract import (
 )
 from index.records import Payload, Record
 from search_api.service.storage.quotas import StorageQuotas
+from search_api.text import printable, shortened
 
 _ATTEMPTS = 5
 
@@ -37,6 +39,7 @@ class Upload:
         label: class name, or None.
         split: ``train``, ``val``, ``test``, or None.
         payload: other fields to store with it.
+        filename: the file's name where it came from, or None.
     """
 
     data: bytes
@@ -44,6 +47,7 @@ class Upload:
     label: str | None = None
     split: str | None = None
     payload: Payload = field(default_factory=dict)
+    filename: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Ingest:
         limits: bounds on each picture.
         encoder: returns the encoder in use.
         quotas: refuses what would exceed the store's quotas.
+        gps_place: store where photographs were taken, if they say so.
     """
 
     catalogue: Catalogue
@@ -63,6 +68,7 @@ class Ingest:
     limits: PictureLimits
     encoder: Callable[[], PictureEncoder]
     quotas: StorageQuotas
+    gps_place: bool = False
 
     def add(self, uploads: Sequence[Upload]) -> list[int | PictureError]:
         """Store pictures; return for each its id, or the reason why it cannot be used.
@@ -76,32 +82,36 @@ class Ingest:
         """
         self.quotas.check_room(sum(len(upload.data) for upload in uploads), upload=True)
         results: list[int | PictureError] = []
-        good: list[tuple[int, RGB]] = []
+        good: list[tuple[int, RGB, Payload]] = []
         encoder = self.encoder()
         for row, upload in enumerate(uploads):
             try:
-                good.append((row, self._picture(upload, encoder)))
+                good.append((row, *self._picture(upload, encoder)))
                 results.append(-1)
             except PictureError as error:
                 results.append(error)
         if good:
-            records = [_record(uploads[row]) for row, _ in good]
+            records = [_record(uploads[row], facts) for row, _, facts in good]
             self.catalogue.check_quota(records, self.quotas.added)
             # A sweep must not remove the bytes as unused before an entry refers to them.
             with self.blobs.holding():
                 records = [
                     replace(record, content_hash=self.blobs.put(uploads[row].data))
-                    for record, (row, _) in zip(records, good, strict=True)
+                    for record, (row, *_) in zip(records, good, strict=True)
                 ]
-                usable = [uploads[row] for row, _ in good]
-                ids = self._store(records, usable, [picture for _, picture in good], encoder)
-            for (row, _), id_ in zip(good, ids, strict=True):
+                usable = [uploads[row] for row, *_ in good]
+                ids = self._store(records, usable, [picture for _, picture, _ in good], encoder)
+            for (row, *_), id_ in zip(good, ids, strict=True):
                 results[row] = id_
         return results
 
-    def _picture(self, upload: Upload, encoder: PictureEncoder) -> RGB:
+    def _picture(self, upload: Upload, encoder: PictureEncoder) -> tuple[RGB, Payload]:
+        """The picture fitted to the encoder, and what its file says of itself as payload."""
         with turn():
-            return encoder.fit(decode(upload.data, self.limits, at_least=encoder.input_size))
+            opened = Opened(upload.data, self.limits)
+            picture, facts = opened.decode_with_facts(encoder.input_size)
+            about = facts.payload(_name(upload), len(upload.data), self.gps_place)
+            return encoder.fit(picture), about
 
     def _store(
         self,
@@ -120,7 +130,7 @@ class Ingest:
                     raise
             # The store switched models in between; the other may take a picture of another size.
             if encoder is not (encoder := self.encoder()):
-                pictures = [self._picture(upload, encoder) for upload in uploads]
+                pictures = [self._picture(upload, encoder)[0] for upload in uploads]
         raise AssertionError
 
     def update(
@@ -165,8 +175,15 @@ class Ingest:
         return 0 if where is None else len(self.catalogue.delete_where(where))
 
 
-def _record(upload: Upload) -> Record:
+def _name(upload: Upload) -> str | None:
+    """The name of its file, without the folders that some programs send."""
+    name = re.split(r"[/\\]", upload.filename or "")[-1].replace("\0", "")
+    return shortened(printable(name)) or None
+
+
+def _record(upload: Upload, facts: Payload) -> Record:
     """The record of an added picture, without the name of its bytes."""
     source = f"key:{upload.key}" if upload.key is not None else f"added:{uuid.uuid4().hex}"
     size = len(upload.data)
-    return Record(source, upload.split, upload.label, upload.payload, None, "added", size=size)
+    payload = {**facts, **upload.payload}
+    return Record(source, upload.split, upload.label, payload, None, "added", size=size)

@@ -195,6 +195,7 @@ def _uploads(
             _text(parsed[row], "label"),
             _text(parsed[row], "split"),
             {name: value for name, value in parsed[row].items() if name not in _FIXED},
+            image.filename,
         )
         for row, image in enumerate(images)
     ]

@@ -34,9 +34,14 @@ def content_name(
     """
     data = None if stored is not None and stored.startswith(_PIXELS) else corpus.content(source)
     if data is not None:
-        return f"file:{hashlib.sha256(data).hexdigest()}", None
+        return file_hash(data), None
     picture = corpus.read(source, at_least=at_least)
     return pixels_hash(picture), picture
+
+
+def file_hash(data: bytes) -> str:
+    """``file:`` and the SHA-256 of a file's bytes."""
+    return f"file:{hashlib.sha256(data).hexdigest()}"
 
 
 def pixels_hash(picture: RGB) -> str:
