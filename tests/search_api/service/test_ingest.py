@@ -21,7 +21,10 @@ RED = parse_filter({"must": [{"key": "label", "match": {"value": "red"}}]})
 
 def test_added_pictures_are_found_at_once(engine: SearchEngine) -> None:
     one, two = engine.ingest.add(
-        [Upload(png(NEW), "k", "purple", "val", {"price": 9.5}), Upload(png((9, 99, 9)))]
+        [
+            Upload(png(NEW), "k", "purple", "val", {"price": 9.5}, "C:\\new\\one.png"),
+            Upload(png((9, 99, 9))),
+        ]
     )
     assert (one, two) == (25, 26)
     point = engine.search(png(NEW), Page(1)).points[0]
@@ -30,7 +33,8 @@ def test_added_pictures_are_found_at_once(engine: SearchEngine) -> None:
     assert (entry.source, entry.label, entry.split, entry.origin) == (
         "key:k", "purple", "val", "added"
     )  # fmt: skip
-    assert dict(entry.payload) == {"price": 9.5}
+    file = {"name": "one.png", "bytes": len(png(NEW)), "format": "PNG", "width": 32, "height": 32}
+    assert dict(entry.payload) == {"price": 9.5, "file": file}
     assert engine.blobs.get(entry.content_hash or "") == png(NEW)
     (other,) = engine.catalogue.get([26])
     assert other.source.startswith("added:") and other.label is None
@@ -127,7 +131,9 @@ def test_changes_are_found_at_once_and_survive_a_rebuild(engine: SearchEngine) -
     engine.ingest.update(id_, payload={"b": 3})
     rebuild(engine)
     entry = engine.search(png(colour("red", 0)), Page(1)).points[0].entry
-    assert (entry.label, entry.split, dict(entry.payload)) == ("ruby", "train", {"a": 1, "b": 3})
+    assert (entry.label, entry.split) == ("ruby", "train")
+    assert entry.payload.pop("file")["name"] == "0.png"
+    assert entry.payload == {"a": 1, "b": 3}
     engine.ingest.update(id_, split=None, payload={"c": 4}, replace_payload=True)
     (entry,) = engine.catalogue.get([id_])
     assert (entry.label, entry.split, dict(entry.payload)) == ("ruby", None, {"c": 4})

@@ -19,9 +19,11 @@ from tests.search_api.helpers import assert_problem
 
 def test_metadata(client: TestClient) -> None:
     one = id_of(client, "green", 6)
+    size = len(client.get(f"/v1/images/{one}/file").content)
+    file = {"name": "6.png", "bytes": size, "format": "PNG", "width": 32, "height": 32}
     assert client.get(f"/v1/images/{one}").json() == {
         "id": one,
-        "payload": {"label": "green", "split": "test", "source": "test/green/6.png"},
+        "payload": {"label": "green", "split": "test", "source": "test/green/6.png", "file": file},
         "image_url": f"/v1/images/{one}/file",
         "model": "sha256:mean-colour",
         "generation": 1,

@@ -78,7 +78,9 @@ def test_whole_response(client: TestClient, encoder: MeanColour) -> None:
         [score for score, _ in expected], abs=1e-6
     )
     first = answer["points"][0]
+    file = first["payload"].pop("file")
     assert first["payload"] == {"label": "red", "split": "train", "source": "train/red/3.png"}
+    assert (file["name"], file["width"], file["height"]) == ("3.png", 32, 32)
     assert first["score"] == pytest.approx(1.0, abs=1e-6)
     assert first["image_url"] == f"/v1/images/{first['id']}/file"
 

@@ -33,6 +33,7 @@ def test_a_delete_is_undone_with_the_same_id_and_payload(
     assert (listed["total"], listed["next_after"]) == (1, None)
     (point,) = listed["points"]
     assert (point["id"], point["key"]) == (id_, "k")
+    assert point["payload"].pop("file")["name"] == "0.png"
     assert point["payload"] == {"label": "pink", "split": None, "source": "key:k", "n": 1}
     since = datetime.fromisoformat(point["deleted"])
     assert (datetime.fromisoformat(point["expires"]) - since).days == 30

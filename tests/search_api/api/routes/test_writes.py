@@ -28,7 +28,9 @@ def test_an_added_picture_is_in_the_next_search(client: TestClient, engine: Sear
     assert body == {"model": "sha256:mean-colour", "generation": 1, "sequence": 2}
     found = first(client, NEW)
     assert (found["id"], found["score"]) == (25, pytest.approx(1))
-    assert found["payload"] == {"label": "pink", "split": None, "source": "key:k1", "price": 3}
+    file = {"name": "0.png", "bytes": len(png(NEW)), "format": "PNG", "width": 32, "height": 32}
+    expected = {"label": "pink", "split": None, "source": "key:k1", "price": 3, "file": file}
+    assert found["payload"] == expected
     info = client.get("/v1/index").json()
     assert (info["count"], info["pending"]) == (25, {"added": 1, "deleted": 0})
     where = '{"must": [{"key": "price", "range": {"gt": 2}}]}'
@@ -98,6 +100,7 @@ def test_changes_are_in_the_next_search_and_survive_a_rebuild(
     client: TestClient, engine: SearchEngine
 ) -> None:
     one = id_of(client, "red", 3)
+    before = client.get(f"/v1/images/{one}").json()["payload"]
     change = {"payload": {"label": "crimson", "tags": ["a", "b"]}}
     body = client.patch(f"/v1/images/{one}", json=change).json()
     expected = {
@@ -105,6 +108,7 @@ def test_changes_are_in_the_next_search_and_survive_a_rebuild(
         "split": "train",
         "source": source_of("red", 3),
         "tags": ["a", "b"],
+        "file": before["file"],
     }
     assert body["payload"] == expected
     where = '{"must": [{"key": "tags", "match": {"value": "b"}}]}'
@@ -231,15 +235,15 @@ def test_a_payload_does_not_grow_without_bound(client: TestClient, engine: Searc
     count = engine.catalogue.count()
     large = json.dumps({"text": "x" * 70_000})
     response = add(client, png(NEW), png(OTHER), key=["good", "large"], payload=["{}", large])
-    assert_problem(response, 422, "the picture 'key:large' has 70,012 bytes as JSON; expected at")
+    assert_problem(response, 422, "the picture 'key:large' has 70,097 bytes as JSON; expected at")
     assert engine.catalogue.count() == count
     image = f"/v1/images/{add(client, png(NEW), key='good').json()['results'][0]['id']}"
     for n in range(6):
         fields = {f"field-{n}": "x" * 10_000}
         assert client.patch(image, json={"payload": fields}).status_code == 200
     response = client.patch(image, json={"payload": {"last": "x" * 10_000}})
-    assert_problem(response, 422, "the picture 'key:good' has 70,102 bytes as JSON")
-    assert len(client.get(image).json()["payload"]) == 9  # with source, label and split
+    assert_problem(response, 422, "the picture 'key:good' has 70,187 bytes as JSON")
+    assert len(client.get(image).json()["payload"]) == 10  # with source, label, split and file
     assert client.patch(image, json={"payload": {"a": 1}, "replace": True}).status_code == 200
 
 
