@@ -113,7 +113,8 @@ def sync_corpus(
     control.skip(skipped)
     known = {} if reembed else catalogue.known_sources(encoder.digest)
     stored = catalogue.all_sources("corpus")
-    _relabel(catalogue, items)
+    refused = _relabel(catalogue, items)
+    control.skip(refused)
     missing = [i for i in items if i.source not in known and i.source not in skipped]
     embedded = 0
     control.progress("embedding", 0, len(missing))
@@ -149,7 +150,7 @@ def sync_corpus(
         embedded=embedded,
         kept=len(items) - len(missing),
         removed=catalogue.delete(gone),
-        skipped=skipped,
+        skipped=skipped | refused,
         not_taken=scan.skipped,
     )
 
@@ -340,14 +341,18 @@ def payload_of(item: Item, facts: Payload) -> Payload:
     return {**facts, **tags, **owned}
 
 
-def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
+def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> dict[str, str]:
     """Update labels, splits and owned payload that changed in the corpus since they were recorded.
 
     A store built before the corpus had tags receives them once; later edits to a payload are kept.
+
+    Returns:
+        Why, for each source whose changes cannot be stored; what was recorded stays.
     """
     wanted = {item.source: item for item in items}
     tagged = catalogue.get_meta(_TAGGED) is not None
     changes: dict[tuple[Change, Change, str], list[Entry]] = {}
+    refused: dict[str, str] = {}
     for entry in _entries(catalogue):
         item = wanted.get(entry.source)
         if item is None or entry.origin != "corpus":
@@ -363,15 +368,19 @@ def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> None:
             changes.setdefault((split, label, json.dumps(payload)), []).append(entry)
     for (split, label, fields), entries in changes.items():
         # What others have changed or deleted since it was read stays as they left it.
-        catalogue.update(
-            [entry.id for entry in entries],
-            split=split,
-            label=label,
-            payload=json.loads(fields) or None,
-            expected=entries,
-        )
+        try:
+            catalogue.update(
+                [entry.id for entry in entries],
+                split=split,
+                label=label,
+                payload=json.loads(fields) or None,
+                expected=entries,
+            )
+        except IndexInputError as error:
+            refused |= {entry.source: str(error) for entry in entries}
     if not tagged and any(item.tags for item in items):
         catalogue.set_meta(_TAGGED, "yes")
+    return refused
 
 
 def _entries(catalogue: Catalogue) -> Iterator[Entry]:

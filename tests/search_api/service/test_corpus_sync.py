@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Scan
+from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Scan, open_corpus
 from embed.folders.options import FolderOptions
 from index.contract import BlobError, CancelledError, JobControl
 from index.filters import parse_filter
-from index.records import Record
+from index.records import PayloadBounds, Record
 from search_api.service import corpus_sync
 from search_api.service.corpus_sync import batches, embed_missing, sync_corpus
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
+from tests.embed.decoding.test_facts import PLACE, photograph
 from tests.search_api.conftest import MeanColour, plain, png, rebuild, source_of, unit
 from tests.search_api.helpers import NEW, OTHER, Wider
 
@@ -328,3 +329,77 @@ def test_batches_keep_the_order_and_read_little_ahead(monkeypatch: pytest.Monkey
             assert picture == f"reason {number}"
         else:
             assert not isinstance(picture, str) and picture[0, 0, 0] == number
+
+
+def test_a_table_owns_the_payload_that_it_names(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, value in (("a.png", 10), ("b.png", 20)):
+        (folder / name).write_bytes(png((value, value, value)))
+    table = folder / "labels.csv"
+    table.write_text("file;label;tags;price\na.png;cup;red, new;1.5\nb.png;cup;;2\n")
+    corpus = open_corpus(table, options=FolderOptions(table_payload=True))
+    engine = SearchEngine(MeanColour(), corpus, tmp_path / "var")
+    rebuild(engine)
+
+    def stored() -> dict[str, dict[str, Any]]:
+        found = payloads(engine)
+        assert [found[name].pop("file")["name"] for name in sorted(found)] == ["a.png", "b.png"]
+        return found
+
+    assert stored() == {
+        "a.png": {"tags": ["red", "new"], "price": 1.5},
+        "b.png": {"tags": [], "price": 2.0},
+    }
+    ids = engine.catalogue.all_sources()
+    engine.ingest.update(ids["a.png"], payload={"price": 9, "mine": 1})
+    table.write_text("file,label,price,tags\na.png,cup,3,old\nb.png,cup,,\n")
+    rebuild(engine)
+    assert stored() == {
+        "a.png": {"tags": ["old"], "price": 3, "mine": 1},
+        "b.png": {"tags": [], "price": None},
+    }
+    sequence = engine.served.current().sequence
+    rebuild(engine)
+    assert engine.served.current().sequence == sequence  # nothing was written
+    table.write_text(f"file,label\na.png,mug\nb.png,{'x' * 2000}\n")
+    _, counts = rebuild(engine)
+    assert [entry.label for entry in engine.catalogue.page(-1, 9)] == ["mug", "cup"]
+    assert "2,000 characters; expected at most 1,000" in counts.skipped["b.png"]
+    engine.close()
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_photographs_say_when_and_with_what_they_were_taken(tmp_path: Path, place: bool) -> None:
+    data = photograph(
+        base={271: "Canon", 272: "EOS", 274: 6}, exif={36867: "2024:05:01 10:20:30"}, gps=PLACE
+    )
+    folder = tmp_path / "pictures"
+    (folder / "cats").mkdir(parents=True)
+    (folder / "cats" / "IMG_1.JPG").write_bytes(data)
+    corpus = FolderCorpus(folder, options=FolderOptions(gps_place=place))
+    engine = SearchEngine(MeanColour(), corpus, tmp_path / "var")
+    rebuild(engine)
+    (added,) = engine.ingest.add([Upload(data, filename="IMG_1.JPG")])
+    exif = {"taken": "2024-05-01T10:20:30", "camera": "Canon EOS", "orientation": 6, "gps": True}
+    if place:
+        exif["place"] = {"lat": 48.1375, "lon": 11.575}
+    file = {"name": "IMG_1.JPG", "bytes": len(data), "format": "JPEG", "width": 30, "height": 40}
+    assert set(payloads(engine)) == {"cats/IMG_1.JPG", engine.catalogue.get([added])[0].source}
+    assert all(found == {"file": file, "exif": exif} for found in payloads(engine).values())
+    camera = parse_filter({"must": [{"key": "exif.camera", "match": {"value": "Canon EOS"}}]})
+    assert len(engine.catalogue.ids(camera)) == 2
+    engine.close()
+
+
+def test_one_that_cannot_be_stored_is_left_out_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for label in ("x" * 200, "short"):
+        (folder / label).mkdir(parents=True)
+        (folder / label / "a.png").write_bytes(png(NEW))
+    engine = SearchEngine(MeanColour(), FolderCorpus(folder), tmp_path / "var")
+    engine.catalogue.bounds = PayloadBounds(chars=100)
+    _, counts = rebuild(engine)
+    assert list(payloads(engine)) == ["short/a.png"]
+    assert "200 characters; expected at most 100" in str(counts.skipped)
+    engine.close()
