@@ -116,6 +116,8 @@ class Limits(Quotas):
         256, "Maximum number of conditions in a filter; SQLite allows about 900."
     )
     max_filter_values: int = _limit(16_384, "Maximum number of values and ids in a filter.")
+    max_filter_text: int = _limit(1000, "Maximum length of a `text` in a filter, in characters.")
+    max_filter_words: int = _limit(256, "Maximum number of words in all `text` of a filter.")
     filter_seconds: float = _limit(
         5.0, "Maximum time that evaluating a filter may take, in seconds; beyond it, 422."
     )
@@ -226,7 +228,11 @@ class Limits(Quotas):
     def filter_bounds(self) -> FilterBounds:
         """The bounds on a filter in a request."""
         return FilterBounds(
-            self.max_filter_depth, self.max_filter_conditions, self.max_filter_values
+            self.max_filter_depth,
+            self.max_filter_conditions,
+            self.max_filter_values,
+            self.max_filter_text,
+            self.max_filter_words,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from index.contract import CatalogueError, NoSpaceError
 from index.files import fsync_folder
 from index.local.commit_watermark import Acknowledged, CommitWatermark, WatermarkError
+from index.local.filter_sql import define
 from index.local.history import begin_epoch, read_history
 from index.local.schema import (
     COMMITS,
@@ -29,8 +30,9 @@ from index.scans import FilterScans
 log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30.0
-# SQLite's operations between two looks at the clock: less than a millisecond.
-_OPERATIONS = 10_000
+# SQLite's operations between two looks at the clock: less than a millisecond, or as long as some
+# hundred texts take whose words are compared.
+_OPERATIONS = 1_000
 _TRUNCATE_MILLISECONDS = 1000
 _PAGES = 65_536
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -257,6 +259,7 @@ class Database:
             # What is deleted is overwritten with zeros, not left in free pages.
             connection.execute("PRAGMA secure_delete = ON")
             connection.create_function("crc", -1, crc, deterministic=True)
+            define(connection)
             with self._pool_lock:
                 if self._file is None:
                     self._file = _file_at(self._path)

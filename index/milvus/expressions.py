@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from index.conditions import COLUMNS, Condition, Filter, HasId, Match, Range
+from index.conditions import COLUMNS, Condition, Filter, HasId, Match, Range, plain_name
 from index.milvus.rows import above, below, token
 
 EVERYTHING = "id >= 0"
@@ -27,6 +27,9 @@ class Expression(NamedTuple):
     def exact(self) -> bool:
         """Whether Milvus's result needs no further filtering."""
         return self.wide == self.narrow
+
+
+UNKNOWN = Expression(EVERYTHING, NOTHING)
 
 
 def expression(where: Filter) -> Expression:
@@ -75,13 +78,17 @@ def _condition(condition: Condition) -> Expression:
             return Expression(listed(ids), listed(ids))
         case Filter():
             return _filter(condition)
+        case _:
+            return UNKNOWN
 
 
 def _match(condition: Match) -> Expression:
-    values = condition.values
-    if condition.key in COLUMNS:
+    name, values = plain_name(condition.key), condition.values
+    if name is None:
+        return UNKNOWN
+    if name in COLUMNS:
         values = tuple(value for value in values if isinstance(value, str))
-    tokens = sorted({token(condition.key, value) for value in values})
+    tokens = sorted({token(name, value) for value in values})
     if not tokens:
         text = NOTHING
     elif len(tokens) == 1:
@@ -93,9 +100,12 @@ def _match(condition: Match) -> Expression:
 
 
 def _range(condition: Range) -> Expression:
-    if condition.key in COLUMNS:
+    plain = plain_name(condition.key)
+    if plain is None:
+        return UNKNOWN
+    if plain in COLUMNS:
         return Expression(NOTHING, NOTHING)
-    name = token(condition.key, None)
+    name = token(plain, None)
     low, high = f'low["{name}"]', f'high["{name}"]'
     # Tested first, because comparing a missing number depends on the version of Milvus.
     numbers = f'array_contains(facts, "{name}")'

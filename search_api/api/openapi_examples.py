@@ -246,7 +246,8 @@ PARAMETERS: dict[str, Any] = {
     "queries": 500,
     "k": 10,
     "classes": "both",
-    "filter": '{"must":[{"key":"label","match":{"value":"cat"}}]}',
+    "filter": '{"must":[{"key":"label","match":{"value":"cat"}}],'
+    '"must_not":[{"is_empty":{"key":"taken"}}]}',
 }
 """By parameter name."""
 

@@ -27,8 +27,14 @@ def test_a_location_survives_json(location: StoreLocation) -> None:
 
 
 def test_bounds_of_filters_are_limits() -> None:
-    limits = Limits(max_filter_depth=1, max_filter_conditions=2, max_filter_values=3)
-    assert limits.filter_bounds == FilterBounds(1, 2, 3)
+    limits = Limits(
+        max_filter_depth=1,
+        max_filter_conditions=2,
+        max_filter_values=3,
+        max_filter_text=4,
+        max_filter_words=5,
+    )
+    assert limits.filter_bounds == FilterBounds(1, 2, 3, 4, 5)
 
 
 def test_only_a_milvus_lite_file_is_single_process() -> None:

@@ -11,7 +11,9 @@ import pytest
 from index.contract import KEEP, CatalogueError, IndexInputError, UnknownIdError
 from index.filters import parse_filter
 from index.local.catalogue import SqliteCatalogue
+from index.local.filter_sql import where_sql
 from index.records import Entry, Record
+from index.scans import UNBOUNDED, FilterScans, FilterTimeoutError
 from tests.index.vectors import random_vectors
 
 XB = random_vectors(100, 8, seed=0)
@@ -274,3 +276,36 @@ def test_the_catalogue_is_read_in_pieces_of_one_state(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.concatenate([i for i, _ in pieces]), np.arange(1, 71))
         with catalogue.reading_embeddings("other") as stored:
             assert (stored.count, list(stored.pieces)) == (0, [])
+
+
+def test_the_time_of_a_filter_is_looked_at_between_few_texts(
+    catalogue: SqliteCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing the words of one long text takes as long as thousands of SQLite's operations."""
+    compared = []
+    monkeypatch.setattr(
+        "index.local.filter_sql.has_words", lambda text, words: compared.append(text) or False
+    )
+    records = [Record(f"{i}.png", payload={"title": f"ü {i}"}) for i in range(1000)]
+    catalogue.upsert(records, random_vectors(1000, 2, seed=1), "m1")
+    where = parse_filter({"must": [{"key": "title", "match": {"text": "ü"}}]})
+    catalogue.scans = FilterScans(1e-9, 1)
+    with pytest.raises(FilterTimeoutError):
+        catalogue.ids(where)
+    assert len(compared) < 100
+    catalogue.scans = UNBOUNDED
+    compared.clear()
+    assert catalogue.count(where) == 0
+    assert len(compared) == 1000
+
+
+def test_unlabelled_pictures_are_found_by_index(catalogue: SqliteCatalogue) -> None:
+    animals(catalogue)
+    where = parse_filter({"must": [{"is_null": {"key": "label"}}]})
+    assert catalogue.ids(where).tolist() == [3]
+    condition, params = where_sql(where)
+    with catalogue._database.read() as connection:
+        plan = connection.execute(
+            f"EXPLAIN QUERY PLAN SELECT id FROM images WHERE {condition}", params
+        ).fetchall()
+    assert "USING COVERING INDEX images_label (label=?)" in plan[0][-1]

@@ -10,12 +10,23 @@ from hypothesis import strategies as st
 
 from index.conditions import Filter
 from index.filters import parse_filter
-from index.local.filter_sql import where_sql
-from tests.index.test_filters import ENTRIES, FILTERS, MEANINGS, RECORDS, SCALARS, match, nested
+from index.local.filter_sql import define, where_sql
+from tests.index.test_filters import (
+    ENTRIES,
+    FILTERS,
+    MEANINGS,
+    ODD,
+    ODD_MEANINGS,
+    RECORDS,
+    SCALARS,
+    match,
+    nested,
+)
 
 
 def by_sql(where: Filter, entries: list[dict[str, Any]]) -> list[int]:
     connection = sqlite3.connect(":memory:")
+    define(connection)
     try:
         connection.execute(
             "CREATE TABLE images (id INTEGER PRIMARY KEY, source, split, label, payload)"
@@ -37,6 +48,11 @@ def by_sql(where: Filter, entries: list[dict[str, Any]]) -> list[int]:
 @pytest.mark.parametrize(("obj", "expected"), MEANINGS)
 def test_meaning(obj: dict[str, Any], expected: list[int]) -> None:
     assert by_sql(parse_filter(obj), ENTRIES) == expected
+
+
+@pytest.mark.parametrize(("obj", "expected"), ODD_MEANINGS)
+def test_meaning_of_odd_values(obj: dict[str, Any], expected: list[int]) -> None:
+    assert by_sql(parse_filter(obj), ODD) == expected
 
 
 def test_values_and_keys_are_bound() -> None:
@@ -76,7 +92,8 @@ def test_sql_and_python_agree_on_what_is_stored(data: st.DataObject) -> None:
         st.sampled_from([value, str(value), bool(value), [value], {"a": value}, [[value]]])
     )
     entries = [{"id": 0, "source": "s", "split": None, "label": None, "payload": {"a": near}}]
-    conditions = [match("a", value), match("a.a", value)]
+    conditions = [match("a", value), match("a.a", value), match("a[]", value)]
+    conditions += [{"key": "a", "match": {"except": [value]}}]
     if not isinstance(value, bool | str):
         conditions += [{"key": "a", "range": {word: value}} for word in ("gt", "gte", "lt", "lte")]
     for condition in conditions:

@@ -16,7 +16,7 @@ from index.milvus.rows import as_mapping
 from index.records import Record
 from tests.index.milvus.conftest import Opener
 from tests.index.milvus.test_contract import published
-from tests.index.test_filters import FILTERS, RECORDS
+from tests.index.test_filters import FILTERS, ODD, ODD_MEANINGS, RECORDS
 from tests.index.vectors import assert_same, brute_force, random_vectors
 
 ROWS = 150
@@ -49,8 +49,8 @@ def filled(open_shared: Opener) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         drawn.extend(records)
 
     draw()
-    drawn = drawn[-(ROWS - len(EDGES)) :]
-    drawn += [{"split": None, "label": "é", "payload": payload} for payload in EDGES]
+    drawn = drawn[-(ROWS - len(EDGES) - len(ODD)) :]
+    drawn += [{"split": None, "label": "é", "payload": payload} for payload in EDGES] + ODD
     records = [
         Record(f"{i}:{r.get('source', '')}", r["split"], r["label"], r["payload"])
         for i, r in enumerate(drawn)
@@ -95,6 +95,13 @@ def test_edges(filled: tuple[Any, np.ndarray, np.ndarray], conditions: list[Any]
     """The conditions as ``should`` and as ``must_not``."""
     check(filled, {"should": conditions})
     check(filled, {"must_not": conditions})
+
+
+def test_what_is_missing_dates_words_and_objects_in_lists(
+    filled: tuple[Any, np.ndarray, np.ndarray],
+) -> None:
+    for obj, _ in ODD_MEANINGS:
+        check(filled, obj)
 
 
 def test_expressions_that_need_no_further_filtering() -> None:
