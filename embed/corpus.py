@@ -150,6 +150,7 @@ class ArrayCorpus:
         load: Callable[[], Splits],
         notice: str | None = None,
         tags: Callable[[Splits], dict[str, list[str]]] | None = None,
+        root: Path | None = None,
     ) -> None:
         """Describe the corpus; nothing is read until it is needed.
 
@@ -159,8 +160,10 @@ class ArrayCorpus:
             load: returns, for each split, pictures uint8 ``(n, h, w, 3)`` and labels ``(n,)``.
             notice: a warning to show, or None.
             tags: returns, for each split of what was loaded, each picture's tag, ``""`` for none.
+            root: the folder that it is loaded from, or None.
         """
         self._tags = tags
+        self.root = None if root is None else root.resolve()
         self.name = name
         self.classes = classes
         self.notice = notice
@@ -246,7 +249,7 @@ class FolderCorpus:
         self.root = root.resolve()
         self.limits = limits
         self.options = options
-        self.name = str(root)
+        self.name = str(self.root)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -352,7 +355,7 @@ class TableCorpus(FolderCorpus):
         """Describe the table; it is read at each `scan`."""
         super().__init__(table.parent, limits, options)
         self.table = table
-        self.name = str(table)
+        self.name = str(self.root / table.name)
 
     def scan(self) -> Scan:
         """Read the table; see ``Corpus.scan``.
@@ -414,7 +417,7 @@ def cifar10(root: Path, download: bool = False) -> ArrayCorpus:
         labels = {split: labels for split, (_, labels) in splits.items()}
         return cifar10_groups.tags(labels, CIFAR10_CLASSES)
 
-    corpus = ArrayCorpus("CIFAR-10", CIFAR10_CLASSES, load, tags=tags)
+    corpus = ArrayCorpus("CIFAR-10", CIFAR10_CLASSES, load, tags=tags, root=root)
     if download:
         _ = corpus.splits
     return corpus

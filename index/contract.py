@@ -34,6 +34,8 @@ MAX_K = 16384
 MAX_DIMENSION = 65536
 NO_ID = -1
 MANIFEST_VERSION = 2
+EARLIER_CORPUS_NAMES = "corpus_earlier_names"
+"""Name in a catalogue's meta of a JSON list: what the corpus was called before it was moved."""
 _SHOWN = 10
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from index.blobs.folder import FolderBlobs
 from index.contract import (
+    EARLIER_CORPUS_NAMES,
     Blobs,
     CatalogueError,
     IndexInputError,
@@ -309,7 +310,7 @@ def restore(
                 f"the snapshot {name!r} was made with the model {snapshot.model_digest}, the store "
                 f"has {model}; change the store's model first, or use another snapshot"
             )
-        if snapshot.corpus != corpus:
+        if snapshot.corpus not in (corpus, *_earlier_names(catalogue)):
             raise SnapshotModelError(
                 f"the snapshot {name!r} is of the corpus {snapshot.corpus!r}, the store has "
                 f"{corpus!r}; use another snapshot"
@@ -318,6 +319,11 @@ def restore(
             _check_pictures(folder, name, blobs)
         changed, deleted = catalogue.restore(folder / _CATALOGUE)
     return snapshot, changed, deleted
+
+
+def _earlier_names(catalogue: SqliteCatalogue) -> list[str]:
+    """The names that the corpus had before its folder was moved."""
+    return list(json.loads(catalogue.get_meta(EARLIER_CORPUS_NAMES) or "[]"))
 
 
 def remove(root: Path, name: str) -> None:

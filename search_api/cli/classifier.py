@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from search_api.cli import remote
-from search_api.cli.index.maintenance import existing_store
-from search_api.cli.instance import quota_options
+from search_api.cli.on_store import OnStore, on_store
 from search_api.cli.options import (
     Bars,
-    bundle_option,
     counted,
     json_option,
     print_json,
     say,
-    store_options,
     together,
 )
 from search_api.cli.remote import server_options
-from search_api.settings import Quotas, StoreLocation
 
 _STAMP = {"model", "generation", "sequence"}
 _SHOWN = 10
@@ -37,8 +32,8 @@ def classifier() -> None:
 
 
 @classifier.command()
-@together(store_options, server_options, json_option)
-def show(location: StoreLocation, server: str | None, api_key: str | None, as_json: bool) -> None:
+@together(on_store(), server_options, json_option)
+def show(store: OnStore, server: str | None, api_key: str | None, as_json: bool) -> None:
     """Show the store's classifier, or why there is none.
 
     \b
@@ -53,19 +48,17 @@ def show(location: StoreLocation, server: str | None, api_key: str | None, as_js
     from search_api.service.labelling.classes import ClassStore
     from search_api.stores.classifier_store import ClassifierFiles
 
-    with existing_store(location) as store:
-        classes = ClassStore(store.catalogue, ClassifierFiles(location))
-        _print(_description(classes, store.catalogue.model() or ""), as_json)
+    with store.opened() as opened:
+        classes = ClassStore(opened.catalogue, ClassifierFiles(store.location))
+        _print(_description(classes, opened.catalogue.model() or ""), as_json)
 
 
 @classifier.command()
-@together(store_options, bundle_option, server_options, quota_options, json_option)
+@together(on_store("bundle"), server_options, json_option)
 def fit(
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     server: str | None,
     api_key: str | None,
-    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Fit the classifier on the labels that the store has now.
@@ -82,11 +75,11 @@ def fit(
             remote.followed(client, client.fit_classifier(), "fit")
             found = client.classifier().model_dump(exclude=_STAMP)
     else:
-        found = _fit(location, bundle, quotas)
+        found = _fit(store)
     _print(found, as_json)
 
 
-def _fit(location: StoreLocation, bundle: Path | None, quotas: Quotas) -> dict[str, Any]:
+def _fit(told: OnStore) -> dict[str, Any]:
     from contextlib import closing
 
     from index.contract import JobControl
@@ -97,13 +90,14 @@ def _fit(location: StoreLocation, bundle: Path | None, quotas: Quotas) -> dict[s
     from search_api.stores.model_store import find_bundle, open_model
     from search_api.stores.opening import open_store
 
-    with existing_store(location):
-        encoder = open_model(find_bundle(bundle, location), location.var)
+    location = told.location
+    with told.opened():
+        encoder = open_model(find_bundle(told.bundle, location), location.var)
     with closing(
         open_store(location, lambda digest: encoder if digest == encoder.digest else None)
     ) as store:
         classes = ClassStore(store.catalogue, ClassifierFiles(location))
-        StorageQuotas(store, location.var, quotas).check_room()
+        StorageQuotas(store, location.var, told.quotas).check_room()
         store.served.load(encoder.digest)
         with Bars() as bars:
             fit_now(store, ClassifierFitter(store, classes), encoder, JobControl(bars))

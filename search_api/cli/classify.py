@@ -16,14 +16,13 @@ import click
 from embed.corpus import CIFAR10_CLASSES
 from embed.pictures import SUFFIXES
 from search_api.cli import remote
+from search_api.cli.on_store import OnStore, on_store
 from search_api.cli.options import (
     FILE,
-    bundle_option,
     classes_option,
     counted,
     progress_bar,
     say,
-    store_options,
     together,
 )
 from search_api.cli.remote import server_options
@@ -63,7 +62,7 @@ _NO_CLASS_IN_SIDECARS = (
     show_default=True,
     help="Include sub-folders.",
 )
-@together(classes_option, store_options, bundle_option, server_options)
+@together(classes_option, on_store("bundle"), server_options)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 def classify(
@@ -73,8 +72,7 @@ def classify(
     xmp: bool,
     recursive: bool,
     classes: Classes,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     server: str | None,
     api_key: str | None,
     as_json: bool,
@@ -110,7 +108,7 @@ def classify(
     if server:
         source = _on_server(files, server, api_key, classes, with_tags)
     else:
-        source = _locally(files, location, bundle, classes, with_tags)
+        source = _locally(files, store, classes, with_tags)
     failed, names = 0, Counter[str]()
     with ExitStack() as stack:
         results, model, own_classes = stack.enter_context(source)
@@ -177,16 +175,18 @@ def _prediction(answer: PredictionResponse | None) -> Prediction | None:
 @contextmanager
 def _locally(
     files: Sequence[Path],
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     classes: Classes,
     with_tags: bool,
 ) -> Iterator[tuple[Results, str, Sequence[str]]]:
     from search_api.service.labelling.tagging import tag_files
     from search_api.stores.model_store import find_bundle, open_model
+    from search_api.stores.opening import has_store
 
-    encoder = open_model(find_bundle(bundle, location), location.var)
-    with judging(location, encoder, len(files), classes, with_tags) as judge:
+    if has_store(store.location):
+        store.check()
+    encoder = open_model(find_bundle(store.bundle, store.location), store.location.var)
+    with judging(store.location, encoder, len(files), classes, with_tags) as judge:
         yield tag_files(encoder, files, judge), encoder.digest, encoder.classes
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -27,14 +28,27 @@ FILE = click.Path(path_type=Path)
 
 _DEFAULTS = Settings()
 
+
+class _DataPath(click.Path):
+    """A path that need not exist: the drive of a store's corpus may be unplugged."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        found = Path(os.fsdecode(super().convert(value, param, ctx)))
+        with suppress(RuntimeError):  # nobody has that home
+            # No shell expands the ~ in --data=~/Pictures, or in a file of variables.
+            return found.expanduser()
+        return found
+
+
 _data_option = click.option(
     "--data",
-    type=click.Path(exists=True, path_type=Path),
+    type=_DataPath(),
     envvar="LOOKALIKE_DATA",
     show_envvar=True,
     help="Folder with CIFAR-10, or with your own pictures in a sub-folder per class, or a CSV table"
     " with the columns file, label and, optionally, split."
-    " Default: CIFAR-10 from ../shared or ./data, downloaded if it is in neither.",
+    " Default: the store's own or, if there is no store yet, CIFAR-10 from ../shared or ./data,"
+    " downloaded if it is in neither.",
 )
 
 

@@ -12,28 +12,21 @@ import click
 
 from embed.corpus import FolderCorpus
 from embed.encoder import PictureEncoder
-from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, read_file
 from index.contract import Store
 from index.filters import parse_filter
-from search_api.cli.index.maintenance import existing_store
-from search_api.cli.instance import quota_options
+from search_api.cli.on_store import OnStore, on_store
 from search_api.cli.options import (
-    bundle_option,
     counted,
-    data_options,
     json_option,
     print_json,
     progress_bar,
     say,
-    store_options,
     together,
 )
-from search_api.service.engine import open_engine
 from search_api.service.ingest import Upload
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService
-from search_api.settings import Quotas, StoreLocation
 
 _BATCH = 250
 
@@ -49,18 +42,14 @@ _BATCH = 250
     help="Prefix for the pictures' keys, which are their paths within PATH, so that pictures of"
     " different folders do not replace each other.",
 )
-@together(data_options, store_options, bundle_option, quota_options, json_option)
+@together(on_store("data", "bundle"), json_option)
 @click.pass_context
 def add(
     context: click.Context,
     paths: Sequence[Path],
     label: str | None,
     prefix: str,
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
-    quotas: Quotas,
+    store: OnStore,
     as_json: bool,
 ) -> None:
     """Add pictures to the store.
@@ -77,10 +66,7 @@ def add(
     files = [file for path in paths for file in _files(path)]
     failed: dict[str, str] = {}
     ids: dict[str, int] = {}
-    with open_engine(
-        data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
-    ) as engine:
-        engine.check_corpus()
+    with store.engine() as engine:
         engine.load()
         with progress_bar(len(files), "adding", "picture", show=len(files) > _BATCH) as bar:
             for start in range(0, len(files), _BATCH):
@@ -114,14 +100,13 @@ def add(
 @click.option("--key", "keys", multiple=True, help="Key of an added picture; can be repeated.")
 @click.option("--filter", "text", help='Delete all pictures that match, as JSON: {"must": [...]}.')
 @click.option("--undo", is_flag=True, help="Restore what the last delete removed instead.")
-@together(store_options, quota_options, json_option)
+@together(on_store(), json_option)
 def delete(
     ids: Sequence[int],
     keys: Sequence[str],
     text: str | None,
     undo: bool,
-    location: StoreLocation,
-    quotas: Quotas,
+    store: OnStore,
     as_json: bool,
 ) -> None:
     """Delete pictures from the store.
@@ -141,7 +126,7 @@ def delete(
             "--undo restores the last delete; expected no ids, --key or --filter"
         )
     if undo:
-        _undo(location, quotas, as_json)
+        _undo(store, as_json)
         return
     if not (ids or keys or text):
         raise click.UsageError("nothing to delete; expected ids, --key, --filter or --undo")
@@ -155,8 +140,8 @@ def delete(
             raise click.UsageError(
                 "--filter is empty and would delete everything; expected at least one condition"
             )
-    with existing_store(location) as store:
-        catalogue = store.catalogue
+    with store.opened() as opened:
+        catalogue = opened.catalogue
         sources = catalogue.all_sources("added") if keys else {}
         unknown = [key for key in keys if f"key:{key}" not in sources]
         if unknown:
@@ -168,7 +153,7 @@ def delete(
             deleted += catalogue.delete(named, tombstone=True)
         if where is not None:
             deleted += len(catalogue.delete_where(where))
-        trash = _trash_of(store, location, quotas)
+        trash = _trash_of(opened, store)
         trash.settle()
         final = trash.expiry(0) is None
     if as_json:
@@ -178,20 +163,18 @@ def delete(
     else:
         say(
             f"Deleted {counted(deleted)}; `lookalike delete --undo` brings"
-            f" {'it' if deleted == 1 else 'them'} back for {quotas.trash_days:g} days."
+            f" {'it' if deleted == 1 else 'them'} back for {store.quotas.trash_days:g} days."
         )
 
 
-def _trash_of(
-    store: Store[PictureEncoder], location: StoreLocation, quotas: Quotas
-) -> TrashService:
+def _trash_of(opened: Store[PictureEncoder], store: OnStore) -> TrashService:
     """The trash of an open store."""
-    return TrashService(store, StorageQuotas(store, location.var, quotas))
+    return TrashService(opened, StorageQuotas(opened, store.location.var, store.quotas))
 
 
-def _undo(location: StoreLocation, quotas: Quotas, as_json: bool) -> None:
-    with existing_store(location) as store:
-        found = _trash_of(store, location, quotas).restore(None)
+def _undo(store: OnStore, as_json: bool) -> None:
+    with store.opened() as opened:
+        found = _trash_of(opened, store).restore(None)
     if as_json:
         print_json({"restored": found.ids, "conflicts": dict(found.conflicts)})
         return
@@ -209,13 +192,12 @@ def _undo(location: StoreLocation, quotas: Quotas, as_json: bool) -> None:
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(0))
 @click.option("--all", "all_", is_flag=True, help="Purge everything in the trash.")
 @click.option("--list", "list_", is_flag=True, help="List what is in the trash instead.")
-@together(store_options, quota_options, json_option)
+@together(on_store(), json_option)
 def purge(
     ids: Sequence[int],
     all_: bool,
     list_: bool,
-    location: StoreLocation,
-    quotas: Quotas,
+    store: OnStore,
     as_json: bool,
 ) -> None:
     """Delete pictures in the trash for good.
@@ -232,8 +214,8 @@ def purge(
     """
     if [bool(ids), all_, list_].count(True) != 1:
         raise click.UsageError("expected either ids, --all or --list")
-    with existing_store(location) as store:
-        trash = _trash_of(store, location, quotas)
+    with store.opened() as opened:
+        trash = _trash_of(opened, store)
         if list_:
             _list(trash, as_json)
             return

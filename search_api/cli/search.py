@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from annotated_types import Ge, Le
 
-from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, read_file
 from search_api.cli import remote
+from search_api.cli.on_store import OnStore, on_store
 from search_api.cli.options import (
-    bundle_option,
     classes_option,
-    data_options,
     json_option,
-    say,
-    store_options,
     together,
 )
 from search_api.cli.remote import server_options
@@ -35,7 +31,6 @@ from search_api.schemas import (
     Prediction,
     SearchResponse,
 )
-from search_api.settings import StoreLocation
 
 if TYPE_CHECKING:
     # With --server neither torch nor FAISS is needed, so they are imported only for local work.
@@ -153,7 +148,7 @@ page_options = together(
     show_default=True,
     help="How to combine several examples into one ranking.",
 )
-@together(page_options, classes_option, data_options, store_options, bundle_option)
+@together(page_options, classes_option, on_store("data", "bundle"))
 @together(server_options, json_option)
 def search(
     image: Path | int | None,
@@ -161,10 +156,7 @@ def search(
     unlike: tuple[Path | int, ...],
     strategy: Strategy,
     classes: Classes,
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     server: str | None,
     api_key: str | None,
     as_json: bool,
@@ -195,9 +187,7 @@ def search(
             response = _search_on_server(client, query, classes, given)
     else:
         params = PageParams(**options)
-        response = _search_locally(
-            query, classes, params, where, data, folder_options, location, bundle
-        )
+        response = _search_locally(query, classes, params, where, store)
     if as_json:
         click.echo(response.model_dump_json(by_alias=True, indent=2))
     else:
@@ -254,14 +244,10 @@ def _search_locally(
     classes: Classes,
     params: PageParams,
     where: dict[str, Any] | None,
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
 ) -> Points:
     from index.filters import parse_filter
     from search_api.api.responses import points, search_response
-    from search_api.service.engine import open_engine
     from search_api.service.page import PageError, make_page
     from search_api.settings import Limits
 
@@ -269,8 +255,7 @@ def _search_locally(
         page = make_page(params, Limits(), None if where is None else parse_filter(where))
     except PageError as error:
         raise click.BadParameter(str(error), param_hint=[_flag(error.parameter)]) from None
-    with open_engine(data, location, bundle, say=say, folder_options=folder_options) as engine:
-        engine.check_corpus()
+    with store.engine() as engine:
         engine.load()
         if isinstance(query.one, Path):
             try:

@@ -11,7 +11,6 @@ import threading
 
 import click
 
-from embed.corpus import find_corpus
 from index.contract import GenerationError, ModelMismatchError, NoGenerationError
 from index.local.store import CacheSizes
 from index.memory import machine_memory
@@ -23,10 +22,11 @@ from search_api.cli.instance import instance_options
 from search_api.cli.options import Bars, say
 from search_api.jobs.worker_process import WorkerProcess
 from search_api.keys import is_loopback
-from search_api.service.engine import SearchEngine, engine_over, open_engine
+from search_api.service.engine import SearchEngine, engine_over, find_store_corpus, open_engine
 from search_api.service.first_model import first_model
 from search_api.settings import Settings
 from search_api.stores.model_store import has_bundle, open_model
+from search_api.stores.store_corpus import CorpusMismatchError, remember, remembered
 from search_api.threads import limit_arenas, limit_blas_threads
 
 
@@ -46,7 +46,9 @@ def up(settings: Settings) -> None:
     limit_arenas()
     picture = settings.limits.picture
     with _listen(settings.host, settings.port) as listener:
-        corpus = find_corpus(settings.data, say, picture, settings.folder_options)
+        corpus = find_store_corpus(
+            settings.data, settings.store, say, picture, settings.folder_options, building=True
+        )
         with Bars() as bars:
             folder = first_model(settings.bundle, corpus, settings.store, say, bars)
         if settings.bundle is None and not has_bundle(folder):
@@ -72,7 +74,8 @@ def up(settings: Settings) -> None:
 def serve(settings: Settings) -> None:
     """Serve an existing index.
 
-    An index of another model or corpus is refused, not rebuilt.
+    The store knows its corpus and model. Another one that is named is refused, and nothing is
+    rebuilt.
 
     \b
     Example:
@@ -92,7 +95,6 @@ def serve(settings: Settings) -> None:
             folder_options=settings.folder_options,
         ) as engine,
     ):
-        engine.check_corpus()
         engine.load()
         say(engine.load_report)
         _serve(engine, listener, settings)
@@ -105,13 +107,14 @@ def _cache_sizes(settings: Settings) -> CacheSizes:
 
 def _make_ready(engine: SearchEngine) -> None:
     """Load the index, or build it if there is none for this model and corpus."""
-    sample = engine.corpus.notice is not None
-    stored = engine.catalogue.get_meta("corpus_is_sample") == "yes"
-    if not (stored and not sample):
-        # A stored sample may be replaced with real pictures: nothing is lost.
+    if remembered(engine.catalogue) is None:
+        # For this server's worker process, and for whoever continues after an interruption.
+        remember(engine.catalogue, engine.corpus, engine.var)
+    try:
         engine.check_corpus()
-    elif engine.catalogue.get_meta("corpus") != engine.corpus.name:
-        say("Replacing the rendered sample in the store.")
+    except CorpusMismatchError:
+        # Nothing is lost with a stored sample; any other corpus is refused.
+        say(f"Replacing what is in the store with {engine.corpus.name}.")
         build(engine)
     try:
         engine.load()

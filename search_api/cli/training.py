@@ -20,21 +20,20 @@ from embed.corpus import Corpus, FolderCorpus, find_corpus, open_corpus
 from embed.encoder import Encoder
 from embed.folders.options import FolderOptions
 from embed.preprocess import Preprocess
+from search_api.cli.on_store import FOLDER_NAMES, OnStore, on_store
 from search_api.cli.options import (
     FOLDER,
-    bundle_option,
     counted,
     data_options,
     json_option,
     print_json,
     progress_bar,
     say,
-    store_options,
-    together,
 )
 from search_api.file_modes import users_files
-from search_api.settings import StoreLocation
+from search_api.service.engine import find_store_corpus
 from search_api.stores.model_store import find_bundle
+from search_api.stores.opening import has_store
 from train import environment
 from train.checkpoint import RECIPE, Epoch
 from train.choice import choose_recipe, read_init
@@ -163,7 +162,7 @@ def train(
 
 
 @click.command(name="evaluate")
-@together(data_options, store_options, bundle_option)
+@on_store("data", *FOLDER_NAMES, "bundle")
 @click.option(
     "--out",
     type=FOLDER,
@@ -185,10 +184,7 @@ def train(
 )
 @json_option
 def evaluate_command(
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     out: Path,
     compare: tuple[str, ...],
     old_compare: tuple[str, ...],
@@ -197,6 +193,7 @@ def evaluate_command(
 ) -> None:
     """Evaluate a model: accuracy, confidence, search, and pictures to inspect.
 
+    Without --data and --bundle, these are the pictures and the model of the store, if there is one.
     Uses the corpus's test split, or its validation split if it has no test split. The report
     includes a map of the embedding, made by t-SNE. Of an imported network whose own classes are not
     those of the pictures, the search alone is evaluated, by the pictures' labels.
@@ -206,14 +203,14 @@ def evaluate_command(
       lookalike evaluate --out reports/shipped --plain --compare best=runs/best/bundle
     """
     others = {name: Bundle.load(path) for name, path in map(_named_folder, compare + old_compare)}
-    model = Bundle.load(find_bundle(bundle, location))
+    model = Bundle.load(find_bundle(store.bundle, store.location))
     if plain:
         if "plain" in others:
             raise click.UsageError(
                 "--plain and --compare plain=FOLDER name the same column; give one of them"
             )
         others["plain"] = unshaped(model)
-    corpus = find_corpus(data, say, options=folder_options)
+    corpus = _corpus_to_evaluate(store)
     dataset = load_for(model, corpus)
     with users_files():
         evaluation = _evaluate(model, dataset, out, others, corpus)
@@ -221,6 +218,13 @@ def evaluate_command(
         print_json(json.loads((out / METRICS).read_text()))
     else:
         click.echo(summary(evaluation))
+
+
+def _corpus_to_evaluate(store: OnStore) -> Corpus:
+    """The corpus that was named; else the store's, or with another model or no store CIFAR-10."""
+    if store.data is None and store.bundle is None and has_store(store.location):
+        return find_store_corpus(None, store.location, say, folder_options=store.folder_options)
+    return find_corpus(store.data, say, options=store.folder_options)
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

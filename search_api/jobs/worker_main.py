@@ -70,7 +70,13 @@ def main() -> None:
         picture, quotas = PictureLimits(**request["picture"]), Quotas(**request["quotas"])
         folder_options = FolderOptions.from_dict(request["folder_options"])
         with open_engine(
-            data, location, bundle, picture, quotas=quotas, folder_options=folder_options
+            data,
+            location,
+            bundle,
+            picture,
+            quotas=quotas,
+            folder_options=folder_options,
+            building=data is not None,
         ) as engine:
             limit_data(request["memory"])
             send({"result": perform(engine, Task(**request["task"]), control)})

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embed.corpus import ArrayCorpus, Corpus, CorpusError, FolderCorpus, find_corpus
+from embed.bundle import PRETRAINED, Bundle
+from embed.corpus import ArrayCorpus, Corpus, CorpusError, FolderCorpus
 from embed.encoder import PictureEncoder
 from embed.folders.options import FolderOptions
 from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode, turn
 from index.contract import (
     BlobError,
+    Catalogue,
     CatalogueError,
     GenerationAheadError,
     GenerationCorruptError,
@@ -33,6 +35,7 @@ from index.ranking.recommend import Strategy
 from index.records import Entry
 from search_api.schemas.search import Classes
 from search_api.service.first_model import first_model, refitted_model
+from search_api.service.following.contents import same_pictures
 from search_api.service.ingest import Ingest
 from search_api.service.labelling.classes import ClassStore
 from search_api.service.labelling.classifier_fit import ClassifierFitter
@@ -49,6 +52,7 @@ from search_api.settings import Quotas, StoreLocation
 from search_api.stores import opening
 from search_api.stores.classifier_store import ClassifierFiles
 from search_api.stores.model_store import fetch_model, find_bundle, model_folder, open_model
+from search_api.stores.store_corpus import check_corpus, corpus_of_store
 from search_api.timings import Timings
 
 log = logging.getLogger(__name__)
@@ -56,10 +60,6 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 
 OpenStore = Callable[[opening.ModelOf], Store[PictureEncoder]]
-
-
-class CorpusMismatchError(ValueError):
-    """The store holds another corpus than the given one."""
 
 
 class SearchEngine:
@@ -182,13 +182,7 @@ class SearchEngine:
         Raises:
             CorpusMismatchError: it was; names both.
         """
-        stored = self.catalogue.get_meta("corpus")
-        if stored is not None and stored != self.corpus.name:
-            raise CorpusMismatchError(
-                f"{self.store.name} holds the corpus {stored!r}, expected {self.corpus.name!r};"
-                " choose another folder with --var or LOOKALIKE_VAR, or replace the contents of"
-                " this one with `lookalike index build`"
-            )
+        check_corpus(self.catalogue, self.corpus, self.store.name)
 
     def load(self) -> Manifest:
         """Check the store, and load its newest intact generation.
@@ -376,6 +370,27 @@ class SearchEngine:
         }
 
 
+def find_store_corpus(
+    data: Path | None,
+    location: StoreLocation,
+    say: Callable[[str], None] = log.info,
+    limits: PictureLimits = PictureLimits(),
+    folder_options: FolderOptions = FolderOptions(),
+    *,
+    building: bool = False,
+    replacing: bool = False,
+) -> Corpus:
+    """The corpus of a store; see `search_api.stores.store_corpus.corpus_of_store`."""
+
+    def same(catalogue: Catalogue, corpus: Corpus) -> float:
+        model = Bundle.load(fetch_model(location, catalogue.model() or "") or PRETRAINED)
+        return same_pictures(catalogue, corpus, model.preprocess.shorter_side)
+
+    return corpus_of_store(
+        data, location, same, say, limits, folder_options, building=building, replacing=replacing
+    )
+
+
 @contextmanager
 def open_engine(
     data: Path | None,
@@ -389,11 +404,13 @@ def open_engine(
     progress: Progress | None = None,
     refit: bool = False,
     folder_options: FolderOptions = FolderOptions(),
+    building: bool = False,
+    replacing: bool = False,
 ) -> Iterator[SearchEngine]:
     """Open an engine, without loading its index; it is closed when the block ends.
 
     Args:
-        data: corpus root, or None to search for CIFAR-10; see `embed.corpus.find_corpus`.
+        data: the corpus, or None for the store's own; see `find_store_corpus`.
         location: where the store is.
         bundle: folder of the model, or None; see `search_api.stores.model_store.find_bundle`.
         limits: bounds on each picture.
@@ -403,9 +420,18 @@ def open_engine(
         progress: given if the index will be built: then a store without a model gets one for its
             pictures, see `search_api.service.first_model`, and this is called meanwhile.
         refit: fit the photo encoder's embedding to the corpus again.
-        folder_options: how a corpus that is a folder or a table is read.
+        folder_options: how a folder or table is read, where that differs from what the store keeps.
+        building: the store need not exist yet; nor need it with ``progress``.
+        replacing: the store may be of another corpus, which the next build replaces.
+
+    Raises:
+        IndexInputError: there is no store.
+        CorpusMismatchError: the store is of another corpus than ``data``.
     """
-    corpus = find_corpus(data, say, limits, folder_options)
+    building = building or progress is not None
+    corpus = find_store_corpus(
+        data, location, say, limits, folder_options, building=building, replacing=replacing
+    )
     if progress is None:
         model = find_bundle(bundle, location)
     elif refit:

@@ -26,6 +26,7 @@ from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
 from search_api.service.labelling.classifier_fit import ClassifierFitter
 from search_api.service.leftovers import remove_leftovers
 from search_api.service.storage.trash import TrashService, sweep
+from search_api.stores.store_corpus import check_corpus, remember, remembered
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class IndexBuilder:
         *,
         reembed: bool = False,
         kind: str | None = None,
+        replace_corpus: bool = False,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and this model, and build a new generation.
 
@@ -78,6 +80,7 @@ class IndexBuilder:
             reembed: embed known pictures again, too, in case files changed under the same name.
             kind: the kind of index to build, and from then on if that succeeds; see
                 `index.ann.kinds`. None for the one that `kind` returns.
+            replace_corpus: the store may be of another corpus, whose pictures are removed.
 
         Returns:
             The new generation's manifest, and how many pictures were embedded, kept and removed.
@@ -86,6 +89,7 @@ class IndexBuilder:
             StoreBusyError: another process is building in this store.
             CancelledError: ``control`` cancelled it; finished embeddings are kept.
             CorpusError: the corpus cannot be read or is empty.
+            CorpusMismatchError: the store is of another corpus, which is not to be replaced.
             IndexInputError: this kind of index cannot be built.
         """
         catalogue = self.store.catalogue
@@ -94,6 +98,11 @@ class IndexBuilder:
             self.store.check_kind(kind, encoder.dimension)
         self.trash.storage.check_room()
         with self.store.lock(control.job):
+            if remembered(catalogue) is None:
+                # Whoever continues after an interruption need not name the corpus again.
+                remember(catalogue, corpus, self.var)
+            elif not replace_corpus:
+                check_corpus(catalogue, corpus, self.store.name, building=True)
             switched = None
             if catalogue.model() not in (None, encoder.digest):
                 switched = self._switch(encoder, control)
@@ -115,8 +124,7 @@ class IndexBuilder:
                     {**switched.skipped, **counts.skipped},
                     counts.not_taken,
                 )
-            catalogue.set_meta("corpus", corpus.name)
-            catalogue.set_meta("corpus_is_sample", "yes" if corpus.notice else "no")
+            remember(catalogue, corpus, self.var)
             # Once another model's embeddings are in use, only an index of them can be searched.
             stop = control.cancelled if switched is None else never
             manifest = self._publish(encoder, JobControl(control.progress, stop), kind)

@@ -47,8 +47,8 @@ def open_existing_store(location: StoreLocation) -> Store[PictureEncoder]:
     """
     if not has_store(location):
         raise IndexInputError(
-            f"no store in {location.var}; build one with `lookalike index build`, or choose another"
-            " folder with --var"
+            f"no store in {location.var}; build one with `lookalike index build --data FOLDER --var"
+            f" {location.var}`, or choose another folder with --var"
         )
     return open_store(location, lambda digest: None)
 

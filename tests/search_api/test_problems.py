@@ -19,7 +19,7 @@ from search_api.api.errors import as_problem
 from search_api.jobs import runner
 from search_api.jobs.model import Job
 from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
-from search_api.service import batching, cursors, engine, model_migration, page
+from search_api.service import batching, cursors, model_migration, page
 from search_api.service.labelling import classes
 
 UNAVAILABLE = Meaning(503, "store-unavailable", 1)
@@ -56,7 +56,6 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.IndexFileError: None,
     contract.UnknownKindError: None,
     contract.CancelledError: None,
-    engine.CorpusMismatchError: None,
     runner.JobRunningError: Meaning(409, "job-running", 1),
     runner.JobFinishedError: Meaning(409, "job-finished", 1),
     batching.QueueFullError: Meaning(429, "queue-full", 1),

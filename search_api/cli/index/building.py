@@ -8,11 +8,21 @@ from search_api.service.corpus_sync import Counts
 from search_api.service.engine import SearchEngine
 
 
-def build(engine: SearchEngine, reembed: bool = False, kind: str | None = None) -> Counts:
+def build(
+    engine: SearchEngine,
+    reembed: bool = False,
+    kind: str | None = None,
+    replace_corpus: bool = False,
+) -> Counts:
     """Rebuild the index with progress bars, and print a summary."""
     with Bars() as bars:
         manifest, counts = engine.builder.rebuild(
-            engine.encoder, engine.corpus, JobControl(bars), reembed=reembed, kind=kind
+            engine.encoder,
+            engine.corpus,
+            JobControl(bars),
+            reembed=reembed,
+            kind=kind,
+            replace_corpus=replace_corpus,
         )
     say(
         f"Index: generation {manifest.generation} with {counted(manifest.count)}"

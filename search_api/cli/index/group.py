@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from embed.folders.options import FolderOptions
 from index.blobs.checking import check_pictures
 from index.contract import JobControl
 from search_api.cli import remote
 from search_api.cli.index.maintenance import (
     compact,
     diff,
-    existing_store,
     kind_option,
     model,
     restore,
     snapshot,
 )
 from search_api.cli.index.shards import embed, import_
-from search_api.cli.instance import quota_options
+from search_api.cli.on_store import FOLDER_NAMES, OnStore, on_store
 from search_api.cli.options import (
     Bars,
-    bundle_option,
-    data_options,
     json_option,
     print_json,
     say,
-    store_options,
     together,
 )
 from search_api.cli.remote import server_options
-from search_api.settings import Quotas, StoreLocation
 
 
 @click.group()
@@ -46,7 +39,7 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
 
 
 @index.command()
-@together(data_options, store_options, bundle_option, server_options)
+@together(on_store("data", *FOLDER_NAMES, "bundle"), server_options)
 @click.option("--reembed", is_flag=True, help="Embed all pictures again, including known ones.")
 @click.option(
     "--refit",
@@ -54,19 +47,20 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
     help="Fit the photo encoder's embedding to the pictures again and switch to it.",
 )
 @kind_option
-@quota_options
+@click.option(
+    "--replace-corpus",
+    is_flag=True,
+    help="Let --data be another corpus than the store's, whose pictures are then removed from it.",
+)
 @json_option
 def build(
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     server: str | None,
     api_key: str | None,
     reembed: bool,
     refit: bool,
     kind: str | None,
-    quotas: Quotas,
+    replace_corpus: bool,
     as_json: bool,
 ) -> None:
     """Bring the store up to date with the corpus.
@@ -74,12 +68,18 @@ def build(
     Embeds new pictures, removes those that are gone, builds a new index next to the old one and
     switches to it. A server on the same store keeps running and loads the new index by itself.
 
+    The store remembers its corpus and how it is read: name it once. A corpus that was moved is
+    recognised by its pictures; another one is refused, unless --replace-corpus is given.
+
     \b
     Examples:
       lookalike index build --data ~/Pictures --var ~/lookalike
+      lookalike index build --var ~/lookalike
       lookalike index build --server http://127.0.0.1:8000
     """
-    if refit and (server or bundle):
+    if replace_corpus and store.data is None:
+        raise click.UsageError("--replace-corpus needs --data, the corpus to replace it with")
+    if refit and (server or store.bundle):
         raise click.UsageError(
             "--refit fits the store's own model on this machine; leave out --server and --bundle"
         )
@@ -92,22 +92,12 @@ def build(
         return
     # With --server torch is not needed, so it is imported only for local work.
     from search_api.cli.index.building import build as build_index
-    from search_api.service.engine import open_engine
 
     with (
         Bars() as bars,
-        open_engine(
-            data,
-            location,
-            bundle,
-            quotas=quotas,
-            say=say,
-            progress=bars,
-            refit=refit,
-            folder_options=folder_options,
-        ) as engine,
+        store.engine(progress=bars, refit=refit, replacing=replace_corpus) as engine,
     ):
-        counts = build_index(engine, reembed, kind)
+        counts = build_index(engine, reembed, kind, replace_corpus)
         if as_json:
             print_json(
                 {
@@ -123,8 +113,8 @@ def build(
 
 
 @index.command()
-@together(store_options, server_options, json_option)
-def status(location: StoreLocation, server: str | None, api_key: str | None, as_json: bool) -> None:
+@together(on_store(), server_options, json_option)
+def status(store: OnStore, server: str | None, api_key: str | None, as_json: bool) -> None:
     """Show the contents of the store, without loading a model.
 
     \b
@@ -136,7 +126,7 @@ def status(location: StoreLocation, server: str | None, api_key: str | None, as_
         with remote.connect(server, api_key) as client:
             values = remote.status(client)
     else:
-        values = _local_status(location)
+        values = _local_status(store)
     if as_json:
         print_json(values)
         return
@@ -148,13 +138,13 @@ def status(location: StoreLocation, server: str | None, api_key: str | None, as_
         click.echo(f"{name:<11} {value}")
 
 
-def _local_status(location: StoreLocation) -> dict[str, Any]:
-    with existing_store(location) as store:
-        return dict(store.status())
+def _local_status(store: OnStore) -> dict[str, Any]:
+    with store.opened() as opened:
+        return dict(opened.status())
 
 
 @index.command()
-@store_options
+@on_store()
 @click.option(
     "--rate",
     default=100.0,
@@ -167,7 +157,7 @@ def _local_status(location: StoreLocation) -> dict[str, Any]:
 @click.pass_context
 def verify(
     context: click.Context,
-    location: StoreLocation,
+    store: OnStore,
     rate: float,
     no_pictures: bool,
     as_json: bool,
@@ -182,10 +172,10 @@ def verify(
       lookalike index verify
       lookalike index verify --rate 20
     """
-    with existing_store(location) as store, Bars() as bars:
-        found_all = list(store.verify())
+    with store.opened() as opened, Bars() as bars:
+        found_all = list(opened.verify())
         if not no_pictures:
-            found_all += check_pictures(store, rate * 1e6, JobControl(bars))
+            found_all += check_pictures(opened, rate * 1e6, JobControl(bars))
         findings = [
             {"part": found.part, "ok": found.problem is None, "problem": found.problem}
             for found in found_all

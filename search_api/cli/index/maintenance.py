@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from embed.encoder import PictureEncoder
-from embed.folders.options import FolderOptions
-from index.contract import JobControl, SnapshotError, Snapshots, Store
+from index.contract import JobControl, SnapshotError, Snapshots
 from index.ranking.compare import Difference
-from search_api.cli.instance import quota_options
+from search_api.cli.on_store import OnStore, on_store
 from search_api.cli.options import (
     FOLDER,
     Bars,
-    bundle_option,
     counted,
-    data_options,
     json_option,
     print_json,
     say,
-    store_options,
     together,
 )
-from search_api.service.engine import open_engine
 from search_api.service.model_migration import compare_models
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import remove_snapshot, sweep
-from search_api.settings import Quotas, StoreLocation
 from search_api.stores.model_store import keep_model, open_model, share_model
-from search_api.stores.opening import open_existing_store
 
 kind_option = click.option(
     "--kind",
     help="Kind of index for this and all further builds: auto, exact, ivf, hnsw, rabitq, or a FAISS"
     " factory string.",
 )
-
-
-def existing_store(location: StoreLocation) -> AbstractContextManager[Store[PictureEncoder]]:
-    """Open an existing store; it is closed when the block ends."""
-    return closing(open_existing_store(location))
 
 
 _allow_missing = click.option(
@@ -55,14 +41,13 @@ _allow_missing = click.option(
 @click.option("--list", "list_", is_flag=True, help="List the snapshots instead.")
 @click.option("--delete", is_flag=True, help="Delete the snapshot NAME instead.")
 @_allow_missing
-@together(store_options, quota_options, json_option)
+@together(on_store(), json_option)
 def snapshot(
     name: str | None,
     list_: bool,
     delete: bool,
     allow_missing: bool,
-    location: StoreLocation,
-    quotas: Quotas,
+    store: OnStore,
     as_json: bool,
 ) -> None:
     """Take a snapshot of the store, under NAME if given.
@@ -74,19 +59,18 @@ def snapshot(
       lookalike index snapshot before-the-sale
       lookalike index snapshot --list
     """
-    with existing_store(location) as store:
+    with store.opened() as opened:
         if list_:
-            _list(store.snapshots, as_json)
+            _list(opened.snapshots, as_json)
         elif delete:
             if name is None:
                 raise click.UsageError("--delete needs the NAME of the snapshot")
-            remove_snapshot(store, name)
-            sweep(store)
+            remove_snapshot(opened, name)
+            sweep(opened)
             say(f"Deleted the snapshot {name}.")
         else:
-            made = StorageQuotas(store, location.var, quotas).create_snapshot(
-                name, allow_missing=allow_missing
-            )
+            storage = StorageQuotas(opened, store.location.var, store.quotas)
+            made = storage.create_snapshot(name, allow_missing=allow_missing)
             if as_json:
                 print_json(asdict(made))
             else:
@@ -96,10 +80,8 @@ def snapshot(
 @click.command()
 @click.argument("name")
 @_allow_missing
-@together(store_options, quota_options, json_option)
-def restore(
-    name: str, allow_missing: bool, location: StoreLocation, quotas: Quotas, as_json: bool
-) -> None:
+@together(on_store(), json_option)
+def restore(name: str, allow_missing: bool, store: OnStore, as_json: bool) -> None:
     """Restore the store's contents from the snapshot NAME.
 
     This is a single write, visible to the next search of every server. A snapshot of another model
@@ -109,9 +91,9 @@ def restore(
     Example:
       lookalike index restore before-the-sale
     """
-    with existing_store(location) as store:
-        StorageQuotas(store, location.var, quotas).check_room()
-        made, changed, deleted = store.snapshots.restore(name, allow_missing=allow_missing)
+    with store.opened() as opened:
+        StorageQuotas(opened, store.location.var, store.quotas).check_room()
+        made, changed, deleted = opened.snapshots.restore(name, allow_missing=allow_missing)
     if as_json:
         print_json({"snapshot": made.name, "changed": changed, "deleted": deleted})
     else:
@@ -119,14 +101,10 @@ def restore(
 
 
 @click.command()
-@together(data_options, store_options, bundle_option, kind_option, quota_options, json_option)
+@together(on_store("data", "bundle"), kind_option, json_option)
 def compact(
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     kind: str | None,
-    quotas: Quotas,
     as_json: bool,
 ) -> None:
     """Build a new generation from the catalogue, without the corpus.
@@ -138,9 +116,7 @@ def compact(
     Example:
       lookalike index compact --kind auto
     """
-    with open_engine(
-        data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
-    ) as engine:
+    with store.engine() as engine:
         engine.load()
         with Bars() as bars:
             manifest = engine.builder.compact(engine.encoder, JobControl(bars), kind=kind)
@@ -155,15 +131,11 @@ def compact(
 @click.option(
     "--switch", "commit", is_flag=True, help="Switch to the new model when embedding completes."
 )
-@together(data_options, store_options, bundle_option, quota_options, json_option)
+@together(on_store("data", "bundle"), json_option)
 def model(
     new: Path,
     commit: bool,
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
-    quotas: Quotas,
+    store: OnStore,
     as_json: bool,
 ) -> None:
     """Embed all pictures with another model, in the folder BUNDLE.
@@ -176,11 +148,9 @@ def model(
     Example:
       lookalike index model runs/new/bundle
     """
+    location = store.location
     encoder = open_model(new, location.var)
-    with open_engine(
-        data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
-    ) as engine:
-        engine.check_corpus()
+    with store.engine() as engine:
         engine.load()
         keep_model(location.var, new, encoder.digest)
         share_model(location, encoder.digest)
@@ -214,15 +184,12 @@ def model(
     show_default=True,
     help="How many neighbours to compare for each.",
 )
-@together(data_options, store_options, bundle_option, json_option)
+@together(on_store("data", "bundle"), json_option)
 def diff(
     digest: str | None,
     queries: int,
     k: int,
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
+    store: OnStore,
     as_json: bool,
 ) -> None:
     """Show how much the neighbours would change with a new model.
@@ -233,7 +200,7 @@ def diff(
     Example:
       lookalike index diff --queries 1000
     """
-    with open_engine(data, location, bundle, say=say, folder_options=folder_options) as engine:
+    with store.engine() as engine:
         staged = engine.catalogue.staging.counts()
         if digest is None and len(staged) != 1:
             raise click.UsageError(

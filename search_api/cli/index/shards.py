@@ -9,7 +9,7 @@ import click
 from embed.bundle import PRETRAINED
 from embed.corpus import find_corpus
 from embed.folders.options import FolderOptions
-from search_api.cli.instance import quota_options
+from search_api.cli.on_store import FOLDER_NAMES, OnStore, on_store
 from search_api.cli.options import (
     FOLDER,
     Bars,
@@ -19,13 +19,11 @@ from search_api.cli.options import (
     json_option,
     print_json,
     say,
-    store_options,
     together,
 )
 from search_api.offline.shards import Shard, embed_shard, import_shards, shard_folders
-from search_api.service.engine import open_engine
-from search_api.settings import Quotas, StoreLocation
 from search_api.stores.model_store import open_model
+from search_api.stores.store_corpus import remember
 
 
 @click.command()
@@ -66,16 +64,8 @@ def embed(
 
 @click.command("import")
 @click.argument("folder", type=FOLDER)
-@together(data_options, store_options, bundle_option, quota_options, json_option)
-def import_(
-    folder: Path,
-    data: Path | None,
-    folder_options: FolderOptions,
-    location: StoreLocation,
-    bundle: Path | None,
-    quotas: Quotas,
-    as_json: bool,
-) -> None:
+@together(on_store("data", *FOLDER_NAMES, "bundle"), json_option)
+def import_(folder: Path, store: OnStore, as_json: bool) -> None:
     """Import all shards in FOLDER into the store, and build the index.
 
     The shards must be complete, undamaged, and of this model and corpus. Importing them again is
@@ -86,18 +76,12 @@ def import_(
       lookalike index import /shared/shards --data /shared/pictures
     """
     folders = shard_folders(folder)
-    with (
-        open_engine(
-            data, location, bundle, quotas=quotas, say=say, folder_options=folder_options
-        ) as engine,
-        Bars("part") as bars,
-    ):
-        engine.check_corpus()
+    with store.engine(building=True) as engine, Bars("part") as bars:
         engine.storage.check_room()
         imported = import_shards(
             engine.catalogue, folders, engine.encoder.digest, engine.corpus.name, bars
         )
-        engine.catalogue.set_meta("corpus", engine.corpus.name)
+        remember(engine.catalogue, engine.corpus, store.location.var)
         manifest = engine.builder.compact(engine.encoder)
     if as_json:
         print_json({"imported": imported, "generation": manifest.generation})

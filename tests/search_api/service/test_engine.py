@@ -17,7 +17,6 @@ from index.contract import BlobError, ModelChangedError, ModelMismatchError, NoG
 from index.local.catalogue import SqliteCatalogue
 from index.local.store import CacheSizes, catalogue_path
 from search_api.service.engine import (
-    CorpusMismatchError,
     SearchEngine,
     engine_over,
     open_engine,
@@ -28,6 +27,7 @@ from search_api.service.recommend import ExampleSet
 from search_api.service.search import PictureQuery
 from search_api.settings import StoreLocation
 from search_api.stores.model_store import keep_model, model_folder
+from search_api.stores.store_corpus import CorpusMismatchError
 from tests.search_api.conftest import (
     MeanColour,
     colour,
@@ -339,7 +339,9 @@ def test_open_engine_opens_the_stores_model(
     tiny_bundle.save(tmp_path / "bundle")
     location = StoreLocation(tmp_path / "store")
     said: list[str] = []
-    with open_engine(folder, location, tmp_path / "bundle", say=said.append) as engine:
+    with open_engine(
+        folder, location, tmp_path / "bundle", say=said.append, building=True
+    ) as engine:
         assert engine.encoder.digest == tiny_bundle.digest
         assert engine.corpus.name == str(folder)
         assert not engine.ready
