@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,23 @@ SHOWN = 200
 def shortened(text: str, most: int = SHOWN) -> str:
     """The text, or its start and its length if it has more than ``most`` characters."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], meant: str | None = None) -> str:
+    """What to say of a name that is not known: the nearest one that is, and all of them.
+
+    Args:
+        kind: what it is the name of, such as "parameter".
+        name: the name.
+        known: the names that are known.
+        meant: the one that is meant, where that is clear for another reason.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name[:100].lower(), names, 1)
+    meant = meant or (near[0] if near else None)
+    nearest = f"; did you mean {meant!r}?" if meant else ";"
+    expected = ", ".join(names) if names else "none here"
+    return f"unknown {kind} {shortened(name, 50)!r}{nearest} expected {expected}"
 
 
 def printable(text: str) -> str:

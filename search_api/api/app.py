@@ -67,6 +67,10 @@ Visual similarity search: upload a picture, get its class and the pictures most 
 Errors are `application/problem+json` (RFC 9457). Scores are cosine similarities. If API keys
 are set, send one as `Authorization: Bearer KEY` or `api-key: KEY`. Every path that answers GET
 answers HEAD in the same way, without the body.
+
+Names that a path does not declare are refused. Where a path takes a form, its parameters may be
+sent in the query string or as fields of the form; and where the form has one field for pictures,
+the picture alone may be the body.
 """
 
 

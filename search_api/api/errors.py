@@ -126,17 +126,6 @@ def _kind(status: int) -> str:
     return HTTPStatus(status).phrase.lower().replace(" ", "-")
 
 
-def missing(field: str) -> Problem:
-    """The problem of a form that lacks a required field."""
-    message = "Field required"
-    return Problem(
-        422,
-        "validation",
-        f"body.{field}: {message}; send {field!r} as a field of a multipart form",
-        errors=[{"in": f"body.{field}", "message": message}],
-    )
-
-
 def install(app: FastAPI, methods: Callable[[str], Iterable[str]]) -> None:
     """Make ``app`` report every error as problem+json; ``methods`` are those of a path."""
 
@@ -149,6 +138,8 @@ def install(app: FastAPI, methods: Callable[[str], Iterable[str]]) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, Problem):
+            return respond(request, error.__cause__)  # found while the body was read
         if isinstance(error.__cause__, OSError) and (
             is_full(error.__cause__) or exhausted(error.__cause__)
         ):
@@ -166,6 +157,8 @@ def install(app: FastAPI, methods: Callable[[str], Iterable[str]]) -> None:
         elif status == 400 and detail.startswith("Too many files"):
             status, kind = 413, "too-many-images"
             detail = "too many pictures in one request; GET /v1/index reports the limits"
+        elif status == 400 and detail.startswith("Part exceeded"):
+            detail = f"{detail.rstrip('.')} for text; a picture's part of the form needs a filename"
         problem = _OfTarget if status in (404, 405) else Problem
         return respond(request, problem(status, kind, detail, headers=error.headers or {}))
 

@@ -29,9 +29,8 @@ _LIMIT = re.compile(rb"limit=([0-9]{1,5})")
 _MULTIPART = re.compile(rb'multipart/form-data; ?boundary="?([A-Za-z0-9\'()+_,./:=?-]{1,70})"?')
 _IMAGE = re.compile(rb"image/[a-z0-9.+-]+", re.IGNORECASE)
 _HEAD = re.compile(
-    rb'Content-Disposition: form-data; name="image"; filename="[^"\\\r\n]+"'
-    rb"(?:\r\nContent-(?:Type|Length): [^\r\n]+)*",
-    re.IGNORECASE,
+    rb'(?i:Content-Disposition: form-data; name=)"image"(?i:; filename=)"[^"\\\r\n]+"'
+    rb"(?i:\r\nContent-(?:Type|Length): [^\r\n]+)*"
 )
 _IMAGES = "/v1/images/"
 _LONGEST_ID = 18
@@ -59,7 +58,8 @@ class FastPath:
             if path == _SEARCH.path and scope["method"] == "POST":
                 await self._search(scope, receive, send)
                 return
-            if path.startswith(_IMAGES) and scope["method"] == "GET":
+            usual = scope["method"] == "GET" and not scope["query_string"]
+            if usual and path.startswith(_IMAGES):
                 number = path[len(_IMAGES) :]
                 if len(number) <= _LONGEST_ID and number.isascii() and number.isdecimal():
                     scope["route"] = _IMAGE_ROUTE
@@ -89,9 +89,11 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         timings = Timings()
+        most = self.context.limits.picture.max_bytes
         body = await _whole(receive)
         data = body if form is None else picture_in(body, form[1])
-        if data is None or len(data) > self.context.limits.picture.max_bytes:
+        # A form that is called a picture is for the route to explain.
+        if data is None or len(data) > most or (form is None and data.startswith(b"--")):
             await self.app(scope, _again(body, receive), send)
             return
         scope["route"] = _SEARCH

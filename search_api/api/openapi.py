@@ -26,13 +26,14 @@ _MEANING = {
     408: "The body stopped or was too slow.",
     409: "Not possible now; `detail` says why, and `job` names the job that prevents it.",
     413: "The picture or the request is too large.",
-    415: "Not a picture in a supported format.",
+    415: "Not a picture in a supported format, or not the kind of body that is expected.",
     422: "Part of the request cannot be used; `detail` says which and why.",
     429: "Too many pictures are waiting; `Retry-After` says when to try again.",
     501: "The engine of the index does not support this; see docs/milvus.md.",
     503: "The index is not available now.",
     507: "A quota or the disk's free space does not allow it; nothing was stored.",
 }
+_PICTURE = {"type": "string", "format": "binary", "description": "The picture."}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "api-key"},
@@ -71,12 +72,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for name, example in SCHEMAS.items():
         if name in schemas:
             schemas[name]["examples"] = [example]
-    _require_file(schemas["Body_search"], "image")
     for body in schemas.values():
         for field in body.get("properties", {}).values():
             _mark_file(field)
     document["components"]["securitySchemes"] = _SECURITY
     for path, method, operation in operations(document):
+        _add_picture(operation, schemas)
         _complete(path, method, operation)
     return document
 
@@ -91,6 +92,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     statuses = {int(status) for status in responses if status.isdigit() and int(status) >= 400}
+    statuses.add(422)  # what is not declared is refused
     level = needed(method, path)
     if level is not Level.OPEN:
         operation["security"] = [{name: []} for name in _SECURITY]
@@ -98,7 +100,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if level is Level.WRITE:
         statuses.add(403)
     if "requestBody" in operation:
-        statuses |= {408, 413}
+        statuses |= {408, 413, 415}
     for status in statuses:
         responses[str(status)] = _problem(status, _MEANING[status])
     # Errors from a proxy or from a bug in the server also have this form.
@@ -107,6 +109,17 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", []):
         if parameter["name"] in PARAMETERS:
             parameter["example"] = PARAMETERS[parameter["name"]]
+
+
+def _add_picture(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """A picture may be the body where the form has one field for files (`intake.strict`)."""
+    content = operation.get("requestBody", {}).get("content", {})
+    if "multipart/form-data" not in content:
+        return
+    name = content["multipart/form-data"]["schema"]["$ref"].rpartition("/")[2]
+    fields = schemas[name]["properties"].values()
+    if sum("binary" in (f.get("format"), f.get("items", {}).get("format")) for f in fields) == 1:
+        content["image/*"] = {"schema": _PICTURE}
 
 
 def _problem(status: int, description: str) -> dict[str, Any]:
@@ -122,13 +135,6 @@ def _problem(status: int, description: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{_PROBLEM}"}
     content = {"application/problem+json": {"schema": schema, "example": example}}
     return {"description": description, "content": content}
-
-
-def _require_file(body: dict[str, Any], name: str) -> None:
-    """Mark the file of a form as required; it may be omitted only if the body is the picture."""
-    field = body["properties"][name]
-    field.update(next(kind for kind in field.pop("anyOf") if kind.get("type") == "string"))
-    body["required"] = [name]
 
 
 def _mark_file(field: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ class PageParams(BaseModel):
 
 
 class PageQuery(PageParams):
-    """The parameters in a query string; unknown ones are ignored."""
+    """The parameters in a query string, or in a form."""
 
     score_threshold: float | None = Field(
         default=None,

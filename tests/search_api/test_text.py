@@ -6,13 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from search_api.text import PublicText, shortened
+from search_api.text import PublicText, shortened, unknown_name
 
 
 def test_shortened() -> None:
     assert shortened("x" * 200) == "x" * 200
     assert shortened("x" * 10_000) == "x" * 200 + "… (10,000 characters)"
     assert shortened("abcdef", 3) == "abc… (6 characters)"
+
+
+def test_unknown_names() -> None:
+    known = ("limit", "filter")
+    text = "unknown parameter 'fliter'; did you mean 'filter'? expected limit, filter"
+    assert unknown_name("parameter", "fliter", known) == text
+    assert unknown_name("field", "x", known) == "unknown field 'x'; expected limit, filter"
+    assert unknown_name("field", "x", ()) == "unknown field 'x'; expected none here"
+    assert "did you mean 'limit'?" in unknown_name("field", "file", known, "limit")
+    assert len(unknown_name("field", "x" * 10**6, known)) < 200
 
 
 @pytest.mark.parametrize(

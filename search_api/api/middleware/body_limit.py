@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search_api.api.errors import Problem, respond
+from search_api.api.intake.content_coding import decoded
 from search_api.api.intake.declared import Bodies, route_table
 from search_api.settings import Limits
 
@@ -41,6 +42,7 @@ class BodyLimitMiddleware:
     declared length over the limit is refused at once; a body without one (chunked) as soon as it
     exceeds the limit, so that no request can fill the memory or the disk. The bodies of all
     requests, forms that are spooled to disk included, share a budget; beyond it, requests get 503.
+    What counts is the body after its ``Content-Encoding``.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, budget: ByteBudget) -> None:
@@ -62,6 +64,13 @@ class BodyLimitMiddleware:
         length = headers.get(b"content-length", b"0")
         declared = int(length) if length.isdigit() else 0
         problem = None
+        coding = headers.get(b"content-encoding", b"identity").strip().lower()
+        if coding not in (b"", b"identity"):
+            declared = 0  # it says nothing of the body that is limited here
+            try:
+                receive = decoded(scope, receive, coding.decode("latin-1"))
+            except Problem as unknown:
+                problem = unknown
         # Where there is no such route, the app says so and reads nothing.
         if declared > most and bodies is not None:
             problem = Problem(413, "too-large", _too_large(f"{declared:,}", most))
@@ -108,8 +117,9 @@ class BodyLimitMiddleware:
         most = self.limits.max_json_bytes
         if bodies.form and kind == b"multipart/form-data":
             most = self.limits.max_body_bytes
-        elif bodies.image and kind.startswith(b"image/"):
-            most = self.limits.picture.max_bytes
+        elif bodies.image and kind != b"application/json":
+            # Whatever it is called, as curl and many clients call it: it may be a picture.
+            most = max(most, self.limits.picture.max_bytes)
         return min(most, self.budget.most)
 
     def _too_slow(self, read: int) -> str:

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Response
 from search_api import schemas
 from search_api.api import responses
 from search_api.api.context import Ctx, stamp_of
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.jobs.tasks import Task
 from search_api.service.labelling.classes import description
 
-router = APIRouter(prefix="/v1/classifier", tags=["classifier"])
+router = APIRouter(prefix="/v1/classifier", tags=["classifier"], route_class=StrictRoute)
 
 
 @router.get(

@@ -10,9 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from search_api import schemas
 from search_api.api.context import Ctx
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?")

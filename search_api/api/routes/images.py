@@ -18,13 +18,14 @@ from index.filters import parse_filter
 from search_api import schemas
 from search_api.api.context import Ctx, stamp
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.middleware.headers import FILE_POLICY
 from search_api.api.openapi import problems
 from search_api.api.params import AfterId, FilterParam, ImageId, ListLimit
 from search_api.api.responses import image, json_response, stored_image
 from search_api.service.page import check_limit
 
-router = APIRouter(prefix="/v1/images", tags=["images"])
+router = APIRouter(prefix="/v1/images", tags=["images"], route_class=StrictRoute)
 
 
 @router.get(

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Response
 from search_api import schemas
 from search_api.api import responses
 from search_api.api.context import Ctx
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.jobs.tasks import Task
 
-router = APIRouter(prefix="/v1", tags=["index"])
+router = APIRouter(prefix="/v1", tags=["index"], route_class=StrictRoute)
 
 
 @router.get(

@@ -16,10 +16,11 @@ from search_api import schemas
 from search_api.api import responses
 from search_api.api.context import Context, Ctx
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.jobs.model import Job
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 
 JobId = Annotated[str, Path(max_length=200, description="The job's id.")]
 

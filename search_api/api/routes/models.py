@@ -11,11 +11,12 @@ from search_api import schemas
 from search_api.api import responses
 from search_api.api.context import Ctx
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.jobs.tasks import Task
 from search_api.service.model_migration import candidates, compare_models, encoder_of
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=StrictRoute)
 
 Digest = Annotated[str, Path(max_length=200, description="The model's digest, `sha256:…`.")]
 

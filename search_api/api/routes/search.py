@@ -11,7 +11,7 @@ from index.filters import parse_filter
 from index.ranking.vote import VOTERS
 from search_api import schemas
 from search_api.api.context import Ctx, stamp
-from search_api.api.errors import missing
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.api.params import (
     ClassesParam,
@@ -34,8 +34,7 @@ from search_api.service.recommend import ExampleSet
 from search_api.service.search import PictureQuery
 from search_api.timings import Timings
 
-_PICTURE = {"schema": {"type": "string", "format": "binary", "description": "The picture."}}
-router = APIRouter(prefix="/v1", tags=["search"])
+router = APIRouter(prefix="/v1", tags=["search"], route_class=StrictRoute)
 
 
 @router.post(
@@ -43,7 +42,6 @@ router = APIRouter(prefix="/v1", tags=["search"])
     operation_id="search",
     summary="Class and nearest neighbours of an uploaded picture",
     response_model=schemas.SearchResponse,
-    openapi_extra={"requestBody": {"required": True, "content": {"image/*": _PICTURE}}},
     responses=problems(409, 413, 415, 422, 429, 503),
 )
 async def search(
@@ -52,12 +50,12 @@ async def search(
     page: PageParam,
     classes: ClassesParam,
     image: Annotated[
-        UploadFile | None,
+        UploadFile,
         File(
             description="The picture: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000, ICO"
             " or PNM."
         ),
-    ] = None,
+    ],
 ) -> Response:
     """Classifies the picture and finds the most similar ones in the index.
 
@@ -70,12 +68,7 @@ async def search(
     neighbours, under the filter. The picture is not stored.
     """
     timings = Timings()
-    if image is not None:
-        data = await read_upload(image, context.limits.picture.max_bytes)
-    elif request.headers.get("content-type", "").lower().startswith("image/"):
-        data = await request.body()
-    else:
-        raise missing("image")
+    data = await read_upload(image, context.limits.picture.max_bytes)
     query = await query_of(context, data, page, timings, classes)
     (result,) = await search_pictures(request.receive, context, [query])
     return json_response(context.encoder.search(result))

@@ -15,6 +15,7 @@ from index.ranking.recommend import Strategy
 from search_api import schemas
 from search_api.api.context import Context, Ctx
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.api.params import ClassesParam, PageParam, check_examples, check_images
 from search_api.api.queries import query_of_upload, search_pictures, shown_name
@@ -24,7 +25,7 @@ from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery
 from search_api.timings import Timings
 
-router = APIRouter(prefix="/v1", tags=["search"])
+router = APIRouter(prefix="/v1", tags=["search"], route_class=StrictRoute)
 
 
 @router.post(

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query
 
 from index.contract import Snapshot, SnapshotError
 from search_api.api.context import Ctx, stamp
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.schemas import Restored, SnapshotInfo, SnapshotMade, SnapshotRequest, Snapshots
 from search_api.service.storage.trash import remove_snapshot
 
-router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
+router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"], route_class=StrictRoute)
 
 Name = Annotated[str, Path(max_length=200, description="The snapshot's name.")]
 

@@ -10,12 +10,13 @@ from index.contract import Trashed
 from search_api import schemas
 from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.api.params import AfterId, ListLimit
 from search_api.api.responses import image
 from search_api.service.page import check_limit
 
-router = APIRouter(prefix="/v1", tags=["trash"])
+router = APIRouter(prefix="/v1", tags=["trash"], route_class=StrictRoute)
 
 
 @router.get(

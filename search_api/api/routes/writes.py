@@ -16,6 +16,7 @@ from index.records import Payload
 from search_api import schemas
 from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem
+from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.api.params import ImageId, check_images
 from search_api.api.queries import shown_name
@@ -26,7 +27,7 @@ from search_api.service.ingest import Upload
 from search_api.text import shortened
 
 _FIXED = ("label", "split")
-router = APIRouter(prefix="/v1/images", tags=["write"])
+router = APIRouter(prefix="/v1/images", tags=["write"], route_class=StrictRoute)
 
 
 @router.post(
