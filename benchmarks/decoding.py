@@ -26,6 +26,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from embed.decoding.header import read_header
 from embed.decoding.pixels import decode_image, open_image
 from embed.decoding.workers import decoders, turn
 from embed.pictures import Opened, PictureLimits, decode
@@ -62,7 +63,9 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def here(data: bytes) -> None:
-    decode_image(open_image(data, LIMITS), AT_LEAST)
+    header = read_header(data)
+    assert header is not None
+    decode_image(open_image(data, header.form, LIMITS), AT_LEAST)
 
 
 def as_served(data: bytes) -> None:

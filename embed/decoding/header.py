@@ -11,9 +11,9 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from embed.decoding import heif_header, jpeg2000_header, plain_headers, tiff_header
+from embed.decoding.headers import camera_raw, heif, jpeg2000, plain, tiff
+from embed.decoding.headers.measured import Measured, UnreadableError
 from embed.decoding.limits import LARGE, PictureError, PictureLimits, too_many_pixels
-from embed.decoding.measured import Measured, UnreadableError
 
 PIXEL = 8
 """Bytes per pixel that every format needs: Pillow's picture, and its turned or converted copy."""
@@ -41,14 +41,14 @@ _SIGNATURES = {
     b"GIF87a": "GIF",
     b"GIF89a": "GIF",
     b"BM": "BMP",
-    jpeg2000_header.BOXED: "JPEG2000",
-    jpeg2000_header.CODESTREAM: "JPEG2000",
-    **dict.fromkeys(tiff_header.SIGNATURES, "TIFF"),
+    jpeg2000.BOXED: "JPEG2000",
+    jpeg2000.CODESTREAM: "JPEG2000",
+    **dict.fromkeys(tiff.SIGNATURES, "TIFF"),
 }
 _RECOGNISED: dict[str, Callable[[bytes], bool]] = {
-    "ICO": plain_headers.is_icon,
-    "PPM": plain_headers.is_pnm,
-    "DIB": plain_headers.is_dib,
+    "ICO": plain.is_icon,
+    "PPM": plain.is_pnm,
+    "DIB": plain.is_dib,
 }
 """Formats whose first bytes alone say too little."""
 
@@ -114,7 +114,7 @@ def read_header(data: bytes) -> Header | None:
         return None
     try:
         return _READERS[form](data)
-    except (UnreadableError, tiff_header.UnreadableError, struct.error, IndexError):
+    except (UnreadableError, struct.error, IndexError):
         return Header(form)
 
 
@@ -123,11 +123,11 @@ def _form(data: bytes) -> str | None:
         return "WEBP" if data[8:12] == b"WEBP" else None
     for signature, form in _SIGNATURES.items():
         if data.startswith(signature):
-            return form
+            return None if form == "TIFF" and camera_raw.named(data) is not None else form
     for form, recognises in _RECOGNISED.items():
         if recognises(data):
             return form
-    return heif_header.form(data)
+    return heif.form(data)
 
 
 def _png(data: bytes) -> Header:
@@ -272,7 +272,7 @@ def _bmp(data: bytes) -> Header:
 
 
 def _tiff(data: bytes) -> Header:
-    found = tiff_header.read(data)
+    found = tiff.read(data)
     memory = found.width * found.height * PIXEL + found.chunk + found.tags
     return Header("TIFF", found.width, found.height, memory, False, found.excess, found.tile)
 
@@ -295,12 +295,12 @@ _READERS: dict[str, Callable[[bytes], Header]] = {
     **{
         form: _measured(form, reader)
         for form, reader in {
-            "HEIF": heif_header.heif,
-            "AVIF": heif_header.avif,
-            "JPEG2000": jpeg2000_header.read,
-            "ICO": plain_headers.icon,
-            "PPM": plain_headers.pnm,
-            "DIB": plain_headers.dib,
+            "HEIF": heif.heif,
+            "AVIF": heif.avif,
+            "JPEG2000": jpeg2000.read,
+            "ICO": plain.icon,
+            "PPM": plain.pnm,
+            "DIB": plain.dib,
         }.items()
     },
 }

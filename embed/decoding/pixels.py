@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from embed.decoding.facts import PictureFacts, read_facts
+from embed.decoding.headers import jpeg2000
 from embed.decoding.limits import (
     EXPECTED,
     LARGE,
@@ -25,6 +26,7 @@ from embed.decoding.limits import (
     brief,
     too_many_pixels,
 )
+from embed.decoding.signatures import recognise
 from embed.decoding.steps import depth, ends
 
 RGB = NDArray[np.uint8]
@@ -151,6 +153,8 @@ def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
     if width * height > limits.max_pixels:
         image.close()
         raise too_many_pixels(width, height, limits)
+    if form == "JPEG2000" and (profile := jpeg2000.profile(data)) is not None:
+        image.info["icc_profile"] = profile
     # Each scan processes all pixels again, and one that changes nothing takes some ten bytes.
     if _has_more_scans(data, limits.max_scans):
         image.close()
@@ -173,7 +177,13 @@ def _read(data: bytes, form: str) -> Image.Image:
 
 
 def not_a_picture(data: bytes) -> PictureError:
-    """The error for bytes in none of the formats."""
+    """The error for bytes in none of the formats: what they are, where they say so."""
+    found = recognise(data)
+    if found is not None:
+        return PictureError(
+            "not-a-picture",
+            f"the file ({len(data):,} bytes) is {found.what}, which is not read; {found.advice}",
+        )
     return PictureError(
         "not-a-picture",
         f"the {len(data):,} bytes are not a picture in a known format; expected one of {EXPECTED}",

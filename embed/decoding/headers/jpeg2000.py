@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
-from embed.decoding.boxes import boxes, first
-from embed.decoding.measured import Measured, UnreadableError
+from embed.decoding.headers.boxes import boxes, first
+from embed.decoding.headers.measured import Measured, UnreadableError
 
 BOXED = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM = b"\xff\x4f\xff\x51"
@@ -15,6 +16,8 @@ _SAMPLE = 6
 """Bytes per sample of a tile: its coefficients, and the samples of up to 16 bits."""
 _TILE = 8192
 """Bytes that OpenJPEG keeps for each tile, and as much again for each four components."""
+_PROFILES = (2, 3)
+"""Methods of a colour box that contain one."""
 _MOST_COMPONENTS = 16
 _MOST_TILES = 65_535
 """The standard's."""
@@ -41,6 +44,16 @@ def read(data: bytes) -> Measured:
         return found
     memory = found.memory + _PIXEL * (wide * high - found.pixels)
     return Measured(wide, high, memory, found.excess)
+
+
+def profile(data: bytes) -> bytes | None:
+    """The ICC profile in its boxes, which Pillow leaves out: ISO/IEC 15444-1, I.5.3.3."""
+    with contextlib.suppress(UnreadableError, struct.error, IndexError):
+        header = first(data, 0, len(data), b"jp2h")
+        for box in boxes(data, header.start, header.end):
+            if box.kind == b"colr" and data[box.start] in _PROFILES:
+                return data[box.start + 3 : box.end]
+    return None
 
 
 def _codestream(data: bytes, at: int) -> Measured:

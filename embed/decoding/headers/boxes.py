@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from embed.decoding.measured import UnreadableError
+from embed.decoding.headers.measured import UnreadableError
 
 _MOST_BOXES = 4096
 

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from embed.decoding.headers.measured import UnreadableError
+
 SIGNATURES = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
 """Of little- and big-endian files, two frequent mistakes, and BigTIFF; as Pillow takes them."""
 
@@ -26,10 +28,6 @@ _MOST_DIRECTORIES = 64
 _RAW = 1
 _YCBCR = 6
 _JPEG = (6, 7)
-
-
-class UnreadableError(ValueError):
-    """The directory is damaged."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,12 @@ class _Entry:
         return list(struct.unpack(f"{order}{n}{code}", self.values[: n * _SIZES[self.kind]]))
 
 
-class _Layout:
-    """Byte order and field sizes: TIFF 6.0, section 2, or those of BigTIFF."""
+class Layout:
+    """Byte order and field sizes: TIFF 6.0, section 2, or those of BigTIFF.
+
+    Raises:
+        struct.error: also of its methods, where the file is cut.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -88,6 +90,12 @@ class _Layout:
 
     def count(self, at: int) -> int:
         return self._one("Q" if self.big else "H", at)
+
+    def following(self, at: int) -> int:
+        """Where the next directory is; 0 if there is none, or the file is cut before."""
+        step, start = (20, at + 8) if self.big else (12, at + 2)
+        place = start + step * self.count(at)
+        return self._one("Q" if self.big else "I", place) if place + 8 <= len(self.data) else 0
 
     def entries(self, at: int) -> Iterator[_Entry]:
         """Those of the directory at ``at``, at most ``_MOST_ENTRIES``; stops where it is cut."""
@@ -111,7 +119,7 @@ def read(data: bytes) -> Tiff:
         UnreadableError: it has no size, or is cut.
         struct.error: it is cut.
     """
-    layout = _Layout(data)
+    layout = Layout(data)
     if layout.count(layout.first) > _MOST_ENTRIES:
         return Tiff(0, 0, 0, 0, f"{layout.count(layout.first):,} tags")
     # A tag that occurs twice counts with its largest value, whichever of them a decoder takes.

@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from embed.decoding.measured import Measured, UnreadableError
+from embed.decoding.headers.measured import Measured, UnreadableError
 
 ICON = b"\0\0\1\0"
 PNM = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf")
@@ -16,6 +16,8 @@ _PIXEL = 8
 _ICON_PIXEL = 24
 """Bytes per pixel: the picture, its mask as bytes and as a picture, the copy with alpha."""
 _MOST_ICONS = 1000
+_LONGEST = 2**16
+"""Bytes of a PNM's header that are read."""
 _TOKEN = re.compile(rb"(?:#[^\r\n]*[\r\n]|\s)*([^\s#]+)")
 """The next word of a PNM's header, after spaces and comments."""
 
@@ -33,7 +35,7 @@ def pnm(data: bytes) -> Measured:
     """
     at, numbers = 2, []
     for _ in range(2):
-        found = _TOKEN.match(data, at)
+        found = _TOKEN.match(data, at, _LONGEST)
         if found is None or not found[1].isdigit() or len(found[1]) > 10:
             raise UnreadableError
         numbers.append(int(found[1]))

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from embed.decoding import coded_size
-from embed.decoding.boxes import Box, boxes, first
-from embed.decoding.measured import Measured, UnreadableError
+from embed.decoding.headers import coded_size
+from embed.decoding.headers.boxes import Box, boxes, first
+from embed.decoding.headers.measured import Measured, UnreadableError
 
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs")
@@ -47,7 +47,10 @@ def form(data: bytes) -> str | None:
         return "HEIF"
     if brands[0] not in _ANY_BRANDS:
         return None
-    return "AVIF" if any(brand in _AVIF_BRANDS for brand in brands) else "HEIF"
+    if any(brand in _HEIF_BRANDS for brand in brands):
+        return "HEIF"
+    coded = any(brand in _AVIF_BRANDS for brand in brands) or b"av01" in data[:_SEEN]
+    return "AVIF" if coded else "HEIF"
 
 
 @dataclass
