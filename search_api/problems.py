@@ -36,6 +36,7 @@ from index.scans import FilterTimeoutError, ScansBusyError
 from search_api.jobs.runner import JobFinishedError, JobRunningError
 from search_api.service.batching import QueueFullError
 from search_api.service.cursors import CursorError, CursorModelError
+from search_api.service.following.comparison import RemovalError
 from search_api.service.labelling.classes import NoClassesError
 from search_api.service.model_migration import UnknownModelError
 from search_api.service.page import PageError
@@ -76,6 +77,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     JobFinishedError: Meaning(409, "job-finished", _FAILURE),
     QueueFullError: Meaning(429, "queue-full", _FAILURE),
     DecodersBusyError: Meaning(503, "decoders-busy", _FAILURE),
+    RemovalError: Meaning(409, "too-many-removals", _WRONG_USE),
     StoreBusyError: Meaning(409, "store-busy", _FAILURE),
     NoClassesError: Meaning(409, "no-classes", _WRONG_USE),
     UnknownModelError: Meaning(404, "unknown-model", _WRONG_USE),

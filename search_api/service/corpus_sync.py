@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.corpus import Corpus, CorpusError, Item
+from embed.corpus import Corpus, CorpusError, Item, Scan
 from embed.encoder import PictureEncoder
 from embed.folders.kinds import Skipped, count_kinds
 from embed.pictures import RGB, PictureError, turn
@@ -29,7 +30,8 @@ from index.contract import (
     JobControl,
 )
 from index.payload import check_bounds, check_record
-from index.records import Entry, Payload, PayloadBounds, Record
+from index.records import Entry, Payload, PayloadBounds, Record, Stamp
+from search_api.service.following.comparison import Comparison, check_removal, compare
 from search_api.service.following.contents import file_hash, pixels_hash
 
 BATCH = 500
@@ -39,6 +41,8 @@ UNREADABLE = "unreadable pictures"
 """The kind of a picture that is in the corpus and cannot be read, or whose name is in use."""
 
 _TAGGED = "corpus_tags"
+_FACTS = {"file", "exif"}
+"""The fields that a file says of itself."""
 _READERS = min(4, os.cpu_count() or 1)
 _BATCHES_AHEAD = 2
 _CHUNK = 25
@@ -59,6 +63,9 @@ class Counts:
         removed: pictures that are gone.
         skipped: the reason for each source that cannot be used, and each file that is not taken.
         not_taken: what the scan of the corpus found and did not take, by path; part of ``skipped``.
+        changed: those of ``embedded`` that were stored before, with another content.
+        moved: pictures that were found at another place, and not embedded for that.
+        unreachable: those of ``kept`` whose file could not be looked at.
     """
 
     total: int
@@ -67,6 +74,9 @@ class Counts:
     removed: int
     skipped: dict[str, str] = field(default_factory=dict)
     not_taken: Mapping[str, Skipped] = field(default_factory=dict)
+    changed: int = 0
+    moved: int = 0
+    unreachable: int = 0
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -79,6 +89,69 @@ class Counts:
         return count_kinds([*unusable, *self.not_taken.values()])
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a corpus holds now, with what could be followed without embedding.
+
+    Attributes:
+        items: the pictures that belong into the catalogue.
+        found: what became of the stored ones.
+        moved: ids of those that moved.
+        removed: how many made way for those.
+        skipped: the reason for each source that cannot be used, and each file that is not taken.
+        refused: the reason for each source whose changes cannot be stored.
+        not_taken: what the scan did not take.
+    """
+
+    items: Sequence[Item]
+    found: Comparison
+    moved: set[int]
+    removed: int
+    skipped: Mapping[str, str]
+    refused: Mapping[str, str]
+    not_taken: Mapping[str, Skipped]
+
+
+def prepare(
+    corpus: Corpus,
+    catalogue: Catalogue,
+    at_least: int,
+    control: JobControl,
+    *,
+    allow_removal: bool = False,
+    scan: Scan | None = None,
+    within: Callable[[str], bool] | None = None,
+) -> Prepared:
+    """Find out what is new, changed, moved and gone; record the moves and label changes.
+
+    The first half of `sync_corpus`, whose parameters these are; nothing is embedded, and nothing
+    removed but what others have moved over. ``at_least`` is the shorter side, in pixels, that the
+    encoder needs. Raises as `sync_corpus` does, before anything is changed.
+    """
+    scan = scan or _scanned(corpus, catalogue)
+    tombstones = catalogue.tombstones()
+    added = catalogue.all_sources("added")
+    items = [item for item in scan.items if item.source not in tombstones]
+    skipped = {
+        item.source: "an added picture has this name" for item in items if item.source in added
+    }
+    items = [item for item in items if item.source not in skipped]
+    skipped |= {path: one.reason for path, one in scan.skipped.items()}
+    stored = catalogue.all_sources("corpus")
+    looked_for = {s: id_ for s, id_ in stored.items() if within is None or within(s)}
+    found = compare(corpus, catalogue, scan, items, looked_for, at_least, control)
+    gone = found.overwritten + found.gone
+    if not allow_removal:
+        example = [entry.source for entry in catalogue.find(gone[:1])]
+        check_removal(len(gone), len(stored), corpus.name, example)
+    skipped |= found.skipped
+    control.skip(skipped)
+    removed, moved = _follow(catalogue, found)
+    refused = _relabel(catalogue, items, None if within is None else [*looked_for.values()])
+    control.skip(refused)
+    return Prepared(items, found, moved, removed, skipped, refused, scan.skipped)
+
+
 def sync_corpus(
     encoder: PictureEncoder,
     corpus: Corpus,
@@ -86,11 +159,15 @@ def sync_corpus(
     control: JobControl,
     *,
     reembed: bool = False,
+    allow_removal: bool = False,
+    scan: Scan | None = None,
+    within: Callable[[str], bool] | None = None,
+    prepared: Prepared | None = None,
 ) -> Counts:
-    """Record the corpus's new pictures, remove those that are gone, and follow label changes.
+    """Record what is new, changed, moved and gone in the corpus, and follow label changes.
 
     Pictures added by hand are left alone, those deleted by hand stay deleted, and a label or split
-    set by hand is kept.
+    set by hand is kept. What cannot be looked at or read stays as it is.
 
     Args:
         encoder: computes the embeddings; its model is the one in use in the catalogue.
@@ -98,25 +175,40 @@ def sync_corpus(
         catalogue: where they are recorded; each batch is durable before the next begins.
         control: receives progress and can cancel.
         reembed: embed known pictures again, too.
+        allow_removal: remove what is gone however much it is.
+        scan: what was found in the corpus, or the part of it that is ``within``; looked for now
+            if it is None.
+        within: whether a source is in the part of the corpus that was looked at; the rest is left
+            as it is. None for the whole.
+        prepared: the result of `prepare`, if that was called before; then the three above are not
+            used.
 
     Raises:
         CancelledError: ``control`` cancelled it.
+        CorpusError: the corpus cannot be looked at, or there is no picture; nothing is changed.
+        RemovalError: too many pictures are gone; see `check_removal`. Nothing is removed.
     """
-    tombstones = catalogue.tombstones()
-    added = catalogue.all_sources("added")
-    scan = corpus.scan()
-    items = [item for item in scan.items if item.source not in tombstones]
-    skipped = {
-        item.source: "an added picture has this name" for item in items if item.source in added
-    }
-    skipped |= {path: one.reason for path, one in scan.skipped.items()}
-    control.skip(skipped)
+    ready = prepared or prepare(
+        corpus,
+        catalogue,
+        encoder.input_size,
+        control,
+        allow_removal=allow_removal,
+        scan=scan,
+        within=within,
+    )
+    found, skipped = ready.found, dict(ready.skipped)
     known = {} if reembed else catalogue.known_sources(encoder.digest)
     stored = catalogue.all_sources("corpus")
-    refused = _relabel(catalogue, items)
-    control.skip(refused)
-    missing = [i for i in items if i.source not in known and i.source not in skipped]
-    embedded = 0
+    changed = {item.source for item in found.changed}
+    left_out = skipped.keys() | catalogue.tombstones()
+    missing = [
+        item
+        for item in ready.items
+        if item.source not in left_out and (item.source not in known or item.source in changed)
+    ]
+    unreachable = set(found.unreachable)
+    embedded, again = 0, set[int]()
     control.progress("embedding", 0, len(missing))
 
     done = 0
@@ -129,30 +221,88 @@ def sync_corpus(
             )
         good: list[tuple[Item, Reading]] = []
         bad: dict[str, str] = {}
-        for item, found in batch:
-            if isinstance(found, str):
-                bad[item.source] = found
-            elif (why := _unstorable(item, found, catalogue.bounds)) is not None:
+        for item, read in batch:
+            if isinstance(read, str):
+                bad[item.source] = read
+            elif (why := _unstorable(item, read, catalogue.bounds)) is not None:
                 bad[item.source] = why
             else:
-                good.append((item, found))
+                good.append((item, read))
         skipped |= bad
+        unreachable |= bad.keys() & stored.keys()
         control.skip(bad)
         if good:
-            _, embeddings = encoder.encode([found.picture for _, found in good])
+            _, embeddings = encoder.encode([read.picture for _, read in good])
             _record(catalogue, good, embeddings, encoder.digest, stored)
-            embedded += len(good)
+            _refresh(catalogue, {stored[i.source]: (i, r) for i, r in good if i.source in changed})
+            here = [
+                (stored[item.source], item, read) for item, read in good if item.source in stored
+            ]
+            _stamp(
+                catalogue,
+                {id_: found.kept_stamp(item) for id_, item, _ in here},
+                {id_: read.content for id_, _, read in here},
+            )
+            embedded += len(here)
+            again |= {id_ for id_, *_ in here}
         control.progress("embedding", done, len(missing))
-    present = {item.source for item in items} - skipped.keys()
-    gone = sorted(id_ for source, id_ in stored.items() if source not in present)
+    total = len(stored) - len(found.gone)
     return Counts(
-        total=len(present),
+        total=total,
         embedded=embedded,
-        kept=len(items) - len(missing),
-        removed=catalogue.delete(gone),
-        skipped=skipped | refused,
-        not_taken=scan.skipped,
+        kept=total - embedded - len(ready.moved - again),
+        removed=ready.removed + catalogue.delete(found.gone),
+        skipped={**skipped, **ready.refused},
+        not_taken=ready.not_taken,
+        changed=sum(stored.get(source) in again for source in changed),
+        moved=len(ready.moved),
+        unreachable=len(unreachable),
     )
+
+
+def _scanned(corpus: Corpus, catalogue: Catalogue) -> Scan:
+    try:
+        return corpus.scan()
+    except CorpusError as error:
+        count = len(catalogue.all_sources("corpus"))
+        if not count:
+            raise
+        raise CorpusError(
+            f"{error}. The {count:,} pictures of it that are stored stay as they are; if a drive or"
+            " network share is gone, bring it back and build again"
+        ) from error
+
+
+def _stamp(
+    catalogue: Catalogue,
+    stamps: Mapping[int, Stamp | None],
+    contents: Mapping[int, str | None] | None = None,
+) -> None:
+    known = {id_: stamp for id_, stamp in stamps.items() if stamp is not None}
+    if known:
+        catalogue.set_stamps(known, contents)
+
+
+def _follow(catalogue: Catalogue, found: Comparison) -> tuple[int, set[int]]:
+    """Record what needs no embedding: stamps, and moves to places that were others' before.
+
+    Returns how many pictures were removed, and the ids of those that moved.
+    """
+    _stamp(catalogue, {id_: found.stamps[id_] for id_ in found.contents}, found.contents)
+    _stamp(catalogue, {i: stamp for i, stamp in found.stamps.items() if i not in found.contents})
+    removed = catalogue.delete(found.overwritten) if found.overwritten else 0
+    if not found.moved:
+        return removed, set()
+    moved = catalogue.rename({id_: item.source for id_, item in found.moved.items()})
+    _stamp(catalogue, {id_: found.kept_stamp(found.moved[id_]) for id_ in moved})
+    for start in range(0, len(moved), BATCH):
+        for entry in catalogue.find(moved[start : start + BATCH]):
+            file, name = entry.payload.get("file"), PurePosixPath(entry.source).name
+            if isinstance(file, dict) and file.get("name", name) != name:
+                catalogue.update(
+                    [entry.id], payload={"file": {**file, "name": name}}, expected=[entry]
+                )
+    return removed, set(moved)
 
 
 def embed_missing(
@@ -316,6 +466,20 @@ def _record(
             )
 
 
+def _refresh(catalogue: Catalogue, changed: Mapping[int, tuple[Item, Reading]]) -> None:
+    """Update what the files of these pictures, by id, say of themselves."""
+    for entry in catalogue.find(list(changed)):
+        item, read = changed[entry.id]
+        facts = {**dict.fromkeys(_FACTS & entry.payload.keys()), **read.facts}
+        fields = {
+            name: value
+            for name, value in facts.items()
+            if name not in item.payload and entry.payload.get(name) != value
+        }
+        if fields:
+            catalogue.update([entry.id], payload=fields, expected=[entry])
+
+
 def _record_of(item: Item, found: Reading) -> Record:
     return Record(item.source, item.split, item.label, payload_of(item, found.facts), found.content)
 
@@ -341,8 +505,12 @@ def payload_of(item: Item, facts: Payload) -> Payload:
     return {**facts, **tags, **owned}
 
 
-def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> dict[str, str]:
+def _relabel(
+    catalogue: Catalogue, items: Sequence[Item], ids: Sequence[int] | None = None
+) -> dict[str, str]:
     """Update labels, splits and owned payload that changed in the corpus since they were recorded.
+
+    Of all pictures, or of these ids.
 
     A store built before the corpus had tags receives them once; later edits to a payload are kept.
 
@@ -353,7 +521,7 @@ def _relabel(catalogue: Catalogue, items: Sequence[Item]) -> dict[str, str]:
     tagged = catalogue.get_meta(_TAGGED) is not None
     changes: dict[tuple[Change, Change, str], list[Entry]] = {}
     refused: dict[str, str] = {}
-    for entry in _entries(catalogue):
+    for entry in _entries(catalogue) if ids is None else catalogue.find(ids):
         item = wanted.get(entry.source)
         if item is None or entry.origin != "corpus":
             continue

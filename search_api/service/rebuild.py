@@ -22,7 +22,7 @@ from index.contract import (
     no_skip,
 )
 from index.records import Entry
-from search_api.service.corpus_sync import Counts, embed_missing, sync_corpus
+from search_api.service.corpus_sync import Counts, embed_missing, prepare, sync_corpus
 from search_api.service.labelling.classifier_fit import ClassifierFitter
 from search_api.service.leftovers import remove_leftovers
 from search_api.service.storage.trash import TrashService, sweep
@@ -66,12 +66,14 @@ class IndexBuilder:
         reembed: bool = False,
         kind: str | None = None,
         replace_corpus: bool = False,
+        allow_removal: bool = False,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and this model, and build a new generation.
 
         New pictures, and those embedded with another model, are embedded and recorded batch by
-        batch, so that an interrupted rebuild continues where it stopped. Pictures gone from the
-        corpus leave the catalogue; those added by hand stay.
+        batch, so that an interrupted rebuild continues where it stopped. Pictures whose file has
+        changed are embedded again, those that moved keep everything. Pictures gone from the corpus
+        leave the catalogue; those added by hand stay, and so do those that cannot be looked at.
 
         Args:
             encoder: the model to use from then on.
@@ -81,6 +83,7 @@ class IndexBuilder:
             kind: the kind of index to build, and from then on if that succeeds; see
                 `index.ann.kinds`. None for the one that `kind` returns.
             replace_corpus: the store may be of another corpus, whose pictures are removed.
+            allow_removal: remove what is gone from the corpus however much it is.
 
         Returns:
             The new generation's manifest, and how many pictures were embedded, kept and removed.
@@ -90,6 +93,7 @@ class IndexBuilder:
             CancelledError: ``control`` cancelled it; finished embeddings are kept.
             CorpusError: the corpus cannot be read or is empty.
             CorpusMismatchError: the store is of another corpus, which is not to be replaced.
+            RemovalError: it would remove too many pictures, and nothing was removed.
             IndexInputError: this kind of index cannot be built.
         """
         catalogue = self.store.catalogue
@@ -103,26 +107,34 @@ class IndexBuilder:
                 remember(catalogue, corpus, self.var)
             elif not replace_corpus:
                 check_corpus(catalogue, corpus, self.store.name, building=True)
+            # First, because embedding can take hours.
+            prepared = prepare(
+                corpus,
+                catalogue,
+                encoder.input_size,
+                control,
+                allow_removal=allow_removal or replace_corpus,
+            )
             switched = None
             if catalogue.model() not in (None, encoder.digest):
                 switched = self._switch(encoder, control)
             else:
                 embed_missing(encoder, catalogue, self.read, _without_skip(control))
             try:
-                counts = sync_corpus(encoder, corpus, catalogue, control, reembed=reembed)
+                counts = sync_corpus(
+                    encoder, corpus, catalogue, control, reembed=reembed, prepared=prepared
+                )
             except CancelledError:
                 if switched is not None:
                     self._publish(encoder, JobControl(control.progress))
                 raise
             if switched is not None:
                 embedded = counts.embedded + switched.embedded
-                counts = Counts(
-                    counts.total,
-                    embedded,
-                    counts.total - embedded,
-                    counts.removed,
-                    {**switched.skipped, **counts.skipped},
-                    counts.not_taken,
+                counts = replace(
+                    counts,
+                    embedded=embedded,
+                    kept=counts.total - embedded,
+                    skipped={**switched.skipped, **counts.skipped},
                 )
             remember(catalogue, corpus, self.var)
             # Once another model's embeddings are in use, only an index of them can be searched.

@@ -20,6 +20,8 @@ from search_api.jobs import runner
 from search_api.jobs.model import Job
 from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
 from search_api.service import batching, cursors, model_migration, page
+from search_api.service import batching, cursors, engine, model_migration, page
+from search_api.service.following import comparison
 from search_api.service.labelling import classes
 
 UNAVAILABLE = Meaning(503, "store-unavailable", 1)
@@ -30,6 +32,7 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.UnknownIdError: Meaning(404, "unknown-id", 2),
     contract.EngineCannotError: Meaning(501, "not-with-this-index", 2),
     contract.StoreBusyError: Meaning(409, "store-busy", 1),
+    comparison.RemovalError: Meaning(409, "too-many-removals", 2),
     contract.ModelChangedError: Meaning(409, "model-changed", 2),
     contract.StateGoneError: UNAVAILABLE,
     contract.NoSpaceError: Meaning(507, "no-space", 1),

@@ -10,7 +10,7 @@ from embed.corpus import Corpus, CorpusError
 from embed.pictures import RGB, PictureError, turn
 from index.contract import Catalogue
 
-_PIXELS = "pixels:"
+PIXELS = "pixels:"
 
 
 def content_name(
@@ -32,7 +32,7 @@ def content_name(
         CorpusError: there is no such picture, or it cannot be read now.
         PictureError: it is not a usable picture.
     """
-    data = None if stored is not None and stored.startswith(_PIXELS) else corpus.content(source)
+    data = None if stored is not None and stored.startswith(PIXELS) else corpus.content(source)
     if data is not None:
         return file_hash(data), None
     picture = corpus.read(source, at_least=at_least)
@@ -48,7 +48,7 @@ def pixels_hash(picture: RGB) -> str:
     """``pixels:`` and the SHA-256 of a picture's shape and values."""
     digest = hashlib.sha256(repr(picture.shape).encode())
     digest.update(np.ascontiguousarray(picture).data)
-    return f"{_PIXELS}{digest.hexdigest()}"
+    return f"{PIXELS}{digest.hexdigest()}"
 
 
 def same_pictures(catalogue: Catalogue, corpus: Corpus, at_least: int, sample: int = 100) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Scan, open_corpus
+from embed.folders.kinds import Skipped
 from embed.folders.options import FolderOptions
 from index.contract import BlobError, CancelledError, JobControl
 from index.filters import parse_filter
@@ -19,9 +22,11 @@ from index.records import PayloadBounds, Record
 from search_api.service import corpus_sync
 from search_api.service.corpus_sync import batches, embed_missing, sync_corpus
 from search_api.service.engine import SearchEngine
+from search_api.service.following.comparison import RemovalError
 from search_api.service.ingest import Upload
+from search_api.service.page import Page
 from tests.embed.decoding.test_facts import PLACE, photograph
-from tests.search_api.conftest import MeanColour, plain, png, rebuild, source_of, unit
+from tests.search_api.conftest import MeanColour, colour, plain, png, rebuild, source_of, unit
 from tests.search_api.helpers import NEW, OTHER, Wider
 
 PICTURES = np.stack([np.full((4, 4, 3), 40 * n, np.uint8) for n in range(4)])
@@ -403,3 +408,199 @@ def test_one_that_cannot_be_stored_is_left_out_alone(tmp_path: Path) -> None:
     assert list(payloads(engine)) == ["short/a.png"]
     assert "200 characters; expected at most 100" in str(counts.skipped)
     engine.close()
+
+
+def test_a_replaced_file_is_embedded_again_and_keeps_what_was_done_by_hand(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    catalogue, source = engine.catalogue, source_of("red", 0)
+    id_ = catalogue.all_sources()[source]
+    engine.ingest.update(id_, label="mine", payload={"price": 9.5})
+    (folder / source).write_bytes(png(NEW))
+    embedded = encoder.encoded
+    counts = sync_corpus(encoder, engine.corpus, catalogue, JobControl())
+    assert (counts.changed, counts.embedded, counts.kept, counts.total) == (1, 1, 23, 24)
+    assert encoder.encoded == embedded + 1
+    (entry,) = catalogue.get([id_])
+    assert (entry.source, entry.label, entry.payload["price"]) == (source, "mine", 9.5)
+    ids, xb = catalogue.embeddings(encoder.digest)
+    np.testing.assert_allclose(xb[ids.tolist().index(id_)], unit(NEW), atol=1e-6)
+    counts = sync_corpus(encoder, engine.corpus, catalogue, JobControl())
+    assert (counts.changed, counts.embedded, counts.kept) == (0, 0, 24)
+
+
+def test_a_file_with_another_time_alone_is_not_written(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    before_ = engine.served.current().sequence
+    os.utime(folder / source_of("red", 0), (1e9, 1e9))
+    embedded = encoder.encoded
+    counts = sync_corpus(encoder, engine.corpus, engine.catalogue, JobControl())
+    assert (counts.changed, counts.embedded, counts.kept) == (0, 0, 24)
+    assert encoder.encoded == embedded
+    assert engine.served.current().sequence == before_
+    id_ = engine.catalogue.all_sources()[source_of("red", 0)]
+    assert engine.catalogue.stamps()[id_].modified_ns == 10**18
+
+
+def test_a_renamed_folder_keeps_ids_embeddings_and_labels_set_by_hand(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    catalogue = engine.catalogue
+    ids = catalogue.all_sources()
+    engine.ingest.update(ids[source_of("red", 1)], label="mine")
+    engine.ingest.delete(ids[source_of("red", 2)])
+    (folder / "train" / "red" / "2.png").unlink()
+    _, before_ = catalogue.embeddings(encoder.digest)
+    (folder / "train" / "red").rename(folder / "train" / "crimson")
+    embedded = encoder.encoded
+    counts = sync_corpus(encoder, engine.corpus, catalogue, JobControl())
+    assert (counts.moved, counts.embedded, counts.removed, counts.kept) == (5, 0, 0, 18)
+    assert (counts.total, encoder.encoded) == (23, embedded)
+    for shade in (0, 1, 3, 4, 5):
+        (entry,) = catalogue.get([ids[source_of("red", shade)]])
+        assert entry.source == f"train/crimson/{shade}.png"
+        assert entry.label == ("mine" if shade == 1 else "crimson")
+    np.testing.assert_array_equal(catalogue.embeddings(encoder.digest)[1], before_)
+    (point,) = engine.search(png(colour("red", 0)), Page(1)).points
+    assert (point.entry.source, point.entry.id) == (
+        "train/crimson/0.png",
+        ids[source_of("red", 0)],
+    )
+    counts = sync_corpus(encoder, engine.corpus, catalogue, JobControl())
+    assert (counts.moved, counts.kept) == (0, 23)
+
+
+def test_a_picture_moved_over_another_replaces_it(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    ids = engine.catalogue.all_sources()
+    (folder / source_of("red", 0)).replace(folder / source_of("red", 1))
+    counts = sync_corpus(encoder, engine.corpus, engine.catalogue, JobControl())
+    assert (counts.moved, counts.removed, counts.embedded, counts.total) == (1, 1, 0, 23)
+    after = engine.catalogue.all_sources()
+    assert after[source_of("red", 1)] == ids[source_of("red", 0)]
+    assert ids[source_of("red", 1)] not in after.values()
+
+
+def test_what_cannot_be_looked_at_stays(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    """Only what was looked at and is not there is removed."""
+
+    class Unreachable(FolderCorpus):
+        def scan(self) -> Scan:
+            found = super().scan()
+            items = tuple(i for i in found.items if not i.source.startswith("train/red/"))
+            why = {"train/red": Skipped("unreachable", "cannot be read: Permission denied")}
+            return replace(found, items=items, unreachable=("train/red",), skipped=why)
+
+    (folder / source_of("blue", 0)).unlink()
+    corpus, seen = Unreachable(folder), dict[str, str]()
+    counts = sync_corpus(encoder, corpus, engine.catalogue, JobControl(skip=seen.update))
+    assert (counts.total, counts.kept, counts.removed, counts.unreachable) == (23, 23, 1, 6)
+    assert seen == counts.skipped == {"train/red": "cannot be read: Permission denied"}
+    assert counts.kinds == {"unreachable": 1}
+    assert source_of("red", 0) in engine.catalogue.all_sources()
+
+
+@pytest.mark.parametrize("error", [CorpusError("cannot be read: Input/output error"), None])
+@pytest.mark.parametrize("reembed", [False, True])
+def test_a_stored_picture_whose_file_is_damaged_or_unreadable_now_stays(
+    engine: SearchEngine, folder: Path, error: CorpusError | None, reembed: bool
+) -> None:
+    source = source_of("red", 0)
+
+    class Failing(FolderCorpus):
+        def content(self, name: str) -> bytes:
+            if name == source and error is not None:
+                raise error
+            return super().content(name)
+
+    id_ = engine.catalogue.all_sources()[source]
+    (entry,) = engine.catalogue.get([id_])
+    (folder / source).write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    corpus = Failing(folder)
+    counts = sync_corpus(engine.encoder, corpus, engine.catalogue, JobControl(), reembed=reembed)
+    assert (counts.total, counts.removed, counts.unreachable) == (24, 0, 1)
+    assert list(counts.skipped) == [source]
+    assert engine.catalogue.get([id_]) == [entry]
+    # It is noticed again each time, and read once it can be.
+    counts = sync_corpus(engine.encoder, corpus, engine.catalogue, JobControl())
+    assert (counts.unreachable, list(counts.skipped)) == (1, [source])
+    (folder / source).write_bytes(png(NEW))
+    counts = sync_corpus(engine.encoder, FolderCorpus(folder), engine.catalogue, JobControl())
+    assert (counts.changed, counts.unreachable, counts.total) == (1, 0, 24)
+
+
+def test_too_many_removals_stop_before_anything_is_done(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    for shade in range(3):
+        (folder / source_of("red", shade)).unlink()
+    (folder / "train" / "red" / "new.png").write_bytes(png(NEW))
+    embedded, sources = encoder.encoded, engine.catalogue.all_sources()
+    with pytest.raises(RemovalError, match="would remove 3 of the 24 pictures"):
+        sync_corpus(encoder, engine.corpus, engine.catalogue, JobControl())
+    assert (encoder.encoded, engine.catalogue.all_sources()) == (embedded, sources)
+    counts = sync_corpus(encoder, engine.corpus, engine.catalogue, JobControl(), allow_removal=True)
+    assert (counts.removed, counts.embedded, counts.total) == (3, 1, 22)
+
+
+def test_moved_pictures_are_not_removed(engine: SearchEngine, folder: Path) -> None:
+    (folder / "train").rename(folder / "val")
+    counts = sync_corpus(engine.encoder, engine.corpus, engine.catalogue, JobControl())
+    assert (counts.moved, counts.removed, counts.embedded) == (18, 0, 0)
+
+
+def test_an_empty_folder_removes_nothing(engine: SearchEngine, folder: Path) -> None:
+    """A drive that is not mounted leaves an empty folder."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(CorpusError, match="The 24 pictures of it that are stored stay"):
+        sync_corpus(engine.encoder, engine.corpus, engine.catalogue, JobControl())
+    assert engine.catalogue.count() == 24
+
+
+def test_a_part_of_the_corpus_is_followed_alone(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    (folder / source_of("red", 0)).unlink()
+    (folder / source_of("blue", 0)).unlink()
+    (folder / source_of("blue", 1)).rename(folder / "train" / "blue" / "moved.png")
+    (folder / "train" / "blue" / "new.png").write_bytes(png(NEW))
+    (folder / "train" / "red" / "new.png").write_bytes(png(OLD))
+
+    def blue(source: str) -> bool:
+        return source.startswith("train/blue/")
+
+    scan = engine.corpus.scan()
+    part = replace(scan, items=tuple(item for item in scan.items if blue(item.source)))
+    counts = sync_corpus(
+        encoder, engine.corpus, engine.catalogue, JobControl(), scan=part, within=blue
+    )
+    assert (counts.embedded, counts.moved, counts.removed, counts.total) == (1, 1, 1, 24)
+    left = engine.catalogue.all_sources()
+    assert {source_of("red", 0), "train/blue/moved.png", "train/blue/new.png"} <= left.keys()
+    assert not {source_of("blue", 0), "train/red/new.png"} & left.keys()
+
+
+def test_a_file_replaced_while_it_is_read_is_noticed_later(
+    engine: SearchEngine, folder: Path
+) -> None:
+    source = source_of("red", 0)
+
+    class Replaced(FolderCorpus):
+        def scan(self) -> Scan:
+            found = super().scan()
+            (folder / source).write_bytes(png(OLD, (20, 20)))
+            return found
+
+    (folder / source).write_bytes(png(NEW))
+    sync_corpus(engine.encoder, Replaced(folder), engine.catalogue, JobControl())
+    (folder / source).write_bytes(png(colour("red", 7)))
+    counts = sync_corpus(engine.encoder, FolderCorpus(folder), engine.catalogue, JobControl())
+    assert counts.changed == 1
+    id_ = engine.catalogue.all_sources()[source]
+    ids, xb = engine.catalogue.embeddings(engine.encoder.digest)
+    np.testing.assert_allclose(xb[ids.tolist().index(id_)], unit(colour("red", 7)), atol=1e-6)

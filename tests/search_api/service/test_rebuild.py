@@ -227,14 +227,15 @@ def test_a_rebuild_records_the_corpus(engine: SearchEngine, folder: Path) -> Non
     assert engine.catalogue.get_meta("corpus_is_sample") == "yes"
 
 
-def test_reembed_embeds_files_that_changed_under_the_same_name(
+def test_files_that_changed_under_the_same_name_are_embedded_again(
     engine: SearchEngine, encoder: MeanColour, folder: Path
 ) -> None:
     (folder / source_of("red", 0)).write_bytes(png(NEW))
     _, counts = rebuild(engine)
-    assert counts.embedded == 0
+    assert (counts.embedded, counts.changed, counts.kept, counts.total) == (1, 1, 23, 24)
+    assert engine.search(png(NEW), Page(1)).points[0].entry.source == source_of("red", 0)
     _, counts = rebuild(engine, reembed=True)
-    assert (counts.embedded, counts.total) == (24, 24)
+    assert (counts.embedded, counts.changed, counts.total) == (24, 0, 24)
     assert engine.search(png(NEW), Page(1)).points[0].entry.source == source_of("red", 0)
 
 
