@@ -376,13 +376,14 @@ class TableCorpus(FolderCorpus):
         return Scan(tuple(self._row_item(row) for row in table.rows), notices=notices)
 
     def _row_item(self, row: Row) -> Item:
+        tags = tuple(dict.fromkeys(map(nfc, row.tags or ())))
         return Item(
             row.file,
             row.split,
-            row.label,
-            row.tags or (),
+            row.label and nfc(row.label),
+            tags,
             file_stamp(self._path(row.file)),
-            {**row.payload} if row.tags is None else {**row.payload, "tags": list(row.tags)},
+            {**row.payload} if row.tags is None else {**row.payload, "tags": list(tags)},
         )
 
 

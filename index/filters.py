@@ -21,7 +21,7 @@ is one of::
 with dots between the names of nested objects. ``boxes[].kind`` is the kind of every object in the
 list ``boxes``. A name with a dot or brackets in it stands in double quotes: ``meta."a.b"``. If the
 field is a list, one matching element is enough. Comparison is typed: ``true`` is not 1, ``"1"`` is
-not 1, but 1 equals 1.0.
+not 1, but 1 equals 1.0. Texts that look alike, with composed or decomposed characters, are equal.
 
 ``any`` and ``except`` compare with every value listed; ``except`` needs a value, neither missing
 nor null. ``text`` matches if one text has all of its words, in any order (`index.words`). A range
@@ -32,6 +32,7 @@ null: a picture without a label has a null label.
 Source of the semantics: https://qdrant.tech/documentation/concepts/filtering/
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -55,7 +56,7 @@ from index.conditions import (
 )
 from index.contract import FilterError, IndexInputError
 from index.dates import instant
-from index.payload import check_number, check_text
+from index.payload import check_number, check_text, spellings
 from index.records import Scalar
 from index.words import words_of
 
@@ -183,11 +184,11 @@ class _Parser:
         ((word, found),) = fields.items()
         here = f"{here}.{word}"
         if word == "value":
-            return Match(key, (_scalar(found, here),))
+            return Match(key, _spelled((_scalar(found, here),)))
         if word == "text":
             return Words(key, self._text(found, here))
         values = tuple(_scalar(v, f"{here}[{i}]") for i, v in enumerate(self._list(found, here)))
-        return Match(key, values) if word == "any" else Except(key, values)
+        return (Match if word == "any" else Except)(key, _spelled(values))
 
     def _text(self, obj: object, here: str) -> tuple[str, ...]:
         if not isinstance(obj, str):
@@ -255,6 +256,12 @@ def check_key(obj: object, here: str) -> str:
         raise FilterError(f"{here} is {obj!r}; expected at most {MAX_KEY_PARTS} names")
     _checked(obj, here)
     return obj
+
+
+def _spelled(values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """These values, and each text in the other forms in which it may be stored."""
+    forms = (spellings(value) if isinstance(value, str) else (value,) for value in values)
+    return tuple(itertools.chain.from_iterable(forms))
 
 
 def _scalar(obj: object, here: str) -> Scalar:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -127,14 +128,18 @@ def _measures(payload: Payload) -> tuple[int, int, int, int]:
     return size, len(keys), count, max(map(len, [*keys, *words]), default=0)
 
 
-def check_records(records: Sequence[Record], embeddings: int, bounds: PayloadBounds) -> None:
-    """Raise IndexInputError unless these are storable, have distinct sources, and fit in number."""
+def storable(records: Sequence[Record], embeddings: int, bounds: PayloadBounds) -> list[Record]:
+    """These records as they are stored: labels, splits and tags in Unicode NFC.
+
+    Raises IndexInputError unless they can be stored, have distinct sources, and fit in number.
+    """
     if len(records) != embeddings:
         raise IndexInputError(f"got {len(records)} records for {embeddings} embeddings")
     for i, record in enumerate(records):
         check_record(record, f"records[{i}]")
         check_bounds(record, bounds)
     check_sources([record.source for record in records])
+    return [_composed(record) for record in records]
 
 
 def check_sources(sources: Sequence[str]) -> None:
@@ -143,6 +148,37 @@ def check_sources(sources: Sequence[str]) -> None:
         check_record(Record(source), f"sources[{i}]")
     if len(set(sources)) != len(sources):
         raise IndexInputError("a source is given more than once; expected each source once")
+
+
+def nfc(text: str) -> str:
+    """The text with composed characters, so that what looks alike is alike."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """The text as it is given, composed and decomposed: what looks alike and may be stored."""
+    forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    return (text,) if text.isascii() else (*dict.fromkeys((text, *forms)),)
+
+
+def _composed(record: Record) -> Record:
+    label, split = (value and nfc(value) for value in (record.label, record.split))
+    payload = _composed_tags(record.payload)
+    if (label, split, payload) == (record.label, record.split, record.payload):
+        return record
+    return replace(record, label=label, split=split, payload=payload)
+
+
+def _composed_tags(payload: Payload) -> Payload:
+    """The payload with its tags in NFC, each once; other text stays as it was given."""
+    tags = payload.get("tags")
+    if not isinstance(tags, list):
+        return payload
+    words = [tag for tag in tags if isinstance(tag, str)]
+    composed = [nfc(word) for word in words]
+    if composed == words or len(words) < len(tags):
+        return payload
+    return {**payload, "tags": [*dict.fromkeys(composed)]}
 
 
 def other_origin(record: Record) -> IndexInputError:
@@ -166,7 +202,7 @@ class FieldChanges:
         bounds: PayloadBounds,
     ) -> None:
         self._fields: dict[str, Any] = {
-            name: check_optional_text(value, name)
+            name: None if value is None else nfc(check_text(value, name))
             for name, value in (("label", label), ("split", split))
             if value is not KEEP
         }
@@ -174,7 +210,7 @@ class FieldChanges:
             self._fields["edited"] = True
         if payload is not None:
             check_payload(payload)
-        self._payload = payload
+        self._payload = payload and _composed_tags(payload)
         self._replace = replace_payload
         self._bounds = bounds
 

@@ -60,10 +60,10 @@ from index.local.trash import PURGED, SqliteTrash, move_to_trash, usage_of
 from index.payload import (
     FieldChanges,
     check_number,
-    check_records,
     check_sources,
     check_text,
     other_origin,
+    storable,
 )
 from index.ranking.groups import members
 from index.records import Entry, Origin, Payload, PayloadBounds, Record, Stamp
@@ -145,7 +145,7 @@ class SqliteCatalogue:
         Ids are never reused: a source that was deleted gets a new one.
         """
         xb = as_embeddings(embeddings).astype("<f4", copy=False)
-        check_records(records, len(xb), self.bounds)
+        records = storable(records, len(xb), self.bounds)
         ids: list[int] = []
         with self._database.write() as connection:
             self._check_model(connection, model_digest, xb)

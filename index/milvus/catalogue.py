@@ -61,10 +61,10 @@ from index.milvus.staging import MilvusStaging
 from index.payload import (
     FieldChanges,
     check_number,
-    check_records,
     check_sources,
     check_text,
     other_origin,
+    storable,
 )
 from index.ranking.groups import members
 from index.records import NO_STAMP, Entry, Origin, Payload, PayloadBounds, Record, Stamp
@@ -149,7 +149,7 @@ class MilvusCatalogue:
         """
         self.check_quota(records, quota)
         xb = as_embeddings(embeddings)
-        check_records(records, len(xb), self.bounds)
+        records = storable(records, len(xb), self.bounds)
         sources = [record.source for record in records]
         if not records:
             return []

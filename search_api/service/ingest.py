@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB, Opened, PictureError, PictureLimits, turn
-from index.conditions import Filter
+from index.conditions import Filter, Match
 from index.contract import (
     KEEP,
     Blobs,
@@ -21,6 +21,7 @@ from index.contract import (
     ModelChangedError,
     UnknownIdError,
 )
+from index.payload import check_text, nfc, spellings
 from index.records import Payload, Record
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.text import printable, shortened
@@ -91,7 +92,7 @@ class Ingest:
             except PictureError as error:
                 results.append(error)
         if good:
-            records = [_record(uploads[row], facts) for row, _, facts in good]
+            records = [self._record(uploads[row], facts) for row, _, facts in good]
             self.catalogue.check_quota(records, self.quotas.added)
             # A sweep must not remove the bytes as unused before an entry refers to them.
             with self.blobs.holding():
@@ -132,6 +133,26 @@ class Ingest:
             if encoder is not (encoder := self.encoder()):
                 pictures = [self._picture(upload, encoder)[0] for upload in uploads]
         raise AssertionError
+
+    def _record(self, upload: Upload, facts: Payload) -> Record:
+        """The record of an added picture, without the name of its bytes."""
+        source = f"added:{uuid.uuid4().hex}"
+        if upload.key is not None:
+            source = self._source(upload.key)
+        size = len(upload.data)
+        payload = {**facts, **upload.payload}
+        return Record(source, upload.split, upload.label, payload, None, "added", size=size)
+
+    def _source(self, key: str) -> str:
+        """The source of the added picture with this key; keys that look alike are one key.
+
+        It has composed characters, unless an earlier version has stored it with others.
+        """
+        known = spellings(f"key:{check_text(key, 'key')}")
+        if len(known) == 1:
+            return known[0]
+        stored = self.catalogue.page(-1, 1, Filter((Match("source", known),)))
+        return stored[0].source if stored else nfc(known[0])
 
     def update(
         self,
@@ -179,11 +200,3 @@ def _name(upload: Upload) -> str | None:
     """The name of its file, without the folders that some programs send."""
     name = re.split(r"[/\\]", upload.filename or "")[-1].replace("\0", "")
     return shortened(printable(name)) or None
-
-
-def _record(upload: Upload, facts: Payload) -> Record:
-    """The record of an added picture, without the name of its bytes."""
-    source = f"key:{upload.key}" if upload.key is not None else f"added:{uuid.uuid4().hex}"
-    size = len(upload.data)
-    payload = {**facts, **upload.payload}
-    return Record(source, upload.split, upload.label, payload, None, "added", size=size)

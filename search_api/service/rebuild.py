@@ -24,6 +24,7 @@ from index.contract import (
 from index.records import Entry
 from search_api.service.corpus_sync import Counts, embed_missing, prepare, sync_corpus
 from search_api.service.labelling.classifier_fit import ClassifierFitter
+from search_api.service.labelling.spelling import compose_labels
 from search_api.service.leftovers import remove_leftovers
 from search_api.service.storage.trash import TrashService, sweep
 from search_api.stores.store_corpus import check_corpus, remember, remembered
@@ -120,6 +121,7 @@ class IndexBuilder:
                 switched = self._switch(encoder, control)
             else:
                 embed_missing(encoder, catalogue, self.read, _without_skip(control))
+            compose_labels(catalogue)
             try:
                 counts = sync_corpus(
                     encoder, corpus, catalogue, control, reembed=reembed, prepared=prepared
@@ -183,6 +185,7 @@ class IndexBuilder:
             if needs_room:
                 self.trash.storage.check_room()
             embed_missing(encoder, catalogue, self.read, _without_skip(control))
+            compose_labels(catalogue)
             manifest = self._publish(encoder, control, kind)
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest

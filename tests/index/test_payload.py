@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from index.contract import IndexInputError
-from index.payload import MAX_DEPTH, check_payload
+from index.payload import MAX_DEPTH, check_payload, nfc, spellings
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,15 @@ def test_depth() -> None:
     check_payload(payload)
     with pytest.raises(IndexInputError, match="nested too deep; expected at most 16"):
         check_payload({"a": payload})
+
+
+def test_spellings_that_look_alike() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert nfc(decomposed) == nfc(composed) == composed
+    assert spellings(composed) == (composed, decomposed)
+    assert spellings(decomposed) == (decomposed, composed)
+    mixed = composed + decomposed
+    assert spellings(mixed) == (mixed, 2 * composed, 2 * decomposed)
+    assert spellings("cafe") == ("cafe",)
+    # The letter of a ligature or a number in a circle looks different, and stays so.
+    assert nfc("ﬁ①") == "ﬁ①"

@@ -16,6 +16,7 @@ from embed.pictures import RGB, PictureError, decode, read_file, turn
 from embed.runtime.protocol import WORKERS
 from index.ann.quick_lists import QuickLists
 from index.contract import Catalogue, Neighbours, ServedIndex, UnknownIdError
+from index.payload import nfc
 from index.ranking.vote import VOTERS
 from search_api.schemas.search import Classes
 from search_api.service.corpus_sync import batches
@@ -182,10 +183,10 @@ def tags_of(points: Sequence[Point]) -> Tags:
 def words(value: object) -> tuple[str, ...]:
     """The tags in a payload value: a list of words or a single word; other values have none."""
     if isinstance(value, str):
-        return (value,)
+        return (nfc(value),)
     if not isinstance(value, list):
         return ()
-    return tuple(dict.fromkeys(word for word in value if isinstance(word, str) and word))
+    return tuple(dict.fromkeys(nfc(word) for word in value if isinstance(word, str) and word))
 
 
 def count(votes: Sequence[Sequence[str]]) -> Tags:

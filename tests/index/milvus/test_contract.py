@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -254,6 +255,39 @@ def test_the_catalogue(open_store: Opener) -> None:
     assert catalogue.count() == 21
     if again is not store:
         again.close()
+    store.close()
+
+
+def test_labels_and_tags_are_composed(open_store: Opener) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    store = open_store()
+    catalogue = store.catalogue
+    tags: Any = [decomposed, composed, "plain"]
+    ids = catalogue.upsert(
+        [
+            Record(f"{decomposed}/a", label=composed),
+            Record(f"{decomposed}/b", label=decomposed, payload={"tags": tags, "note": decomposed}),
+            Record(f"{composed}/b", None, "plain"),
+        ],
+        XB[:3],
+        "m",
+    )
+    assert catalogue.label_counts() == {composed: 2, "plain": 1}
+    first, second, third = catalogue.get(ids)
+    # A source is the file's name on disk, and other fields stay as they were given.
+    assert (first.source, second.source) == (f"{decomposed}/a", f"{decomposed}/b")
+    assert second.payload == {"tags": [composed, "plain"], "note": decomposed}
+    catalogue.update(ids[2:], label=decomposed, payload={"tags": [decomposed]})
+    third = catalogue.get(ids)[2]
+    assert (third.label, third.payload) == (composed, {"tags": [composed]})
+    for text in (composed, decomposed):
+        for key, found in (("label", ids), ("tags", ids[1:]), ("note", ids[1:2])):
+            assert catalogue.ids(where(**{key: text})).tolist() == sorted(found)
+            any_of = {"must": [{"key": key, "match": {"any": ["?", text]}}]}
+            assert catalogue.ids(parse_filter(any_of)).tolist() == sorted(found)
+        assert catalogue.ids(where(source=f"{text}/a")).tolist() == ids[:1]
+        none = {"must": [{"key": "label", "match": {"except": [text]}}]}
+        assert catalogue.ids(parse_filter(none)).tolist() == []
     store.close()
 
 

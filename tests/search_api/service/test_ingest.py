@@ -53,6 +53,25 @@ def test_the_same_key_replaces_the_picture(engine: SearchEngine) -> None:
     assert first != second
 
 
+def test_keys_that_look_alike_are_one(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    first, second = (
+        engine.ingest.add([Upload(png(NEW), key)])[0] for key in (decomposed, composed)
+    )
+    assert first == second
+    assert engine.catalogue.get([25])[0].source == f"key:{composed}"
+    # One that an earlier version stored as it was given keeps its name and its id.
+    with monkeypatch.context() as earlier:
+        earlier.setattr("search_api.service.ingest.nfc", lambda text: text)
+        (old,) = engine.ingest.add([Upload(png(NEW), f"{decomposed}2")])
+    again = [engine.ingest.add([Upload(png(NEW), f"{key}2")]) for key in (composed, decomposed)]
+    assert again == [[old], [old]]
+    assert isinstance(old, int)
+    assert engine.catalogue.get([old])[0].source == f"key:{decomposed}2"
+
+
 def test_a_bad_picture_does_not_harm_the_others(engine: SearchEngine) -> None:
     one, bad, two = engine.ingest.add(
         [Upload(png(NEW), "a"), Upload(b"rubbish", "b"), Upload(png((9, 99, 9)), "c")]
