@@ -127,7 +127,8 @@ class Opened:
                 the smallest of its native scales 1/2, 1/4 and 1/8 that provides it, which is
                 several times faster; a picture of more than ``LARGE`` pixels is averaged down by
                 an integer factor that keeps eight times that side, so that later steps need
-                little memory.
+                little memory. None for all of it; a JPEG of more than the limit of pixels is
+                still decoded at the largest native scale that is within it.
 
         Returns:
             uint8 ``(height, width, 3)``.
@@ -150,7 +151,7 @@ class Opened:
 
     def _decode(self, at_least: int | None, facts: bool) -> tuple[RGB, PictureFacts | None]:
         if self._image is not None:
-            return decode_with_facts(self._image, at_least, facts)
+            return decode_with_facts(self._image, at_least, self._limits.max_pixels, facts)
         return decoders.decode(self._data, self._header, self._limits, at_least, facts)
 
 

@@ -20,7 +20,7 @@ PIXEL = 8
 _WEBP_PIXEL = 20
 """libwebp's two canvases and its decoder's buffer, the copy of the result, Pillow's picture."""
 _COEFFICIENT = 2
-"""Bytes per pixel and component that libjpeg keeps of a picture in several scans."""
+"""Bytes per sample that libjpeg keeps of a picture in several scans."""
 _TEXT, _ALL_TEXT = 2**20, 64 * 2**20
 """Pillow inflates at most this much of a PNG's chunk of text or profile, and of all texts."""
 
@@ -65,6 +65,7 @@ class Header:
         ordinary: a small PNG or JPEG without anything unusual, safe to decode in this process.
         excess: what it has far too much of, for people; empty if nothing.
         tile: width and height of what its decoder decodes at once, if that may be larger.
+        kept: how much of the memory a JPEG takes even if it is decoded at a fraction of its size.
     """
 
     form: str
@@ -74,6 +75,7 @@ class Header:
     ordinary: bool = False
     excess: str = ""
     tile: tuple[int, int] = (0, 0)
+    kept: int = 0
 
     @property
     def pixels(self) -> int:
@@ -86,8 +88,8 @@ class Header:
         Raises:
             PictureError: it has more pixels, or takes more to decode.
         """
-        if self.pixels > limits.max_pixels:
-            raise too_many_pixels(self.width, self.height, limits)
+        if self.pixels > limits.most_pixels(self.form):
+            raise too_many_pixels(self.width, self.height, self.form, limits)
         how = "save it as an ordinary PNG or JPEG"
         if self.excess:
             raise PictureError("too-costly", f"the {self.form} has {self.excess}; {how}")
@@ -98,11 +100,14 @@ class Header:
                 f"the {self.form} of {self.width} x {self.height} pixels consists of tiles of"
                 f" {wide} x {high}, more than the limit of {limits.max_pixels:,} pixels; {how}",
             )
-        if self.memory is not None and self.memory > limits.max_memory:
+        memory = self.memory
+        if memory is not None and self.pixels > limits.max_pixels:
+            memory = self.kept + limits.max_pixels * PIXEL
+        if memory is not None and memory > limits.max_memory:
             raise PictureError(
                 "too-costly",
                 f"decoding the {self.form} of {self.width} x {self.height} pixels takes about"
-                f" {self.memory:,} bytes of memory, more than the limit of"
+                f" {memory:,} bytes of memory, more than the limit of"
                 f" {limits.max_memory:,}; scale it down, or {how}",
             )
 
@@ -174,7 +179,7 @@ def _png(data: bytes) -> Header:
 def _jpeg(data: bytes) -> Header:
     """Walks the segments up to the first scan; ISO/IEC 10918-1, annex B."""
     at, parts, frames, exif = 2, 0, 0, 0
-    width = height = components = 0
+    width = height = components = samples = 0
     kind = 0
     while True:
         if data[at] != 0xFF:
@@ -198,6 +203,7 @@ def _jpeg(data: bytes) -> Header:
                 return Header("JPEG", excess=f"more than {_MOST_EXIF:,} bytes of EXIF")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width, components = struct.unpack_from(">HHB", data, at + 4)
+            samples = _samples(width * height, data[at + 10 : at + 9 + 3 * components : 3])
             kind = marker
             frames += 1
         at += 1 + length
@@ -207,16 +213,26 @@ def _jpeg(data: bytes) -> Header:
     progressive = kind != 0xC0 and kind != 0xC1
     # A baseline picture in one scan is decoded row by row.
     whole = progressive or data.find(b"\xff\xda", at) >= 0 or data[at + 3] != components
+    kept = _COEFFICIENT * samples if whole else 0
     return Header(
         "JPEG",
         width,
         height,
-        pixels * (PIXEL + (_COEFFICIENT * components if whole else 0)),
+        pixels * PIXEL + kept,
+        kept=kept,
         ordinary=pixels <= LARGE
         and kind in (0xC0, 0xC1, 0xC2)
         and parts <= _ORDINARY_PARTS
         and at <= _ORDINARY_EXTRA,
     )
+
+
+def _samples(pixels: int, sampling: bytes) -> int:
+    """Those of all components, of which some may have fewer; 0 if the factors are damaged."""
+    factors = [(code >> 4) * (code & 15) for code in sampling]
+    most = max((code >> 4 for code in sampling), default=0)
+    most *= max((code & 15 for code in sampling), default=0)
+    return pixels * sum(factors) // most if most else 0
 
 
 def _webp(data: bytes) -> Header:

@@ -10,6 +10,8 @@ FORMATS = (
 """As Pillow calls them."""
 EXPECTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000, ICO, PNM"
 """The formats as people call them."""
+SCALED = 5
+"""A JPEG may have so many times the pixels of others: a telephone's 200 million, for instance."""
 LARGE = 2_000_000
 """In pixels; larger pictures are decoded only two at a time, and never in this process."""
 
@@ -21,20 +23,26 @@ class PictureLimits:
     Attributes:
         max_bytes: largest encoded picture, in bytes.
         max_pixels: largest decoded picture, width times height; checked in the header, before
-            any pixel is decoded.
-        max_scans: maximum number of scans in a JPEG; encoders write about ten.
+            any pixel is decoded. A JPEG may have ``SCALED`` times as many, and is then decoded at a
+            half, a quarter or an eighth of its size, so that no more than these come out.
+        max_scans: maximum number of scans in a JPEG; encoders write about ten. Those of a JPEG of
+            more than ``max_pixels`` may have fewer, in proportion.
         max_memory: how much memory decoding may take, in bytes: estimated from the header, and
             imposed on the worker process that decodes.
         max_seconds: how long decoding in a worker process may take.
         max_wait_seconds: how long to wait for a worker process that is free.
     """
 
-    max_bytes: int = 20 * 2**20
-    max_pixels: int = 50_000_000
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 55_000_000
     max_scans: int = 50
     max_memory: int = 2**30
     max_seconds: float = 30.0
     max_wait_seconds: float = 60.0
+
+    def most_pixels(self, form: str) -> int:
+        """How many pixels a file of a format may have."""
+        return self.max_pixels * (SCALED if form == "JPEG" else 1)
 
 
 class PictureError(ValueError):
@@ -62,12 +70,14 @@ REASONS = (
 ``undecodable``: the decoder crashed on it."""
 
 
-def too_many_pixels(width: int, height: int, limits: PictureLimits) -> PictureError:
+def too_many_pixels(width: int, height: int, form: str, limits: PictureLimits) -> PictureError:
     """The error for a picture over the limit of pixels."""
+    most = limits.most_pixels(form)
+    which = " of a JPEG" if most > limits.max_pixels else ""
     return PictureError(
         "too-many-pixels",
         f"the picture has {width} x {height} = {width * height:,} pixels, more than the"
-        f" limit of {limits.max_pixels:,}; scale it down",
+        f" limit{which} of {most:,}; scale it down",
     )
 
 

@@ -46,17 +46,19 @@ def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
         return _open(data, form, limits)
 
 
-def decode_image(image: Image.Image, at_least: int | None) -> RGB:
+def decode_image(
+    image: Image.Image, at_least: int | None, max_pixels: int = PictureLimits.max_pixels
+) -> RGB:
     """Decode the pixels and close ``image``; see `embed.pictures.Opened.decode`.
 
     Raises:
         PictureError: it is damaged, or there is not enough memory.
     """
-    return decode_with_facts(image, at_least, False)[0]
+    return decode_with_facts(image, at_least, max_pixels, False)[0]
 
 
 def decode_with_facts(
-    image: Image.Image, at_least: int | None, wanted: bool = True
+    image: Image.Image, at_least: int | None, max_pixels: int, wanted: bool = True
 ) -> tuple[RGB, PictureFacts | None]:
     """As `decode_image`, with what the file says of itself if that is ``wanted``."""
     form = _form(image)
@@ -64,13 +66,13 @@ def decode_with_facts(
         data = depth.file_of(image)
         try:
             try:
-                return _decoded(image, at_least, wanted)
+                return _decoded(image, at_least, max_pixels, wanted)
             except Exception as error:
                 completed = None if _is_memory(error) else ends.completed(data, form)
                 if completed is None:
                     raise
             with Image.open(io.BytesIO(completed), formats=(form,)) as whole:
-                return _decoded(whole, at_least, wanted)
+                return _decoded(whole, at_least, max_pixels, wanted)
         except Exception as error:
             if _is_memory(error):
                 raise PictureError("too-costly", _no_memory(form)) from error
@@ -85,19 +87,30 @@ def decode_with_facts(
 
 
 def _decoded(
-    image: Image.Image, at_least: int | None, wanted: bool
+    image: Image.Image, at_least: int | None, max_pixels: int, wanted: bool
 ) -> tuple[RGB, PictureFacts | None]:
     # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
     facts = read_facts(image) if wanted and image.format != "PNG" else None
-    if at_least is not None and _form(image) == "JPEG":
-        # draft() keeps both sides at or above this size.
-        image.draft(None, (at_least, at_least))
+    if _form(image) == "JPEG":
+        _scale(image, at_least, max_pixels)
     large = image.width * image.height > LARGE
     samples = depth.samples(image)
     loaded = depth.load(image)
     if wanted and facts is None:  # those of a PNG may follow the pixels
         facts = read_facts(image)
     return _pixels(loaded, samples, at_least if large else None), facts
+
+
+def _scale(image: Image.Image, at_least: int | None, max_pixels: int) -> None:
+    """Let a JPEG be decoded at the scale that suffices, and that is within the limit."""
+    width, height = image.size
+    wanted = 1 if at_least is None else min(image.size) // at_least
+    for scale in (1, 2, 4, 8):
+        if scale == 8 or (2 * scale > wanted and width * height <= max_pixels * scale**2):
+            break
+    if scale > 1:
+        # It keeps both sides at or above this size.
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
 
 
 def _form(image: Image.Image) -> str:
@@ -139,7 +152,7 @@ def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
         raise PictureError(
             "too-many-pixels",
             f"the picture has too many pixels ({brief(error)}); the limit is"
-            f" {limits.max_pixels:,}; scale it down",
+            f" {limits.most_pixels(form):,}; scale it down",
         ) from error
     except MemoryError as error:
         raise PictureError("too-costly", _no_memory(form)) from error
@@ -150,17 +163,18 @@ def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
             f"the picture is damaged or truncated ({brief(error)}); send the whole file",
         ) from error
     width, height = image.size
-    if width * height > limits.max_pixels:
+    if width * height > limits.most_pixels(form):
         image.close()
-        raise too_many_pixels(width, height, limits)
+        raise too_many_pixels(width, height, form, limits)
     if form == "JPEG2000" and (profile := jpeg2000.profile(data)) is not None:
         image.info["icc_profile"] = profile
     # Each scan processes all pixels again, and one that changes nothing takes some ten bytes.
-    if _has_more_scans(data, limits.max_scans):
+    most = min(limits.max_scans, limits.max_scans * limits.max_pixels // (width * height))
+    if form == "JPEG" and _has_more_scans(data, most):
         image.close()
         raise PictureError(
             "too-large",
-            f"the JPEG has more than {limits.max_scans} scans, and each takes as long as decoding"
+            f"the JPEG has more than {most} scans, and each takes as long as decoding"
             " the picture; save it again with fewer",
         )
     return image
@@ -192,7 +206,7 @@ def not_a_picture(data: bytes) -> PictureError:
 
 def _has_more_scans(data: bytes, most: int) -> bool:
     """Whether a JPEG has more than ``most`` scans."""
-    if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xda") <= most:
+    if data.count(b"\xff\xda") <= most:
         return False
     # Not all of these bytes need be scans: comments, and what follows the end, may contain any.
     return sum(1 for _ in islice(ends.scans(data), most + 1)) > most

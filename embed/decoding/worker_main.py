@@ -38,6 +38,7 @@ def main() -> None:
     # Before memory is limited: all formats, rather than at the first picture.
     Image.init()
     register_heif_opener(decode_threads=0, thumbnails=False, depth_images=False, aux_images=False)
+    Image.MAX_IMAGE_PIXELS = None  # the request has a limit of its own
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would contain people's pictures
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
@@ -67,7 +68,9 @@ def _answer(
     try:
         limits = PictureLimits(max_pixels=request.max_pixels, max_scans=request.max_scans)
         image = open_image(data, request.form, limits)
-        picture, facts = decode_with_facts(image, request.at_least, request.facts)
+        picture, facts = decode_with_facts(
+            image, request.at_least, request.max_pixels, request.facts
+        )
     except PictureError as error:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         return ERROR, json.dumps([error.reason, str(error)]).encode(), b""

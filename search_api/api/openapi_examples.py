@@ -121,8 +121,8 @@ SCHEMAS: dict[str, Any] = {
         "labels": {"cat": 30_000, "dog": 30_000},
         "splits": {"train": 50_000, "test": 10_000},
         "limits": {
-            "max_upload_bytes": 20_971_520,
-            "max_pixels": 50_000_000,
+            "max_upload_bytes": 67_108_864,
+            "max_pixels": 55_000_000,
             "max_images": 256,
             "max_limit": 1000,
             "max_offset": 10_000,

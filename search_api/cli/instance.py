@@ -31,7 +31,7 @@ _DEFAULTS = Settings()
 _HOST = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*[a-z0-9_-]|[a-z0-9_-]")
 _PICTURE_HELP = {
     "max_bytes": "Maximum size of an encoded picture, in bytes.",
-    "max_pixels": "Maximum width times height of a picture.",
+    "max_pixels": "Maximum width times height of a picture; a JPEG may have five times as many.",
     "max_scans": "Maximum number of scans in a JPEG; each takes as long as decoding the picture.",
     "max_memory": "Maximum memory that decoding a picture may take, in bytes.",
     "max_seconds": "Time limit for decoding a picture in a worker process, in seconds.",

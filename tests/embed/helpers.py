@@ -112,6 +112,16 @@ def zeros_deflated(size: int) -> bytes:
     return b"\x78\xda" + block * (size // 2**20) + end + checksum
 
 
+def flat_jpeg(width: int, height: int) -> bytes:
+    """A baseline grey-in-colour JPEG of any size, in four bytes for each 16 x 16 pixels."""
+    data = bytearray(encoded(Image.new("RGB", (16, 16), (128, 128, 128)), "JPEG"))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    struct.pack_into(">HH", data, frame + 5, height, width)
+    # For each block the codes of "as the one before" and "no more": 00 1010, of colours 00 00.
+    blocks = -(-width // 16) * -(-height // 16)
+    return bytes(data[: scan + 14]) + b"\x28\xa2\x8a\x00" * blocks + b"\xff\xd9"
+
+
 def with_more_scans(jpeg: bytes, number: int) -> bytes:
     """A progressive JPEG with its last scan repeated ``number`` more times."""
     scan, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embed.pictures import FORMATS, PictureError, PictureLimits, decode, encode_jpeg, encode_png
-from tests.embed.helpers import encoded, noise, png_header, slope, with_more_scans
+from embed.pictures import (
+    FORMATS,
+    Opened,
+    PictureError,
+    PictureLimits,
+    decode,
+    encode_jpeg,
+    encode_png,
+)
+from tests.embed.helpers import encoded, flat_jpeg, noise, png_header, slope, with_more_scans
 
 
 def refused(data: bytes, limits: PictureLimits = PictureLimits()) -> PictureError:
@@ -189,7 +197,7 @@ def test_pixels_are_counted_before_any_is_decoded() -> None:
     error = refused(png_header(8000, 9000))
     assert error.reason == "too-many-pixels"
     assert str(error) == (
-        "the picture has 8000 x 9000 = 72,000,000 pixels, more than the limit of 50,000,000;"
+        "the picture has 8000 x 9000 = 72,000,000 pixels, more than the limit of 55,000,000;"
         " scale it down"
     )
 
@@ -197,13 +205,47 @@ def test_pixels_are_counted_before_any_is_decoded() -> None:
 def test_a_bomb_that_pillow_itself_refuses() -> None:
     error = refused(png_header(100_000, 100_000))
     assert error.reason == "too-many-pixels"
-    assert "more than the limit of 50,000,000" in str(error)
+    assert "more than the limit of 55,000,000" in str(error)
 
 
 def test_max_pixels_is_inclusive() -> None:
     data = encoded(noise(10, 10), "PNG")
     assert decode(data, PictureLimits(max_pixels=100)).shape == (10, 10, 3)
     assert refused(data, PictureLimits(max_pixels=99)).reason == "too-many-pixels"
+
+
+@pytest.mark.parametrize(
+    ("size", "full"),
+    [((8160, 6144), (6144, 8160)), ((12000, 9000), (4500, 6000)), ((16320, 12240), (6120, 8160))],
+)
+def test_a_telephone_s_largest_jpegs(size: tuple[int, int], full: tuple[int, int]) -> None:
+    data = flat_jpeg(*size)
+    opened = Opened(data)
+    assert (opened.pixels, opened.in_process) == (size[0] * size[1], False)
+    small = opened.decode(224)
+    assert small.shape == (size[1] // 8, size[0] // 8, 3)
+    assert (small == 128).all()
+    if size == (12000, 9000):  # whole, the others take as long as this
+        assert decode(data).shape == (*full, 3)
+
+
+def test_a_jpeg_has_a_limit_too() -> None:
+    limits = PictureLimits(max_pixels=100)
+    jpeg = encoded(slope(20, 25), "JPEG")
+    assert decode(jpeg, limits).shape == (5, 7, 3)
+    error = refused(encoded(slope(20, 26), "JPEG"), limits)
+    assert error.reason == "too-many-pixels"
+    assert "20 = 520 pixels, more than the limit of a JPEG of 500" in str(error)
+    assert refused(flat_jpeg(20_000, 20_000)).reason == "too-many-pixels"
+    assert refused(png_header(30_000, 30_000)).reason == "too-many-pixels"
+    assert refused(png_header(12_000, 9_000)).reason == "too-many-pixels"
+
+
+def test_a_jpeg_over_the_limit_of_pixels_has_fewer_scans() -> None:
+    data = encoded(slope(40, 60), "JPEG", progressive=True)
+    assert decode(data, PictureLimits(max_pixels=600, max_scans=40)).shape == (20, 30, 3)
+    error = refused(data, PictureLimits(max_pixels=600, max_scans=36))
+    assert (error.reason, "more than 9 scans" in str(error)) == ("too-large", True)
 
 
 def test_scans_are_counted_before_any_is_decoded() -> None:

@@ -49,7 +49,7 @@ def test_only_a_milvus_lite_file_is_single_process() -> None:
         (Limits(max_images=300), "max_images is 300 and more than max_waiting, which is 256"),
         (Limits(max_waiting=10, max_images=10), "max_batch is 64 and more than max_waiting"),
         (Limits(max_payload_bytes=10**6), "more than max_form_field_bytes, which is 262,144"),
-        (Limits(max_body_bytes=2**20), "max_picture_bytes is 20,971,520 and more than max_body"),
+        (Limits(max_body_bytes=2**20), "max_picture_bytes is 67,108,864 and more than max_body"),
         (Limits(max_bytes_in_flight=2**20), "more than max_bytes_in_flight"),
         (Limits(max_offset=20_000), "max_offset plus max_limit is 21,000"),
         (Limits(body_seconds=5), "body_idle_seconds is 10.0 and more than body_seconds"),

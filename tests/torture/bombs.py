@@ -9,7 +9,7 @@ import zlib
 
 from PIL import Image
 
-from tests.embed.helpers import encoded, rgb_tags, tiff, with_more_scans, zeros_deflated
+from tests.embed.helpers import encoded, flat_jpeg, rgb_tags, tiff, with_more_scans, zeros_deflated
 
 SIDE = 60_000
 
@@ -174,12 +174,10 @@ def _jpeg_segments(size: int, number: int) -> bytes:
     return bytes(data[:2] + segment * number + data[2:])
 
 
-def _jpeg_progressive() -> bytes:
-    """48 million pixels whose coefficients must be kept until the last scan."""
-    buffer = io.BytesIO()
-    picture = Image.new("RGB", (8000, 6000), (90, 120, 40))
-    picture.save(buffer, "JPEG", progressive=True, subsampling=0)
-    return buffer.getvalue()
+def _jpeg_progressive(width: int, height: int, subsampling: int = 0) -> bytes:
+    """A picture whose coefficients must be kept until the last scan."""
+    picture = Image.new("RGB", (width, height), (90, 120, 40))
+    return encoded(picture, "JPEG", progressive=True, subsampling=subsampling)
 
 
 def _png_texts(kind: bytes, head: bytes) -> bytes:
@@ -254,7 +252,11 @@ def heavy() -> dict[str, bytes]:
     return {
         "TIFF strip of 2^32 - 1 rows": _tiff_rows(1_000_000),
         "TIFF directory in itself": _tiff_directories(),
-        "JPEG progressive, 48 Mpixel": _jpeg_progressive(),
+        "JPEG progressive, 48 Mpixel": _jpeg_progressive(8000, 6000),
+        "JPEG progressive, 108 Mpixel": _jpeg_progressive(12_000, 9000, 2),
+        "JPEG, 50 Mpixel": flat_jpeg(8160, 6144),
+        "JPEG, 108 Mpixel": flat_jpeg(12_000, 9000),
+        "JPEG, 200 Mpixel": flat_jpeg(16_320, 12_240),
         "PNG of 60 MB of zTXt": _png_texts(b"zTXt", b"a\0\0"),
         "PNG of 60 MB of iTXt": _png_texts(b"iTXt", b"a\0\1\0\0\0"),
         "PNG of 60 profiles": _png_texts(b"iCCP", b"a\0\0"),
@@ -275,8 +277,10 @@ def bombs() -> dict[str, bytes]:
         "PNG by 2^31 - 1": png(2**31 - 1, 2**31 - 1, b""),
         "PNG 300 MB of text": (tiny[:at] + png_chunk(b"zTXt", b"Comment\0\0" + text) + tiny[at:]),
         "PNG 300 MB of profile": (tiny[:at] + png_chunk(b"iCCP", b"icc\0\0" + text) + tiny[at:]),
+        "PNG 30000 x 30000": png(30_000, 30_000, bytes(10_000)),
         "PNG 300 MB of pixels": png(7000, 8000, bytes(300 * 2**20)),
         "JPEG by header": _jpeg(),
+        "JPEG of 300 million pixels": flat_jpeg(20_000, 15_000),
         "JPEG by scans": _scans(),
         "GIF by header": _gif(),
         "BMP by header": _bmp(),

@@ -239,6 +239,25 @@ def test_large_pictures_are_added_and_shown_at_once(
     service.healthy(red)
 
 
+def test_a_telephone_s_largest_picture_is_added_and_shown(
+    service: Service, note: Note, red: bytes
+) -> None:
+    data = heavy()["JPEG, 200 Mpixel"]
+    service.reset_peak()
+    before = service.memory_of_all()
+    with service.client(timeout=300) as client:
+        added = client.post("/v1/images", files={"images": ("q.jpg", data)})
+        image_id = added.json()["results"][0]["id"]
+        for query, size in (("", (8160, 6120)), ("?size=4096", (4096, 3072))):
+            shown = client.get(f"/v1/images/{image_id}/file{query}")
+            assert Image.open(io.BytesIO(shown.content)).size == size
+        assert client.delete(f"/v1/images/{image_id}").status_code == 200
+    growth = service.memory_of_all("VmHWM") - before
+    note("JPEG of 200 Mpixel added and shown", f"memory at most {growth / MB:+.1f} MB")
+    assert growth < 1000 * MB  # as of any 50 million pixels: in a worker, and in the server
+    service.healthy(red)
+
+
 def test_a_killed_decoder_costs_one_request(service: Service, note: Note, red: bytes) -> None:
     data = large_pictures()["TIFF"]
     with service.client() as client, ThreadPoolExecutor(1) as pool:

@@ -124,6 +124,8 @@ def get_image_file(
 ) -> Response:
     """Returns the picture re-encoded: as PNG up to 256 pixels per side, otherwise as JPEG.
 
+    A JPEG of more pixels than the limit (`max_pixels` in `/v1/index`) is shown at a half or less.
+
     Can be cached with validation: the `ETag` changes with the picture.
 
     Example: `curl -o 123.png http://127.0.0.1:8000/v1/images/123/file`

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -99,8 +100,13 @@ def test_a_jpeg_in_several_scans_keeps_coefficients() -> None:
     baseline = header(encoded(picture, "JPEG", subsampling=0))
     progressive = header(encoded(picture, "JPEG", progressive=True))
     grey = header(encoded(Image.fromarray(picture).convert("L"), "JPEG", progressive=True))
-    assert [h.memory for h in (baseline, progressive, grey)] == [2400 * n for n in (8, 14, 10)]
-    assert header(with_more_scans(encoded(picture, "JPEG"), 1)).memory == 2400 * 14
+    assert [h.memory for h in (baseline, progressive, grey)] == [2400 * n for n in (8, 11, 10)]
+    assert header(with_more_scans(encoded(picture, "JPEG", subsampling=0), 1)).memory == 2400 * 14
+    # At a fraction of its size, it takes the same coefficients.
+    limits = PictureLimits(max_pixels=600, max_memory=600 * PIXEL + 2400 * 3)
+    progressive.check(limits)
+    assert reason(progressive, replace(limits, max_memory=limits.max_memory - 1)) == "too-costly"
+    baseline.check(PictureLimits(max_pixels=600, max_memory=600 * PIXEL))
     assert baseline.ordinary and progressive.ordinary
 
 

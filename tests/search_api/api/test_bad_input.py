@@ -77,7 +77,7 @@ def test_truncated(client: TestClient, format_: str) -> None:
 
 
 def test_decompression_bomb(client: TestClient) -> None:
-    problem = assert_problem(post(client, bomb(60_000, 60_000)), 413, "50,000,000", "scale it down")
+    problem = assert_problem(post(client, bomb(60_000, 60_000)), 413, "55,000,000", "scale it down")
     assert problem["type"] == "urn:lookalike:problem:too-many-pixels"
 
 

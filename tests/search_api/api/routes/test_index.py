@@ -36,8 +36,8 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
         "labels": {"blue": 8, "green": 8, "red": 8},
         "splits": {"test": 6, "train": 18},
         "limits": {
-            "max_upload_bytes": 20 * 2**20,
-            "max_pixels": 50_000_000,
+            "max_upload_bytes": 64 * 2**20,
+            "max_pixels": 55_000_000,
             "max_images": 256,
             "max_limit": 1000,
             "max_offset": 10_000,
