@@ -239,6 +239,7 @@ PARAMETERS: dict[str, Any] = {
     "cursor": "eyJ2IjoxLCJzY29yZSI6MC45ODd9",
     "size": 128,
     "reembed": False,
+    "allow_removal": False,
     "allow_missing": False,
     "kind": "auto",
     "name": "monday",

@@ -283,6 +283,12 @@ classes_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+removal_option = click.option(
+    "--allow-removal",
+    is_flag=True,
+    help="Remove pictures that are gone from the corpus even if they are more than a tenth of it.",
+)
+
 
 def say(message: str) -> None:
     """Print a message for people to stderr, so that stdout has only results."""

@@ -61,13 +61,14 @@ def classify(
         yield _classify(client, batch, tags, classes)
 
 
-def rebuild(client: Client, reembed: bool) -> Job:
+def rebuild(client: Client, reembed: bool, allow_removal: bool) -> Job:
     """Start a rebuild on the server, and show its progress until it ends.
 
     Raises:
         RuntimeError: the rebuild failed or was cancelled.
     """
-    return followed(client, client.rebuild_index(reembed=reembed), "rebuild")
+    job = client.rebuild_index(reembed=reembed, allow_removal=allow_removal)
+    return followed(client, job, "rebuild")
 
 
 def followed(client: Client, job: Job, what: str) -> Job:

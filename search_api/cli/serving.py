@@ -19,7 +19,7 @@ from search_api.api.app import create_app
 from search_api.api.server import Server
 from search_api.cli.index.building import build
 from search_api.cli.instance import instance_options
-from search_api.cli.options import Bars, say
+from search_api.cli.options import Bars, removal_option, say
 from search_api.jobs.worker_process import WorkerProcess
 from search_api.keys import is_loopback
 from search_api.service.engine import SearchEngine, engine_over, find_store_corpus, open_engine
@@ -32,7 +32,8 @@ from search_api.threads import limit_arenas, limit_blas_threads
 
 @click.command()
 @instance_options
-def up(settings: Settings) -> None:
+@removal_option
+def up(settings: Settings, allow_removal: bool) -> None:
     """Prepare everything and serve.
 
     Finds the pictures, loads the model (or trains one), builds the index if needed, and serves the
@@ -65,7 +66,7 @@ def up(settings: Settings) -> None:
             _cache_sizes(settings),
             settings.limits.quotas,
         ) as engine:
-            _make_ready(engine)
+            _make_ready(engine, allow_removal)
             _serve(engine, listener, settings)
 
 
@@ -105,7 +106,7 @@ def _cache_sizes(settings: Settings) -> CacheSizes:
     return CacheSizes(limits.max_cached_entries, limits.max_cached_selections)
 
 
-def _make_ready(engine: SearchEngine) -> None:
+def _make_ready(engine: SearchEngine, allow_removal: bool = False) -> None:
     """Load the index, or build it if there is none for this model and corpus."""
     if remembered(engine.catalogue) is None:
         # For this server's worker process, and for whoever continues after an interruption.
@@ -115,19 +116,19 @@ def _make_ready(engine: SearchEngine) -> None:
     except CorpusMismatchError:
         # Nothing is lost with a stored sample; any other corpus is refused.
         say(f"Replacing what is in the store with {engine.corpus.name}.")
-        build(engine)
+        build(engine, allow_removal=allow_removal)
     try:
         engine.load()
         say(engine.load_report)
     except NoGenerationError:
         say(f"Building the index of {engine.corpus.name} in {engine.var}.")
-        build(engine)
+        build(engine, allow_removal=allow_removal)
     except ModelMismatchError as error:
         say(f"{error} Embedding everything with the new model.")
-        build(engine)
+        build(engine, allow_removal=allow_removal)
     except GenerationError as error:
         say(f"{error} Rebuilding it from the catalogue.")
-        build(engine)
+        build(engine, allow_removal=allow_removal)
 
 
 def _listen(host: str, port: int) -> socket.socket:

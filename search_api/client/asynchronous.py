@@ -144,9 +144,15 @@ class AsyncClient:
         """What is indexed, and by which model."""
         return await self._send(calls.index_info())
 
-    async def rebuild_index(self, *, reembed: bool = False) -> schemas.Job:
-        """Start bringing the index up to date; follow the job with ``get_job``."""
-        return await self._send(calls.rebuild_index(reembed))
+    async def rebuild_index(
+        self, *, reembed: bool = False, allow_removal: bool = False
+    ) -> schemas.Job:
+        """Start bringing the index up to date; follow the job with ``get_job``.
+
+        The job fails if more than a tenth of the corpus's pictures are gone, or all, unless
+        ``allow_removal``.
+        """
+        return await self._send(calls.rebuild_index(reembed, allow_removal))
 
     async def classifier(self) -> schemas.ClassifierInfo:
         """The classifier fitted on the store's labels, or why there is none."""

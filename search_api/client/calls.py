@@ -221,9 +221,10 @@ def index_info() -> Call[schemas.IndexInfo]:
     return _json(schemas.IndexInfo, "GET", "/v1/index")
 
 
-def rebuild_index(reembed: bool) -> Call[schemas.Job]:
+def rebuild_index(reembed: bool, allow_removal: bool) -> Call[schemas.Job]:
     """`POST /v1/index/rebuild`."""
-    return _json(schemas.Job, "POST", "/v1/index/rebuild", params={"reembed": reembed})
+    params = {"reembed": reembed, "allow_removal": allow_removal}
+    return _json(schemas.Job, "POST", "/v1/index/rebuild", params=params)
 
 
 def compact_index(kind: str | None) -> Call[schemas.Job]:

@@ -145,9 +145,13 @@ class Client:
         """What is indexed, and by which model."""
         return self._send(calls.index_info())
 
-    def rebuild_index(self, *, reembed: bool = False) -> schemas.Job:
-        """Start bringing the index up to date; follow the job with ``get_job``."""
-        return self._send(calls.rebuild_index(reembed))
+    def rebuild_index(self, *, reembed: bool = False, allow_removal: bool = False) -> schemas.Job:
+        """Start bringing the index up to date; follow the job with ``get_job``.
+
+        The job fails if more than a tenth of the corpus's pictures are gone, or all, unless
+        ``allow_removal``.
+        """
+        return self._send(calls.rebuild_index(reembed, allow_removal))
 
     def classifier(self) -> schemas.ClassifierInfo:
         """The classifier fitted on the store's labels, or why there is none."""

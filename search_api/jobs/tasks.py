@@ -28,12 +28,14 @@ class Task:
             one serves, ``switch`` switches to it, ``fit`` fits the classifier of the labels.
         model: digest of the model to use; empty for the one whose embeddings are in use.
         reembed: for ``rebuild``: embed everything again, including unchanged pictures.
+        allow_removal: for ``rebuild``: remove what is gone however much it is.
         index: for ``compact``: the kind of index from then on; empty for the one in use.
     """
 
     kind: Literal["rebuild", "compact", "embed", "switch", "fit"]
     model: str = ""
     reembed: bool = False
+    allow_removal: bool = False
     index: str = ""
 
 
@@ -96,11 +98,20 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
             "embedded": counts.embedded,
             "skipped": len(counts.skipped),
         }
-    manifest, counts = builder.rebuild(encoder, engine.corpus, control, reembed=task.reembed)
+    manifest, counts = builder.rebuild(
+        encoder,
+        engine.corpus,
+        control,
+        reembed=task.reembed,
+        allow_removal=task.allow_removal,
+    )
     return {
         "generation": manifest.generation,
         "total": counts.total,
         "embedded": counts.embedded,
+        "changed": counts.changed,
+        "moved": counts.moved,
         "removed": counts.removed,
+        "unreachable": counts.unreachable,
         "skipped": len(counts.skipped),
     }

@@ -27,7 +27,7 @@ from search_api.service.labelling.classifier_fit import ClassifierFitter
 from search_api.service.labelling.spelling import compose_labels
 from search_api.service.leftovers import remove_leftovers
 from search_api.service.storage.trash import TrashService, sweep
-from search_api.stores.store_corpus import check_corpus, remember, remembered
+from search_api.stores.store_corpus import check_corpus, record_of, remember, remembered
 
 log = logging.getLogger(__name__)
 
@@ -103,18 +103,20 @@ class IndexBuilder:
             self.store.check_kind(kind, encoder.dimension)
         self.trash.storage.check_room()
         with self.store.lock(control.job):
-            if remembered(catalogue) is None:
+            record = remembered(catalogue)
+            if record is None:
                 # Whoever continues after an interruption need not name the corpus again.
                 remember(catalogue, corpus, self.var)
             elif not replace_corpus:
                 check_corpus(catalogue, corpus, self.store.name, building=True)
+            replacing = record is not None and not record.is_same(record_of(corpus))
             # First, because embedding can take hours.
             prepared = prepare(
                 corpus,
                 catalogue,
                 encoder.input_size,
                 control,
-                allow_removal=allow_removal or replace_corpus,
+                allow_removal=allow_removal or replacing,
             )
             switched = None
             if catalogue.model() not in (None, encoder.digest):

@@ -20,7 +20,6 @@ from search_api.jobs import runner
 from search_api.jobs.model import Job
 from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
 from search_api.service import batching, cursors, model_migration, page
-from search_api.service import batching, cursors, engine, model_migration, page
 from search_api.service.following import comparison
 from search_api.service.labelling import classes
 

@@ -62,14 +62,24 @@ def rebuild_index(
     reembed: Annotated[
         bool, Query(description="Embed all pictures again, including unchanged ones.")
     ] = False,
+    allow_removal: Annotated[
+        bool,
+        Query(
+            description="Remove pictures that are gone from the corpus even if they are more than a"
+            " tenth of it, or all."
+        ),
+    ] = False,
 ) -> schemas.Job:
     """Starts a job and returns at once. The old index serves searches until the new one is ready.
 
-    New pictures are embedded; pictures no longer in the corpus are removed.
+    New pictures, and those whose file has changed, are embedded; moved ones keep their ids; those
+    no longer in the corpus are removed, and those that cannot be looked at stay. A job that would
+    remove more than a tenth of the pictures, or all, fails and removes nothing, unless
+    `allow_removal` is true.
 
     Example: `curl -X POST http://127.0.0.1:8000/v1/index/rebuild`
     """
-    job = context.tasks.start(Task("rebuild", reembed=reembed))
+    job = context.tasks.start(Task("rebuild", reembed=reembed, allow_removal=allow_removal))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return responses.job(context, job)
 

@@ -13,6 +13,7 @@ def build(
     reembed: bool = False,
     kind: str | None = None,
     replace_corpus: bool = False,
+    allow_removal: bool = False,
 ) -> Counts:
     """Rebuild the index with progress bars, and print a summary."""
     with Bars() as bars:
@@ -23,12 +24,21 @@ def build(
             reembed=reembed,
             kind=kind,
             replace_corpus=replace_corpus,
+            allow_removal=allow_removal,
         )
+    more = {"changed": counts.changed, "moved": counts.moved}
+    what = "".join(f", {number:,} {name}" for name, number in more.items() if number)
     say(
         f"Index: generation {manifest.generation} with {counted(manifest.count)}"
-        f" ({counts.embedded:,} embedded now, {counts.kept:,} unchanged,"
+        f" ({counts.embedded:,} embedded now{what}, {counts.kept:,} unchanged,"
         f" {counts.removed:,} removed)."
     )
+    if counts.unreachable:
+        stay = "stays as it was" if counts.unreachable == 1 else "stay as they were"
+        say(
+            f"{counted(counts.unreachable)} could not be looked at and {stay}; see"
+            f" {engine.var / 'skipped.json'} for the reasons."
+        )
     if counts.skipped:
         say(
             f"Skipped {skipped_kinds(counts.kinds)}; see {engine.var / 'skipped.json'} for the"

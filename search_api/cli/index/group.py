@@ -23,6 +23,7 @@ from search_api.cli.options import (
     Bars,
     json_option,
     print_json,
+    removal_option,
     say,
     together,
 )
@@ -47,6 +48,7 @@ for _command in (snapshot, restore, compact, model, diff, embed, import_):
     help="Fit the photo encoder's embedding to the pictures again and switch to it.",
 )
 @kind_option
+@removal_option
 @click.option(
     "--replace-corpus",
     is_flag=True,
@@ -60,13 +62,18 @@ def build(
     reembed: bool,
     refit: bool,
     kind: str | None,
+    allow_removal: bool,
     replace_corpus: bool,
     as_json: bool,
 ) -> None:
     """Bring the store up to date with the corpus.
 
-    Embeds new pictures, removes those that are gone, builds a new index next to the old one and
-    switches to it. A server on the same store keeps running and loads the new index by itself.
+    Embeds new pictures and those whose file has changed, follows those that moved, removes those
+    that are gone, builds a new index next to the old one and switches to it. A server on the same
+    store keeps running and loads the new index by itself.
+
+    Pictures that cannot be looked at stay. If more than a tenth of the pictures are gone, or all,
+    nothing is removed unless --allow-removal is given: perhaps a drive is missing.
 
     The store remembers its corpus and how it is read: name it once. A corpus that was moved is
     recognised by its pictures; another one is refused, unless --replace-corpus is given.
@@ -85,7 +92,7 @@ def build(
         )
     if server:
         with remote.connect(server, api_key) as client:
-            result = remote.rebuild(client, reembed).result or {}
+            result = remote.rebuild(client, reembed, allow_removal).result or {}
         say(", ".join(f"{name} {count:,}" for name, count in result.items()))
         if as_json:
             print_json(result)
@@ -97,15 +104,18 @@ def build(
         Bars() as bars,
         store.engine(progress=bars, refit=refit, replacing=replace_corpus) as engine,
     ):
-        counts = build_index(engine, reembed, kind, replace_corpus)
+        counts = build_index(engine, reembed, kind, replace_corpus, allow_removal)
         if as_json:
             print_json(
                 {
                     "generation": engine.manifest.generation,
                     "total": counts.total,
                     "embedded": counts.embedded,
+                    "changed": counts.changed,
                     "kept": counts.kept,
+                    "moved": counts.moved,
                     "removed": counts.removed,
+                    "unreachable": counts.unreachable,
                     "skipped": counts.skipped,
                     "skipped_kinds": counts.kinds,
                 }

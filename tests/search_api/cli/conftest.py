@@ -52,8 +52,11 @@ def store(scenes: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
         "generation": 1,
         "total": 24,
         "embedded": 24,
+        "changed": 0,
         "kept": 0,
+        "moved": 0,
         "removed": 0,
+        "unreachable": 0,
         "skipped": {},
         "skipped_kinds": {},
     }

@@ -100,6 +100,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
             "kind": "compact",
             "model": engine.encoder.digest,
             "reembed": False,
+            "allow_removal": False,
             "index": "",
         },
         "job": "7",
@@ -196,7 +197,16 @@ def test_a_rebuild_by_a_worker_is_served(folder: Path, tiny: Path, tmp_path: Pat
     seen = Seen()
     worker = WorkerProcess(engine, StoreLocation(engine.var), folder, tiny)
     result = worker(Task("rebuild"), seen.control)
-    assert result == {"generation": 2, "total": 25, "embedded": 1, "removed": 0, "skipped": 1}
+    assert result == {
+        "generation": 2,
+        "total": 25,
+        "embedded": 1,
+        "changed": 0,
+        "moved": 0,
+        "removed": 0,
+        "unreachable": 0,
+        "skipped": 1,
+    }
     assert ("indexing", 25, 25) in seen.progress
     assert seen.progress[-1] == ("fitting the classifier", 25, 25)
     assert list(seen.skipped) == ["train/red/bad.png"]

@@ -86,7 +86,10 @@ def test_rebuild_adds_and_removes_pictures(
         "generation": 2,
         "total": 24,
         "embedded": 1,
+        "changed": 0,
+        "moved": 0,
         "removed": 1,
+        "unreachable": 0,
         "skipped": 1,
     }
     assert encoder.encoded == embedded + 1
@@ -98,6 +101,32 @@ def test_rebuild_adds_and_removes_pictures(
     assert sources[0] == "train/red/new.png"
     assert "train/red/0.png" not in sources
     assert len(sources) == 24
+
+
+def test_a_rebuild_that_would_remove_too_much_fails_unless_it_is_allowed(
+    client: TestClient, folder: Path
+) -> None:
+    for shade in range(3):
+        (folder / "train" / "red" / f"{shade}.png").unlink()
+    (folder / "train" / "blue" / "0.png").write_bytes(png((250, 5, 5)))
+    (folder / "train" / "blue" / "1.png").rename(folder / "train" / "blue" / "one.png")
+    job = wait(client, client.post("/v1/index/rebuild").json()["id"])
+    assert job["state"] == "failed"
+    assert "would remove 3 of the 24 pictures" in job["error"]
+    assert "allow_removal=true" in job["error"]
+    assert client.get("/v1/index").json()["count"] == 24
+    allowed = client.post("/v1/index/rebuild", params={"allow_removal": True})
+    job = wait(client, allowed.json()["id"])
+    assert job["result"] == {
+        "generation": 2,
+        "total": 21,
+        "embedded": 1,
+        "changed": 1,
+        "moved": 1,
+        "removed": 3,
+        "unreachable": 0,
+        "skipped": 0,
+    }
 
 
 def test_ids_are_stable_across_a_rebuild(client: TestClient) -> None:

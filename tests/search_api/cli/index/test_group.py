@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+
+import pytest
 
 from embed.bundle import Bundle
 from index.blobs.folder import FolderBlobs
@@ -61,3 +64,21 @@ def test_verify_names_damaged_pictures(own: Env) -> None:
     assert f"it belongs to id {id_} (key:mine)" in done.stdout
     assert run("index", "verify", "--no-pictures", env=own).returncode == 0
     assert run("index", "verify", "--rate", "0", env=own).returncode == 2
+
+
+@pytest.mark.slow
+def test_a_build_that_would_remove_too_much_stops(own: Env, scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    env = {**own, "LOOKALIKE_DATA": str(folder), "LOOKALIKE_VAR": str(tmp_path / "var")}
+    assert run("index", "build", env=env).returncode == 0
+    shutil.rmtree(folder / "boat")
+    done = run("index", "build", env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "would remove 8 of the 24 pictures" in done.stderr
+    assert "--allow-removal" in done.stderr
+    assert json.loads(run("index", "status", "--json", env=env).stdout)["pictures"] == 24
+    done = run("index", "build", "--allow-removal", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout)
+    assert (built["removed"], built["total"], built["changed"], built["moved"]) == (8, 16, 0, 0)
