@@ -65,12 +65,14 @@ class Scan:
         unreachable: folders and links within the corpus that could not be read, ``.`` for the
             corpus itself; what they hold is not known, so it must not be taken for deleted.
         notices: sentences for people about what was left out.
+        missing: sources of items whose file does not exist, though a table names it.
     """
 
     items: tuple[Item, ...]
     skipped: Mapping[str, Skipped] = field(default_factory=dict)
     unreachable: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
 
     def reachable(self, source: str) -> bool:
         """Whether the place of this picture could be looked at, whatever was found there."""
@@ -340,6 +342,17 @@ def file_stamp(path: Path) -> FileStamp | None:
     return FileStamp(found.st_size, found.st_mtime_ns)
 
 
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file; False if that cannot be found out now."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
 class TableCorpus(FolderCorpus):
     """The pictures named in a CSV table in their folder; ``embed.label_table`` reads it.
 
@@ -361,7 +374,8 @@ class TableCorpus(FolderCorpus):
         """Read the table; see ``Corpus.scan``.
 
         Raises:
-            CorpusError: the table cannot be used; the message names the line.
+            CorpusError: the table cannot be used, and the message names the line; or none of the
+                files that it names exists.
         """
         try:
             table = read_table(self.table, SPLITS, self.options.table_payload)
@@ -373,7 +387,15 @@ class TableCorpus(FolderCorpus):
                 f"{self.table.name} has further columns: {', '.join(table.ignored)}."
                 " --table-payload keeps them as payload.",
             )
-        return Scan(tuple(self._row_item(row) for row in table.rows), notices=notices)
+        items = tuple(self._row_item(row) for row in table.rows)
+        unseen = [item.source for item in items if item.stamp is None]
+        missing = frozenset(source for source in unseen if _is_missing(self._path(source)))
+        if len(missing) == len(items):
+            raise CorpusError(
+                f"none of the {len(items):,} files that {self.table} names exists, for example"
+                f" {items[0].source}; paths in it are relative to {self.root}"
+            )
+        return Scan(items, notices=notices, missing=missing)
 
     def _row_item(self, row: Row) -> Item:
         tags = tuple(dict.fromkeys(map(nfc, row.tags or ())))

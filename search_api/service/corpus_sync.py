@@ -40,6 +40,7 @@ BATCH = 500
 UNREADABLE = "unreadable pictures"
 """The kind of a picture that is in the corpus and cannot be read, or whose name is in use."""
 
+_MISSING = Skipped("missing files", "a table names it, but there is no such file")
 _TAGGED = "corpus_tags"
 _FACTS = {"file", "exif"}
 """The fields that a file says of itself."""
@@ -131,12 +132,13 @@ def prepare(
     scan = scan or _scanned(corpus, catalogue)
     tombstones = catalogue.tombstones()
     added = catalogue.all_sources("added")
-    items = [item for item in scan.items if item.source not in tombstones]
+    items = [i for i in scan.items if i.source not in tombstones and i.source not in scan.missing]
+    not_taken = {**scan.skipped, **dict.fromkeys(scan.missing, _MISSING)}
     skipped = {
         item.source: "an added picture has this name" for item in items if item.source in added
     }
     items = [item for item in items if item.source not in skipped]
-    skipped |= {path: one.reason for path, one in scan.skipped.items()}
+    skipped |= {path: one.reason for path, one in not_taken.items()}
     stored = catalogue.all_sources("corpus")
     looked_for = {s: id_ for s, id_ in stored.items() if within is None or within(s)}
     found = compare(corpus, catalogue, scan, items, looked_for, at_least, control)
@@ -149,7 +151,7 @@ def prepare(
     removed, moved = _follow(catalogue, found)
     refused = _relabel(catalogue, items, None if within is None else [*looked_for.values()])
     control.skip(refused)
-    return Prepared(items, found, moved, removed, skipped, refused, scan.skipped)
+    return Prepared(items, found, moved, removed, skipped, refused, not_taken)
 
 
 def sync_corpus(

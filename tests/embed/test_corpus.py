@@ -16,6 +16,7 @@ from embed.corpus import (
     FolderCorpus,
     Item,
     TableCorpus,
+    _is_missing,
     cifar10,
     find_corpus,
     open_corpus,
@@ -299,3 +300,16 @@ def test_other_kinds_of_files_are_not_read(tmp_path: Path) -> None:
             corpus.read(source)
         # Whoever requested the picture reads this, and must not learn where it is stored.
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_table_may_name_files_that_do_not_exist(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", encode_png(noise(5, 9)))
+    put(tmp_path / "b" / "c.png", encode_png(noise(5, 9)))
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na.png,x\nb/c.png,x\nb/none.png,x\na.png/inside.png,x\n")
+    assert open_corpus(table).scan().missing == {"b/none.png", "a.png/inside.png"}
+    table.write_text("file,label\nwrong/a.png,x\nwrong/b.png,x\n")
+    with pytest.raises(CorpusError, match=r"none of the 2 files that .* for example wrong/a\.png"):
+        open_corpus(table).scan()
+    # What cannot be looked at may exist.
+    assert not _is_missing(tmp_path / ("x" * 300))

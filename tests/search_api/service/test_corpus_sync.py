@@ -604,3 +604,33 @@ def test_a_file_replaced_while_it_is_read_is_noticed_later(
     id_ = engine.catalogue.all_sources()[source]
     ids, xb = engine.catalogue.embeddings(engine.encoder.digest)
     np.testing.assert_allclose(xb[ids.tolist().index(id_)], unit(colour("red", 7)), atol=1e-6)
+
+
+def test_a_table_whose_paths_are_wrong_removes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    names = [f"{n}.png" for n in range(6)]
+    for n, name in enumerate(names):
+        (folder / name).write_bytes(png((40 * n, 10, 200)))
+    table = folder / "labels.csv"
+
+    def write(files: list[str]) -> None:
+        table.write_text("file,label\n" + "".join(f"{file},x\n" for file in files))
+
+    write(names)
+    engine = SearchEngine(MeanColour(), open_corpus(table), tmp_path / "var")
+    rebuild(engine)
+    write([f"wrong/{name}" for name in names])
+    with pytest.raises(CorpusError, match="The 6 pictures of it that are stored stay as they are"):
+        rebuild(engine)
+    write([*names[:3], *(f"wrong/{name}" for name in names[3:])])
+    with pytest.raises(RemovalError, match="would remove 3 of the 6"):
+        rebuild(engine)
+    assert engine.catalogue.count() == 6
+    # What the table names and is not there is not taken, and said so.
+    write(names)
+    (folder / "0.png").unlink()
+    _, counts = rebuild(engine)
+    assert (counts.total, counts.removed, counts.kinds) == (5, 1, {"missing files": 1})
+    assert counts.skipped == {"0.png": "a table names it, but there is no such file"}
+    engine.close()
