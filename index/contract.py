@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.conditions import Filter
+from index.ranking.sorting import OrderBy, Sorted, SortPosition
 from index.records import Entry, Origin, Payload, PayloadBounds, Record, Scalar, Stamp
 from index.scans import FilterScans
 
@@ -613,6 +614,20 @@ class Catalogue(Protocol):
 
     def page(self, after_id: int, limit: int, where: Filter | None = None) -> list[Entry]:
         """At most ``limit`` entries with an id above ``after_id``, by ascending id."""
+        ...
+
+    def sorted_page(
+        self,
+        order: OrderBy,
+        limit: int,
+        where: Filter | None = None,
+        after: SortPosition | None = None,
+    ) -> list[Sorted]:
+        """At most ``limit`` entries that match, sorted, those after a position; see `OrderBy`.
+
+        Reads the field of all that match, within the bounds on filters. What is not changed
+        between two pages is on exactly one of them. Raises FilterError for an unusable key.
+        """
         ...
 
     def count(self, where: Filter | None = None) -> int:

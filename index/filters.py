@@ -57,6 +57,7 @@ from index.conditions import (
 from index.contract import FilterError, IndexInputError
 from index.dates import instant
 from index.payload import check_number, check_text, spellings
+from index.ranking.sorting import OrderBy
 from index.records import Scalar
 from index.words import words_of
 
@@ -256,6 +257,14 @@ def check_key(obj: object, here: str) -> str:
         raise FilterError(f"{here} is {obj!r}; expected at most {MAX_KEY_PARTS} names")
     _checked(obj, here)
     return obj
+
+
+def check_order(order: OrderBy, limit: int) -> None:
+    """Raise FilterError if the key names no field, and IndexInputError for an unusable limit."""
+    check_key(order.key, "order_by")
+    if limit < 1:
+        raise IndexInputError(f"limit is {limit}; expected 1 or more")
+    check_number(limit, "limit")
 
 
 def _spelled(values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:

@@ -33,10 +33,10 @@ from index.contract import (
     Usage,
     Vectors,
 )
-from index.filters import check_key
+from index.filters import check_key, check_order
 from index.local import backups
 from index.local.database import Database, within
-from index.local.filter_sql import where_sql
+from index.local.filter_sql import after_sql, sort_sql, where_sql
 from index.local.history import EARLIER, EPOCH, History, Moment, read_history, read_moment
 from index.local.schema import (
     DELETION_CRC,
@@ -66,6 +66,7 @@ from index.payload import (
     storable,
 )
 from index.ranking.groups import members
+from index.ranking.sorting import OrderBy, Sorted, SortPosition
 from index.records import Entry, Origin, Payload, PayloadBounds, Record, Stamp
 from index.scans import UNBOUNDED, FilterScans
 from index.vectors import SAME, as_embeddings, as_ids
@@ -393,6 +394,31 @@ class SqliteCatalogue:
                 (after_id, *params, limit),
             ).fetchall()
         return [entry_of(row) for row in rows]
+
+    def sorted_page(
+        self,
+        order: OrderBy,
+        limit: int,
+        where: Filter | None = None,
+        after: SortPosition | None = None,
+    ) -> list[Sorted]:
+        check_order(order, limit)
+        value, params = sort_sql(order)
+        condition, more = where_sql(where)
+        following, position = after_sql(order, after)
+        direction = "DESC" if order.descending else "ASC"
+        with self.scans.one(), self._database.read_one_state() as connection:
+            with within(connection, self.scans):
+                rows = connection.execute(
+                    # LIMIT makes SQLite evaluate the value once for each row.
+                    f"SELECT id, value FROM (SELECT id, {value} AS value FROM images "  # noqa: S608 - values are bound
+                    f"WHERE {condition} LIMIT -1) WHERE {following} "
+                    f"ORDER BY value IS NULL, value {direction}, id LIMIT ?",
+                    (*params, *more, *position, limit),
+                ).fetchall()
+            entries = _entries(connection, [row[0] for row in rows])
+        values = [v != b"\0" if isinstance(v, bytes) else v for _, v in rows]
+        return [Sorted(SortPosition(v, e.id), e) for v, e in zip(values, entries, strict=True)]
 
     def _reading(self, where: Filter | None) -> AbstractContextManager[sqlite3.Connection]:
         """A connection for reading what matches; only a filter can take long."""

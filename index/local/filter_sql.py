@@ -31,6 +31,7 @@ from index.conditions import (
     within,
 )
 from index.dates import day
+from index.ranking.sorting import OrderBy, SortPosition, sort_text
 from index.records import Scalar
 from index.words import has_words
 
@@ -49,6 +50,7 @@ def define(connection: sqlite3.Connection) -> None:
     """Define the functions that the expressions call."""
     connection.create_function("in_dates", 2, _in_dates, deterministic=True)
     connection.create_function("has_words", 2, _has_words, deterministic=True)
+    connection.create_function("sort_text", 1, _sort_text, deterministic=True)
 
 
 def where_sql(where: Filter | None, payload: str = "payload", depth: int = 0) -> Sql:
@@ -255,16 +257,20 @@ def _payload_sql(key: str, conditions: Sequence[FieldCondition], here: _Place) -
         c for c in conditions if isinstance(c, Match | Except | Range | DateRange | Words)
     ]
     others = [c for c in conditions if isinstance(c, IsEmpty | IsNull | ValuesCount)]
-    names = [step for step in steps if step is not None]
-    if len(names) == len(steps) and all(map(_PLAIN.fullmatch, names)):
+    if (path := _path(steps)) is not None:
         # SQLite parses the payload once for all of these functions.
-        path = "$" + "".join(f'."{name}"' for name in names)
         parts = [_direct_sql(path, of_elements, here)] if of_elements else []
         if (texts := _texts_sql(of_elements)) is not None and here == _TOP:
             parts = [_joined(" AND ", [texts, *parts])]
         return parts + [_whole_sql(path, condition, here) for condition in others]
     parts = [_walked_sql(steps, of_elements, here)] if of_elements else []
     return parts + [_walked_whole_sql(steps, condition, here) for condition in others]
+
+
+def _path(steps: Sequence[str | None]) -> str | None:
+    """The steps as a path of SQLite; None if it could not follow them."""
+    names = [step for step in steps if step is not None and _PLAIN.fullmatch(step)]
+    return "$" + "".join(f'."{name}"' for name in names) if len(names) == len(steps) else None
 
 
 def _texts_sql(conditions: Sequence[FieldCondition]) -> Sql | None:
@@ -368,6 +374,46 @@ def _if_type(kind: str, operand: _Operand) -> str:
     return f"CASE {operand.type[0]} WHEN '{kind}' THEN {operand.value[0]} ELSE '{empty}' END"
 
 
+def sort_sql(order: OrderBy) -> Sql:
+    """What a row is sorted by: SQLite compares NULL, numbers, texts and blobs in this order."""
+    key = order.key
+    if key == "id":
+        return key, []
+    if key in COLUMNS:
+        return f"CASE WHEN {key} IS NOT NULL THEN sort_text({key}) END", []
+    best = "max" if order.descending else "min"
+    element, _ = _sort_value(_ELEMENT, "")
+    if (path := _path(steps_of(key))) is not None:
+        elements = f"WHEN 'array' THEN (SELECT {best}({element}) FROM json_each(payload, ?) AS e) "  # noqa: S608 - only fixed words and aliases
+        operand = _Operand(("json_type(payload, ?)", [path]), ("json_extract(payload, ?)", [path]))
+        return _sort_value(operand, elements, [path])
+    reached, names, last = _walk(steps_of(key), _TOP)
+    listed = f"json_each({_if_type('array', last)}) AS e"
+    elements = f"WHEN 'array' THEN (SELECT {best}({element}) FROM {listed}) "  # noqa: S608 - only fixed words and aliases
+    value, _ = _sort_value(last, elements)
+    return f"({reached.replace('SELECT 1', f'SELECT {best}({value})', 1)})", names
+
+
+def after_sql(order: OrderBy, after: SortPosition | None) -> tuple[str, list[object]]:
+    """Whether a row of ``value`` and ``id`` is after the position in the order."""
+    if after is None:
+        return "1", []
+    if after.value is None:
+        return "value IS NULL AND id > ?", [after.id]
+    value = bytes([after.value]) if isinstance(after.value, bool) else after.value
+    later = "<" if order.descending else ">"
+    follows = f"value IS NULL OR value {later} ? OR value = ? AND id > ?"
+    return follows, [value, value, after.id]
+
+
+def _sort_value(operand: _Operand, elements: str, params: Sequence[str] = ()) -> Sql:
+    value, more = operand.value
+    numbers = f"WHEN 'integer' THEN {value} WHEN 'real' THEN {value} "
+    others = f"WHEN 'text' THEN sort_text({value}) WHEN 'true' THEN x'01' WHEN 'false' THEN x'00' "
+    sql = f"CASE {operand.type[0]} {elements}{numbers}{others}END"
+    return sql, [*operand.type[1], *params, *more, *more, *more]
+
+
 def _in_dates(text: object, bounds: str) -> bool:
     # SQLite may call this before it tests the type.
     return isinstance(text, str) and _dates(bounds).holds(text)
@@ -376,6 +422,10 @@ def _in_dates(text: object, bounds: str) -> bool:
 @lru_cache(256)
 def _dates(bounds: str) -> DateRange:
     return DateRange("", *json.loads(bounds))
+
+
+def _sort_text(text: object) -> str | None:
+    return sort_text(text) if isinstance(text, str) else None
 
 
 def _has_words(text: object, words: str) -> bool:

@@ -37,7 +37,7 @@ from index.contract import (
     UnknownIdError,
     Vectors,
 )
-from index.filters import check_key
+from index.filters import check_key, check_order
 from index.milvus.connection import WINDOW, Connection, Row
 from index.milvus.copying import DELETED, state_of, vectors_in
 from index.milvus.expressions import listed
@@ -67,6 +67,7 @@ from index.payload import (
     storable,
 )
 from index.ranking.groups import members
+from index.ranking.sorting import OrderBy, Sorted, SortPosition, first_of, sort_value
 from index.records import NO_STAMP, Entry, Origin, Payload, PayloadBounds, Record, Stamp
 from index.scans import UNBOUNDED
 from index.vectors import SAME, as_embeddings, as_ids
@@ -380,6 +381,23 @@ class MilvusCatalogue:
                 if len(found) >= limit:
                     break
             return found[:limit]
+
+        return self._read(read, list)
+
+    def sorted_page(
+        self,
+        order: OrderBy,
+        limit: int,
+        where: Filter | None = None,
+        after: SortPosition | None = None,
+    ) -> list[Sorted]:
+        check_order(order, limit)
+
+        def read(generation: Generation) -> list[Sorted]:
+            matching = self._matching(generation, where or Filter())
+            entries = (entry for some in matching.entries() for entry in some)
+            valued = ((sort_value(as_mapping(entry), order), entry) for entry in entries)
+            return first_of(valued, order, limit, after)
 
         return self._read(read, list)
 

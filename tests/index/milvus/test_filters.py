@@ -100,7 +100,7 @@ def test_edges(filled: tuple[Any, np.ndarray, np.ndarray], conditions: list[Any]
 def test_what_is_missing_dates_words_and_objects_in_lists(
     filled: tuple[Any, np.ndarray, np.ndarray],
 ) -> None:
-    for obj, _ in ODD_MEANINGS:
+    for obj, _ in ODD_MEANINGS[::5]:
         check(filled, obj)
 
 
