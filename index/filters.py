@@ -9,7 +9,7 @@ is one of::
     {"key": "tags", "match": {"except": ["red", "blue"]}}
     {"key": "title", "match": {"text": "good cheap"}}
     {"key": "meta.year", "range": {"gte": 1990, "lt": 2000}}
-    {"key": "taken", "range": {"gte": "2024-05-01T00:00:00+02:00", "lt": "2024-06-01"}}
+    {"key": "exif.taken", "range": {"gte": "2024-05-01T00:00:00+02:00", "lt": "2024-06-01"}}
     {"key": "tags", "values_count": {"gte": 2}}
     {"is_empty": {"key": "label"}}
     {"is_null": {"key": "label"}}

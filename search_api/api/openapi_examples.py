@@ -71,7 +71,13 @@ SCHEMAS: dict[str, Any] = {
     "Health": {"status": "ok"},
     "Image": _IMAGE,
     "StoredImage": {**_IMAGE, **_STAMP},
-    "Images": {"points": [_IMAGE], "total": 60_000, "next_after": 123, **_STAMP},
+    "Images": {
+        "points": [_IMAGE],
+        "total": 60_000,
+        "next_after": 123,
+        "next_cursor": None,
+        **_STAMP,
+    },
     "Examples": {"points": [_IMAGE], **_STAMP},
     "Points": _POINTS,
     "SearchResponse": {**_POINTS, "prediction": _PREDICTION},
@@ -236,6 +242,8 @@ PARAMETERS: dict[str, Any] = {
     "candidates": 200,
     "group_by": "label",
     "group_size": 3,
+    "order_by": "exif.taken",
+    "direction": "desc",
     "cursor": "eyJ2IjoxLCJzY29yZSI6MC45ODd9",
     "size": 128,
     "reembed": False,
@@ -248,7 +256,7 @@ PARAMETERS: dict[str, Any] = {
     "k": 10,
     "classes": "both",
     "filter": '{"must":[{"key":"label","match":{"value":"cat"}}],'
-    '"must_not":[{"is_empty":{"key":"taken"}}]}',
+    '"must_not":[{"is_empty":{"key":"exif.taken"}}]}',
 }
 """By parameter name."""
 

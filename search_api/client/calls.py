@@ -25,6 +25,7 @@ Payload = dict[str, Any]
 """What is stored with a picture: ``label``, ``split`` and anything else."""
 
 Filter = dict[str, Any]
+Direction = Literal["asc", "desc"]
 """``{"must": [...], "should": [...], "must_not": [...]}``."""
 
 Strategy = Literal["average_vector", "best_score"]
@@ -150,9 +151,17 @@ def similar(image_id: int, page: PageOptions) -> Call[schemas.Points]:
     return _json(schemas.Points, "GET", f"{_image_path(image_id)}/similar", params=_page(page))
 
 
-def list_images(limit: int, after: int, where: Filter | None) -> Call[schemas.Images]:
+def list_images(
+    limit: int,
+    after: int,
+    where: Filter | None,
+    order_by: str | None = None,
+    direction: Direction | None = None,
+    cursor: str | None = None,
+) -> Call[schemas.Images]:
     """`GET /v1/images`."""
     params = _given(limit=limit, after=after, filter=_filter(where))
+    params |= _given(order_by=order_by, direction=direction, cursor=cursor)
     return _json(schemas.Images, "GET", "/v1/images", params=params)
 
 

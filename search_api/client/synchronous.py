@@ -11,7 +11,16 @@ import httpx2
 
 from search_api import schemas
 from search_api.client import calls
-from search_api.client.calls import Call, Filter, PageOptions, Payload, Picture, Retry, Strategy
+from search_api.client.calls import (
+    Call,
+    Direction,
+    Filter,
+    PageOptions,
+    Payload,
+    Picture,
+    Retry,
+    Strategy,
+)
 from search_api.client.errors import ProblemError, UnreachableError
 
 T = TypeVar("T")
@@ -124,10 +133,21 @@ class Client:
         return self._send(calls.similar(image_id, page))
 
     def list_images(
-        self, *, limit: int = 100, after: int = -1, filter: Filter | None = None
+        self,
+        *,
+        limit: int = 100,
+        after: int = -1,
+        filter: Filter | None = None,
+        order_by: str | None = None,
+        direction: Direction | None = None,
+        cursor: str | None = None,
     ) -> schemas.Images:
-        """Stored pictures in ascending order of id, those above ``after``."""
-        return self._send(calls.list_images(limit, after, filter))
+        """Stored pictures in ascending order of id, those above ``after``.
+
+        Or sorted by the field ``order_by``, those after ``cursor``, the previous page's
+        ``next_cursor``.
+        """
+        return self._send(calls.list_images(limit, after, filter, order_by, direction, cursor))
 
     def examples(self, per_class: int = 1) -> schemas.Examples:
         """Stored pictures to try a search with, ``per_class`` of each class."""

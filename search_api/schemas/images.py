@@ -25,11 +25,17 @@ class StoredImage(Image, Stamp):
 
 
 class Images(Stamp):
-    """A page of stored pictures, in ascending order of id."""
+    """A page of stored pictures, in ascending order of id or as `order_by` says."""
 
     points: list[Image]
     total: int = Field(description="Number of matching pictures in total.")
-    next_after: int | None = Field(description="`after` for the next page; null on the last.")
+    next_after: int | None = Field(
+        description="`after` for the next page; null on the last, and with `order_by`."
+    )
+    next_cursor: str | None = Field(
+        default=None,
+        description="With `order_by`: `cursor` for the next page; null on the last.",
+    )
 
 
 class Examples(Stamp):

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.contract import IndexInputError, Vectors
+from index.payload import check_number, check_text
 from index.ranking.resume import RankPosition
+from index.ranking.sorting import SortPosition
 from index.records import Scalar
 
 _VERSION = 1
+_LIST_VERSION = "list 1"
 _SAME = 0.99
 _LARGEST = 2.0
 _INT64 = 1 << 63
@@ -93,6 +96,51 @@ class Cursor:
             )
 
 
+@dataclass(frozen=True)
+class ListCursor:
+    """Where a page of a sorted listing ended, and the fingerprint of its request."""
+
+    position: SortPosition
+    request: str
+
+    def text(self) -> str:
+        """The cursor as URL-safe text: letters, digits, ``-`` and ``_``."""
+        words = [_LIST_VERSION, *self.position, self.request]
+        data = json.dumps(words, ensure_ascii=False).encode()
+        return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    def check(self, request: str) -> None:
+        """Raise CursorError if the cursor belongs to another request."""
+        if self.request != request:
+            raise CursorError(
+                "the cursor belongs to another listing; send the same filter, order_by and"
+                " direction with it, or start again without a cursor"
+            )
+
+
+def parse_list_cursor(text: str) -> ListCursor:
+    """Parse what `ListCursor.text` wrote; the text is untrusted.
+
+    Raises:
+        CursorError: it is not a cursor of a listing.
+    """
+    try:
+        version, value, id_, request = json.loads(_decoded(text))
+        if version != _LIST_VERSION:
+            raise ValueError(f"version {version!r}, expected {_LIST_VERSION}")
+        if isinstance(value, str):
+            check_text(value, "its value")
+        elif isinstance(value, int | float):
+            check_number(value, "its value")
+        elif value is not None:
+            raise ValueError("its value is neither text, a number nor a boolean")
+        if not isinstance(request, str):
+            raise ValueError("its request is not text")
+        return ListCursor(SortPosition(value, _whole(id_)), request)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable(text, error) from error
+
+
 def parse_cursor(text: str) -> Cursor:
     """Parse what `Cursor.text` wrote; the text is untrusted.
 
@@ -100,8 +148,7 @@ def parse_cursor(text: str) -> Cursor:
         CursorError: it is not a cursor.
     """
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        head, _, body = data.partition(b"\n")
+        head, _, body = _decoded(text).partition(b"\n")
         fields = json.loads(head)
         if fields["v"] != _VERSION:
             raise ValueError(f"version {fields['v']!r}, expected {_VERSION}")
@@ -128,10 +175,18 @@ def parse_cursor(text: str) -> Cursor:
             vectors,
         )
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise CursorError(
-            f"the cursor of {len(text):,} characters cannot be read ({error}); send the previous"
-            " page's `next_cursor` unchanged, or start again without a cursor"
-        ) from error
+        raise _unreadable(text, error) from error
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+def _unreadable(text: str, error: Exception) -> CursorError:
+    return CursorError(
+        f"the cursor of {len(text):,} characters cannot be read ({error}); send the previous"
+        " page's `next_cursor` unchanged, or start again without a cursor"
+    )
 
 
 def _whole(number: object) -> int:

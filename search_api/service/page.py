@@ -76,12 +76,8 @@ def make_page(params: PageParams, limits: Limits, where: Filter | None = None) -
             "cursor",
             f"offset is {p.offset}; expected 0 with a cursor, which already says where to resume",
         )
-    if p.cursor is not None and len(p.cursor) > limits.max_cursor_chars:
-        raise PageError(
-            "cursor",
-            f"cursor has {len(p.cursor):,} characters; expected at most"
-            f" {limits.max_cursor_chars:,}; send `next_cursor` unchanged",
-        )
+    if p.cursor is not None:
+        check_cursor_length(p.cursor, limits)
     return Page(
         limit=p.limit,
         offset=p.offset,
@@ -93,6 +89,16 @@ def make_page(params: PageParams, limits: Limits, where: Filter | None = None) -
         group_size=_group_size(p, limits),
         cursor=None if p.cursor is None else parse_cursor(p.cursor),
     )
+
+
+def check_cursor_length(cursor: str, limits: Limits) -> None:
+    """Check the length of a ``cursor``. Raises PageError."""
+    if len(cursor) > limits.max_cursor_chars:
+        raise PageError(
+            "cursor",
+            f"cursor has {len(cursor):,} characters; expected at most"
+            f" {limits.max_cursor_chars:,}; send `next_cursor` unchanged",
+        )
 
 
 def check_limit(limit: int, limits: Limits) -> None:

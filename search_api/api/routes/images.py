@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
@@ -13,17 +13,20 @@ from PIL import ImageOps
 
 from embed.corpus import CorpusError
 from embed.pictures import RGB, PictureError, encode_jpeg, encode_png, turn
+from index.conditions import Filter
 from index.contract import BlobError
-from index.filters import parse_filter
+from index.filters import check_key, parse_filter
+from index.ranking.sorting import OrderBy
 from search_api import schemas
-from search_api.api.context import Ctx, stamp
+from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem
 from search_api.api.intake.strict import StrictRoute
 from search_api.api.middleware.headers import FILE_POLICY
 from search_api.api.openapi import problems
 from search_api.api.params import AfterId, FilterParam, ImageId, ListLimit
 from search_api.api.responses import image, json_response, stored_image
-from search_api.service.page import check_limit
+from search_api.service.cursors import ListCursor, parse_list_cursor
+from search_api.service.page import Page, check_cursor_length, check_limit, fingerprint
 
 router = APIRouter(prefix="/v1/images", tags=["images"], route_class=StrictRoute)
 
@@ -70,19 +73,73 @@ def list_images(
     where: FilterParam,
     limit: ListLimit = 100,
     after: AfterId = -1,
+    order_by: Annotated[
+        str | None,
+        Query(description="Payload field, or label, split, source or id, to sort by."),
+    ] = None,
+    direction: Annotated[
+        Literal["asc", "desc"] | None,
+        Query(description="With `order_by`: smallest first (`asc`, the default), or largest."),
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        Query(description="With `order_by`: `next_cursor` of the previous page."),
+    ] = None,
 ) -> schemas.Images:
     """Lists pictures by ascending id, so that pages stay stable while pictures come and go.
 
-    Example: `curl 'http://127.0.0.1:8000/v1/images?limit=10&after=123'`
+    With `order_by`, sorted by a field: numbers, then dates (RFC 3339) as instants, then texts
+    whatever their case, then booleans; pictures without the field come last in both directions,
+    and equal ones are sorted by id. Continue with `cursor` instead of `after`: a picture whose
+    field stays as it is appears exactly once, whatever is added and deleted in between.
+
+    Example: `curl 'http://127.0.0.1:8000/v1/images?limit=10&order_by=exif.taken&direction=desc'`
     """
     check_limit(limit, context.limits)
     catalogue = context.engine.catalogue
+    if order_by is not None:
+        order = OrderBy(check_key(order_by, "order_by"), direction == "desc")
+        return _sorted(context, where, limit, order, after, cursor)
+    for name, given in (("direction", direction), ("cursor", cursor)):
+        if given is not None:
+            raise Problem(422, name, f"{name} is {given!r} without order_by; send both or neither")
     # One more than requested tells whether there is a next page.
     entries = catalogue.page(after, limit + 1, where)
     return schemas.Images(
         points=[image(entry) for entry in entries[:limit]],
         total=catalogue.count(where),
         next_after=entries[limit - 1].id if len(entries) > limit else None,
+        **stamp(context),
+    )
+
+
+def _sorted(
+    context: Context,
+    where: Filter | None,
+    limit: int,
+    order: OrderBy,
+    after: int,
+    cursor: str | None,
+) -> schemas.Images:
+    if after != -1:
+        raise Problem(
+            422, "after", f"after is {after} with order_by; continue with `cursor` instead"
+        )
+    request = fingerprint(("list", order), Page(filter=where))
+    position = None
+    if cursor is not None:
+        check_cursor_length(cursor, context.limits)
+        resumed = parse_list_cursor(cursor)
+        resumed.check(request)
+        position = resumed.position
+    catalogue = context.engine.catalogue
+    found = catalogue.sorted_page(order, limit + 1, where, position)
+    more = len(found) > limit
+    return schemas.Images(
+        points=[image(one.entry) for one in found[:limit]],
+        total=catalogue.count(where),
+        next_after=None,
+        next_cursor=ListCursor(found[limit - 1].position, request).text() if more else None,
         **stamp(context),
     )
 

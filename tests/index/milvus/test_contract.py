@@ -13,6 +13,7 @@ import pytest
 from index.contract import (
     MAX_K,
     NO_ID,
+    FilterError,
     Ids,
     IndexInputError,
     ModelChangedError,
@@ -24,6 +25,8 @@ from index.contract import (
     Vectors,
 )
 from index.filters import parse_filter
+from index.milvus.rows import as_mapping
+from index.ranking.sorting import OrderBy, Sorted, first_of, sort_value
 from index.records import PayloadBounds, Record
 from index.scans import UNBOUNDED, FilterScans, FilterTimeoutError, ScansBusyError
 from tests.index.milvus.conftest import Opener
@@ -370,6 +373,30 @@ def test_what_others_have_changed_meanwhile_is_left(open_store: Opener) -> None:
     store.close()
 
 
+def test_sorted_pages(open_store: Opener) -> None:
+    store = open_store()
+    catalogue = store.catalogue
+    payloads = [{"a": v} for v in (3, "b", 2.5, "2024-05-31", None, [9, 1], True, "B", 3)] + [{}]
+    stored = [Record(f"{i}", payload=payload) for i, payload in enumerate(payloads)]
+    ids = catalogue.upsert(stored, XB[:10], "m")
+    for descending in (False, True):
+        order = OrderBy("a", descending)
+        entries = [(sort_value(as_mapping(e), order), e) for e in catalogue.get(ids)]
+        expected = first_of(entries, order, 99)
+        assert len(expected) == 10
+        found: list[Sorted] = []
+        while page := catalogue.sorted_page(order, 3, None, found[-1].position if found else None):
+            found += page
+        assert found == expected
+    some = parse_filter({"must": [{"key": "a", "range": {"gte": 1}}]})
+    numbers = catalogue.sorted_page(OrderBy("a"), 99, some)
+    assert [one.position.value for one in numbers] == [1, 2.5, 3, 3]
+    with pytest.raises(FilterError, match=r"order_by is 'a\.\.b'"):
+        catalogue.sorted_page(OrderBy("a..b"), 1)
+    with pytest.raises(IndexInputError, match="limit is 0"):
+        catalogue.sorted_page(OrderBy("a"), 0)
+
+
 def test_filters_are_bounded(open_store: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.local.database._OPERATIONS", 1)
     store = open_store()
@@ -380,6 +407,7 @@ def test_filters_are_bounded(open_store: Opener, monkeypatch: pytest.MonkeyPatch
     reads = [
         lambda: catalogue.ids(some),
         lambda: catalogue.page(-1, 10, some),
+        lambda: catalogue.sorted_page(OrderBy("n"), 10),
         lambda: catalogue.members("label", some),
         lambda: len(store.selections.matching(some)),
         lambda: catalogue.delete_where(some),

@@ -44,6 +44,10 @@ def test_sync(live_server: str, tmp_path: Path) -> None:
         page = client.list_images(limit=10)
         assert page.total == 24 and len(page.points) == 10
         assert client.list_images(after=page.next_after or 0).points[0].id > page.points[-1].id
+        last = client.list_images(limit=20, order_by="id", direction="desc")
+        assert [last.points[0].id, last.next_after] == [24, None]
+        rest = client.list_images(order_by="id", direction="desc", cursor=last.next_cursor)
+        assert [point.id for point in rest.points] == [4, 3, 2, 1]
         assert client.get_image(first).payload["source"] == NEAREST
         assert client.get_image_file(first).startswith(b"\x89PNG")
         assert len(client.examples(2).points) == 6

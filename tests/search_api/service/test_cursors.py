@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from index.ranking.resume import RankPosition
-from search_api.service.cursors import Cursor, CursorError, CursorModelError, parse_cursor
+from index.ranking.sorting import SortPosition, SortValue
+from search_api.service.cursors import (
+    Cursor,
+    CursorError,
+    CursorModelError,
+    ListCursor,
+    parse_cursor,
+    parse_list_cursor,
+)
 
 VECTORS = np.array([[0.6, 0.8], [1, 0]], np.float32)
 CURSOR = Cursor(RankPosition(0.25, 7), 12, None, "sha256:model", "request", VECTORS)
@@ -105,3 +113,42 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(CursorError, match="cannot be read"):
         parse_cursor(text)
+
+
+@pytest.mark.parametrize("value", [None, True, False, 0, 2**63 - 1, -0.1, 1e308, "", "1zoë", "\n"])
+def test_a_listing_is_continued_from_any_value(value: SortValue) -> None:
+    cursor = ListCursor(SortPosition(value, 7), "request")
+    found = parse_list_cursor(cursor.text())
+    assert found == cursor
+    assert type(found.position.value) is type(value)
+    found.check("request")
+    with pytest.raises(CursorError, match="belongs to another listing"):
+        found.check("other")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        5,
+        [],
+        {"a": 1, "b": 2, "c": 3, "d": 4},
+        ["list 2", None, 1, "r"],
+        ["list 1", [], 1, "r"],
+        ["list 1", 2**63, 1, "r"],
+        ["list 1", float("nan"), 1, "r"],
+        ["list 1", "\x00", 1, "r"],
+        ["list 1", "\ud800", 1, "r"],
+        ["list 1", None, -1, "r"],
+        ["list 1", None, True, "r"],
+        ["list 1", None, 1, None],
+    ],
+)
+def test_what_is_no_cursor_of_a_listing(words: Any) -> None:
+    text = base64.urlsafe_b64encode(json.dumps(words).encode()).decode().rstrip("=")
+    with pytest.raises(CursorError, match="cannot be read"):
+        parse_list_cursor(text)
+    for other in (CURSOR.text(), "a", "é", "bm90IEpTT04"):
+        with pytest.raises(CursorError, match="cannot be read"):
+            parse_list_cursor(other)
+    with pytest.raises(CursorError, match="cannot be read"):
+        parse_cursor(ListCursor(SortPosition(None, 1), "r").text())

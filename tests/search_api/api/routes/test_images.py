@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastapi.testclient import TestClient
@@ -106,6 +107,65 @@ def test_list_with_a_filter(client: TestClient) -> None:
     assert {p["payload"]["source"] for p in page["points"]} == {
         source_of(label, shade) for label in ("red", "green", "blue") for shade in (6, 7)
     }
+
+
+def listed(client: TestClient, limit: int = 7, **params: str) -> list[dict[str, Any]]:
+    """All pages of a sorted listing."""
+    points: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next_cursor": None}
+    while not points or page["next_cursor"]:
+        if page["next_cursor"]:
+            params["cursor"] = page["next_cursor"]
+        response = client.get("/v1/images", params={"limit": limit, **params})
+        assert response.status_code == 200, response.text
+        page = response.json()
+        assert page["next_after"] is None
+        points += page["points"]
+    assert len(points) == page["total"]
+    return points
+
+
+def test_sorted_by_a_field(client: TestClient) -> None:
+    taken = {
+        3: "2024-05-31T23:30:00-02:00",
+        5: "2024-06-01T01:00:00Z",
+        7: "2024-06-01",
+        9: "1999-12-31T23:59:59.5Z",
+        11: None,
+        13: "someday",
+    }
+    for id_, date in taken.items():
+        assert client.patch(f"/v1/images/{id_}", json={"payload": {"taken": date}}).is_success
+    rest = [i for i in range(1, 25) if i not in taken or i == 11]
+    ids = [point["id"] for point in listed(client, order_by="taken")]
+    assert ids == [9, 7, 5, 3, 13, *rest]
+    ids = [point["id"] for point in listed(client, order_by="taken", direction="desc")]
+    assert ids == [13, 3, 5, 7, 9, *rest]
+    where = json.dumps({"must_not": [{"is_empty": {"key": "taken"}}]})
+    ids = [point["id"] for point in listed(client, 2, order_by="taken", filter=where)]
+    assert ids == [9, 7, 5, 3, 13]
+    labels = [p["payload"]["label"] for p in listed(client, order_by="label", direction="desc")]
+    assert labels == ["red"] * 8 + ["green"] * 8 + ["blue"] * 8
+    ids = [point["id"] for point in listed(client, order_by="id", direction="desc")]
+    assert ids == list(range(24, 0, -1))
+
+
+def test_a_sorted_listing_that_cannot_be(client: TestClient) -> None:
+    def refused(words: str, **params: object) -> None:
+        assert_problem(client.get("/v1/images", params=params), 422, words)
+
+    cursor = client.get("/v1/images?order_by=source&limit=3").json()["next_cursor"]
+    refused("order_by is 'a..b'; expected names", order_by="a..b")
+    refused("after is 3 with order_by; continue with `cursor`", order_by="source", after=3)
+    refused("direction is 'desc' without order_by", direction="desc")
+    refused("without order_by; send both or neither", cursor=cursor)
+    refused("direction", order_by="source", direction="down")
+    refused("belongs to another listing", order_by="label", cursor=cursor)
+    refused("belongs to another listing", order_by="source", direction="desc", cursor=cursor)
+    where = '{"must": [{"key": "split", "match": {"value": "test"}}]}'
+    refused("belongs to another listing", order_by="source", filter=where, cursor=cursor)
+    refused("cursor of 4 characters cannot be read", order_by="source", cursor="abcd")
+    refused("cursor has 16,385 characters", order_by="source", cursor="a" * 16_385)
 
 
 def test_examples_are_one_of_each_class_from_the_test_split(client: TestClient) -> None:
