@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.conditions import Filter
-from index.ranking.sorting import OrderBy, Sorted, SortPosition
 from index.records import Entry, Origin, Payload, PayloadBounds, Record, Scalar, Stamp
 from index.scans import FilterScans
+from index.sorting import OrderBy, Sorted, SortPosition
 
 Model = TypeVar("Model")
 

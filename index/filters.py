@@ -57,8 +57,8 @@ from index.conditions import (
 from index.contract import FilterError, IndexInputError
 from index.dates import instant
 from index.payload import check_number, check_text, spellings
-from index.ranking.sorting import OrderBy
 from index.records import Scalar
+from index.sorting import OrderBy
 from index.words import words_of
 
 MAX_KEY_PARTS = 8

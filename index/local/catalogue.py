@@ -66,9 +66,9 @@ from index.payload import (
     storable,
 )
 from index.ranking.groups import members
-from index.ranking.sorting import OrderBy, Sorted, SortPosition
 from index.records import Entry, Origin, Payload, PayloadBounds, Record, Stamp
 from index.scans import UNBOUNDED, FilterScans
+from index.sorting import OrderBy, Sorted, SortPosition
 from index.vectors import SAME, as_embeddings, as_ids
 
 _ID_IN = "id IN (SELECT value FROM json_each(?))"

@@ -31,8 +31,8 @@ from index.conditions import (
     within,
 )
 from index.dates import day
-from index.ranking.sorting import OrderBy, SortPosition, sort_text
 from index.records import Scalar
+from index.sorting import OrderBy, SortPosition, sort_text
 from index.words import has_words
 
 Sql: TypeAlias = tuple[str, list[str]]

@@ -67,9 +67,9 @@ from index.payload import (
     storable,
 )
 from index.ranking.groups import members
-from index.ranking.sorting import OrderBy, Sorted, SortPosition, first_of, sort_value
 from index.records import NO_STAMP, Entry, Origin, Payload, PayloadBounds, Record, Stamp
 from index.scans import UNBOUNDED
+from index.sorting import OrderBy, Sorted, SortPosition, first_of, sort_value
 from index.vectors import SAME, as_embeddings, as_ids
 
 log = logging.getLogger(__name__)

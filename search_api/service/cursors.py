@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from index.contract import IndexInputError, Vectors
 from index.payload import check_number, check_text
 from index.ranking.resume import RankPosition
-from index.ranking.sorting import SortPosition
 from index.records import Scalar
+from index.sorting import SortPosition
 
 _VERSION = 1
 _LIST_VERSION = "list 1"

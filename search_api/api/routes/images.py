@@ -16,7 +16,7 @@ from embed.pictures import RGB, PictureError, encode_jpeg, encode_png, turn
 from index.conditions import Filter
 from index.contract import BlobError
 from index.filters import check_key, parse_filter
-from index.ranking.sorting import OrderBy
+from index.sorting import OrderBy
 from search_api import schemas
 from search_api.api.context import Context, Ctx, stamp
 from search_api.api.errors import Problem

@@ -26,9 +26,9 @@ from index.contract import (
 )
 from index.filters import parse_filter
 from index.milvus.rows import as_mapping
-from index.ranking.sorting import OrderBy, Sorted, first_of, sort_value
 from index.records import PayloadBounds, Record
 from index.scans import UNBOUNDED, FilterScans, FilterTimeoutError, ScansBusyError
+from index.sorting import OrderBy, Sorted, first_of, sort_value
 from tests.index.milvus.conftest import Opener
 from tests.index.vectors import assert_same, brute_force, random_vectors, signs
 

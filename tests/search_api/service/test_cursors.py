@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from index.ranking.resume import RankPosition
-from index.ranking.sorting import SortPosition, SortValue
+from index.sorting import SortPosition, SortValue
 from search_api.service.cursors import (
     Cursor,
     CursorError,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from index.filters import parse_filter
 from index.local.catalogue import SqliteCatalogue
 from index.milvus.rows import as_mapping
-from index.ranking.sorting import OrderBy, SortPosition, first_of, sort_text, sort_value
 from index.records import Entry, Record
+from index.sorting import OrderBy, SortPosition, first_of, sort_text, sort_value
 from tests.index.test_filters import KEYS, RECORDS
 from tests.index.vectors import random_vectors
 
