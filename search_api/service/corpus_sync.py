@@ -67,6 +67,7 @@ class Counts:
         changed: those of ``embedded`` that were stored before, with another content.
         moved: pictures that were found at another place, and not embedded for that.
         unreachable: those of ``kept`` whose file could not be looked at.
+        notices: sentences for people about what the corpus holds and the store does not.
     """
 
     total: int
@@ -78,6 +79,7 @@ class Counts:
     changed: int = 0
     moved: int = 0
     unreachable: int = 0
+    notices: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -102,6 +104,7 @@ class Prepared:
         skipped: the reason for each source that cannot be used, and each file that is not taken.
         refused: the reason for each source whose changes cannot be stored.
         not_taken: what the scan did not take.
+        notices: those of the scan.
     """
 
     items: Sequence[Item]
@@ -111,6 +114,7 @@ class Prepared:
     skipped: Mapping[str, str]
     refused: Mapping[str, str]
     not_taken: Mapping[str, Skipped]
+    notices: tuple[str, ...]
 
 
 def prepare(
@@ -151,7 +155,7 @@ def prepare(
     removed, moved = _follow(catalogue, found)
     refused = _relabel(catalogue, items, None if within is None else [*looked_for.values()])
     control.skip(refused)
-    return Prepared(items, found, moved, removed, skipped, refused, not_taken)
+    return Prepared(items, found, moved, removed, skipped, refused, not_taken, scan.notices)
 
 
 def sync_corpus(
@@ -256,6 +260,7 @@ def sync_corpus(
         removed=ready.removed + catalogue.delete(found.gone),
         skipped={**skipped, **ready.refused},
         not_taken=ready.not_taken,
+        notices=ready.notices,
         changed=sum(stored.get(source) in again for source in changed),
         moved=len(ready.moved),
         unreachable=len(unreachable),

@@ -33,6 +33,8 @@ def build(
         f" ({counts.embedded:,} embedded now{what}, {counts.kept:,} unchanged,"
         f" {counts.removed:,} removed)."
     )
+    for notice in counts.notices:
+        say(notice)
     if counts.unreachable:
         stay = "stays as it was" if counts.unreachable == 1 else "stay as they were"
         say(
