@@ -52,7 +52,7 @@ from search_api.settings import Quotas, StoreLocation
 from search_api.stores import opening
 from search_api.stores.classifier_store import ClassifierFiles
 from search_api.stores.model_store import fetch_model, find_bundle, model_folder, open_model
-from search_api.stores.store_corpus import check_corpus, corpus_of_store
+from search_api.stores.store_corpus import MissingCorpus, check_corpus, corpus_of_store
 from search_api.timings import Timings
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class SearchEngine:
             limits,
             lambda: self.encoder,
             self.storage,
-            isinstance(corpus, FolderCorpus) and corpus.options.gps_place,
+            isinstance(corpus, FolderCorpus | MissingCorpus) and corpus.options.gps_place,
         )
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from embed.corpus import (
     CorpusError,
     FolderCorpus,
     Item,
+    Loaded,
     Scan,
     TableCorpus,
     cifar10,
@@ -134,6 +135,10 @@ class MissingCorpus:
         if not self._is_back():
             raise CorpusError(f"{source} cannot be read: the folder of the corpus is not there")
         return self._found().read(source, at_least)
+
+    def load(self, source: str, at_least: int | None = None) -> Loaded:
+        """See ``Corpus.load``."""
+        return self._found().load(source, at_least)
 
     def content(self, source: str) -> bytes | None:
         """See ``Corpus.content``."""

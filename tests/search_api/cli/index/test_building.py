@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from embed.corpus import open_corpus
 from search_api.cli.index.building import build
 from search_api.service.engine import SearchEngine
 from search_api.service.following.comparison import RemovalError
@@ -47,6 +48,21 @@ def test_the_summary_counts_what_changed_moved_and_is_out_of_reach(
     path = engine.var / "skipped.json"
     assert f"1 picture could not be looked at and stays as it was; see {path}" in err
     assert list(json.loads(path.read_text())) == [source_of("red", 2)]
+
+
+def test_the_summary_names_columns_that_were_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(NEW))
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,price,shelf\na.png,cup,2,7\n")
+    engine = SearchEngine(MeanColour(), open_corpus(table), tmp_path / "var")
+    build(engine)
+    engine.close()
+    assert (
+        "labels.csv has further columns: price, shelf. --table-payload keeps them as payload."
+        in capsys.readouterr().err.splitlines()
+    )
 
 
 def test_removal_is_allowed_by_name(engine: SearchEngine, folder: Path) -> None:
