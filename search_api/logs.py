@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -41,9 +42,32 @@ def configure(format_: str | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # What Python itself would write: warnings of libraries, and errors that nobody handles.
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread_error
+    sys.unraisablehook = _log_unraisable
     # Do not collect what no line shows: see "Optimization" in Python's "Logging HOWTO".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
+
+
+def in_json() -> bool:
+    """Whether the process writes its log as JSON, so that nothing else belongs on stderr."""
+    return any(isinstance(h.formatter, JsonFormatter) for h in logging.getLogger().handlers)
+
+
+def _log_thread_error(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is None or isinstance(found.exc_value, SystemExit):
+        return
+    name = found.thread.name if found.thread else "a thread"
+    logging.getLogger("python").error("%s ended with an error", name, exc_info=found.exc_value)
+
+
+def _log_unraisable(found: sys.UnraisableHookArgs) -> None:
+    what = found.err_msg or "an error was ignored"
+    logging.getLogger("python").warning(
+        "%s: %s", what, found.object.__class__.__name__, exc_info=found.exc_value
+    )
 
 
 def _members(record: logging.LogRecord) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def read_header(data: bytes) -> Header | None:
         return None
     try:
         return _READERS[form](data)
-    except (UnreadableError, struct.error, IndexError):
+    except (UnreadableError, struct.error, IndexError, OverflowError):
         return Header(form)
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from embed.decoding.facts import PictureFacts, read_facts
 from embed.decoding.headers import jpeg2000
@@ -32,18 +31,12 @@ from embed.decoding.steps import depth, ends
 RGB = NDArray[np.uint8]
 """One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
 
+# Of what is odd in a picture, and of its own limit on pixels; ours raises an error. Once for the
+# process: to change it for a block of one thread would change it for all.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 _CONTAINERS = ("HEIF", "AVIF", "JPEG2000")
 """Whatever is wrong within them, Pillow says that it does not know the format."""
-
-
-def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
-    """Read the header as that of ``form``, one of ``FORMATS``; no pixel is decoded yet.
-
-    Raises:
-        PictureError: it is over a limit, in another format, or its header is damaged.
-    """
-    with _no_warnings():
-        return _open(data, form, limits)
 
 
 def decode_image(
@@ -62,28 +55,27 @@ def decode_with_facts(
 ) -> tuple[RGB, PictureFacts | None]:
     """As `decode_image`, with what the file says of itself if that is ``wanted``."""
     form = _form(image)
-    with _no_warnings():
-        data = depth.file_of(image)
+    data = depth.file_of(image)
+    try:
         try:
-            try:
-                return _decoded(image, at_least, max_pixels, wanted)
-            except Exception as error:
-                completed = None if _is_memory(error) else ends.completed(data, form)
-                if completed is None:
-                    raise
-            with Image.open(io.BytesIO(completed), formats=(form,)) as whole:
-                return _decoded(whole, at_least, max_pixels, wanted)
+            return _decoded(image, at_least, max_pixels, wanted)
         except Exception as error:
-            if _is_memory(error):
-                raise PictureError("too-costly", _no_memory(form)) from error
-            # For damaged data, Pillow's decoders raise many kinds of errors (OSError,
-            # SyntaxError, struct.error, ...); all of them mean the same to the caller.
-            raise PictureError(
-                "truncated",
-                f"the {form} picture is damaged or truncated ({brief(error)}); send the whole file",
-            ) from error
-        finally:
-            image.close()
+            completed = None if _is_memory(error) else ends.completed(data, form)
+            if completed is None:
+                raise
+        with Image.open(io.BytesIO(completed), formats=(form,)) as whole:
+            return _decoded(whole, at_least, max_pixels, wanted)
+    except Exception as error:
+        if _is_memory(error):
+            raise PictureError("too-costly", _no_memory(form)) from error
+        # For damaged data, Pillow's decoders raise many kinds of errors (OSError,
+        # SyntaxError, struct.error, ...); all of them mean the same to the caller.
+        raise PictureError(
+            "truncated",
+            f"the {form} picture is damaged or truncated ({brief(error)}); send the whole file",
+        ) from error
+    finally:
+        image.close()
 
 
 def _decoded(
@@ -129,15 +121,28 @@ def _no_memory(form: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Silence Pillow's own pixel limit, which only warns; ours raises an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _check_installed(form: str) -> None:
+    package, there = {
+        "HEIF": ("pillow-heif", "HEIF" in Image.OPEN),
+        "AVIF": ("Pillow with AVIF", features.check("avif")),
+        "JPEG2000": ("Pillow with OpenJPEG", features.check("jpg_2000")),
+    }[form]
+    if not there:
+        raise PictureError(
+            "undecodable",
+            f"the {form} cannot be decoded, because {package} is not installed or does not load"
+            " here; install it, or save the picture as PNG or JPEG",
+        )
 
 
-def _open(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
+def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
+    """Read the header as that of ``form``, one of ``FORMATS``; no pixel is decoded yet.
+
+    Raises:
+        PictureError: it is over a limit, in another format, or its header is damaged.
+    """
+    if form in _CONTAINERS:
+        _check_installed(form)
     try:
         image = _read(data, form)
     except UnidentifiedImageError:

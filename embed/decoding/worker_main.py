@@ -6,6 +6,7 @@ started it does: while it decodes, the kernel tells it with a signal.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -18,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from PIL import AvifImagePlugin, Image
-from pillow_heif import register_heif_opener
 
 from embed.decoding.limits import PictureError, PictureLimits
 from embed.decoding.messages import ERROR, PIXELS, READY, Channel, Request
@@ -37,15 +37,15 @@ def main() -> None:
     channel = Channel(connection, int(sys.argv[2]))
     # Before memory is limited: all formats, rather than at the first picture.
     Image.init()
-    register_heif_opener(decode_threads=0, thumbnails=False, depth_images=False, aux_images=False)
+    _register_heif()
     Image.MAX_IMAGE_PIXELS = None  # the request has a limit of its own
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would contain people's pictures
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     baseline, resident = _memory()
-    channel.send(READY, b"")
     quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)  # libraries write warnings about pictures
+    os.dup2(quiet, 2)  # libraries write warnings about pictures; nobody reads them
+    channel.send(READY, b"")
     while (message := channel.receive()) is not None:
         kind, head, body = _answer(connection, Request.of(message[1]), bytes(message[2]), baseline)
         channel.send(kind, head, body)
@@ -53,6 +53,17 @@ def main() -> None:
         del message, body
         if _memory()[1] > resident + _KEPT:
             _trim_memory(0)
+
+
+def _register_heif() -> None:
+    """Add HEIC to Pillow's formats; here only, as no other process decodes it."""
+    # Without it, all other formats are still read.
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(
+            decode_threads=0, thumbnails=False, depth_images=False, aux_images=False
+        )
 
 
 def _answer(

@@ -129,6 +129,7 @@ class _Worker:
                 pass_fds=[handle for handle in handles if handle >= 0],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,  # of its start only: it silences its libraries afterwards
                 start_new_session=True,  # Ctrl-C reaches only the process that it serves
                 env=_environment(),
             )
@@ -138,9 +139,12 @@ class _Worker:
             ready = self._channel.receive(time.monotonic() + _START_SECONDS)
         except OSError:
             ready = None
-        if ready is None or ready[0] != READY:
-            self.end()
-            raise OSError("the worker process that decodes pictures did not start")
+        with self._process.stderr or contextlib.nullcontext() as said:
+            if ready is None or ready[0] != READY:
+                self.end()
+                lines = said.read().decode("utf-8", "replace").split("\n") if said else []
+                why = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+                raise OSError(f"the worker process that decodes pictures did not start: {why}")
 
     @property
     def alive(self) -> bool:

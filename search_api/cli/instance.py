@@ -23,7 +23,7 @@ from search_api.cli.options import (
     together,
 )
 from search_api.keys import Access, KeyFormatError, Keys, is_loopback, read_keys
-from search_api.logs import FORMATS
+from search_api.logs import FORMATS, configure
 from search_api.settings import Limits, Quotas, Settings, Shutdown
 from search_api.text import shortened
 
@@ -228,6 +228,8 @@ def _settings(values: dict[str, Any]) -> Settings:
         limits.check()
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if values["log_format"] == "json":
+        configure("json")  # from the first line on
     return Settings(
         data=values["data"],
         store=values["location"],

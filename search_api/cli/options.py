@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,10 +18,13 @@ from tqdm import tqdm
 from embed.folders.kinds import in_words
 from embed.folders.options import FolderOptions
 from index.milvus.settings import MilvusSettings
+from search_api import logs
 from search_api.file_modes import private_files
 from search_api.keys import KeyFormatError, read_secret
 from search_api.schemas.search import CLASSES_HELP, Classes
 from search_api.settings import ENGINES, Settings, StoreLocation
+
+_log = logging.getLogger("lookalike")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -291,8 +295,11 @@ removal_option = click.option(
 
 
 def say(message: str) -> None:
-    """Print a message for people to stderr, so that stdout has only results."""
-    click.echo(message, err=True)
+    """Print a message for people to stderr, so that stdout has only results; or log it as JSON."""
+    if logs.in_json():
+        logs.event(_log, " ".join(message.split()))
+    else:
+        click.echo(message, err=True)
 
 
 def counted(number: int, noun: str = "picture") -> str:
@@ -352,7 +359,7 @@ def progress_bar(
         desc=title.capitalize(),
         unit=f" {unit}{'es' if unit.endswith('ch') else 's'}",
         leave=leave,
-        disable=not show,
+        disable=not show or logs.in_json(),
         mininterval=interval,
         dynamic_ncols=True,
     )

@@ -61,7 +61,7 @@ def named(data: bytes) -> str | None:
         return "Phase One IIQ"
     try:
         return _tiff(data)
-    except (UnreadableError, struct.error, IndexError):
+    except (UnreadableError, struct.error, IndexError, OverflowError):
         return None
 
 

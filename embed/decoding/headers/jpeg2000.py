@@ -48,7 +48,7 @@ def read(data: bytes) -> Measured:
 
 def profile(data: bytes) -> bytes | None:
     """The ICC profile in its boxes, which Pillow leaves out: ISO/IEC 15444-1, I.5.3.3."""
-    with contextlib.suppress(UnreadableError, struct.error, IndexError):
+    with contextlib.suppress(UnreadableError, struct.error, IndexError, OverflowError):
         header = first(data, 0, len(data), b"jp2h")
         for box in boxes(data, header.start, header.end):
             if box.kind == b"colr" and data[box.start] in _PROFILES:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -228,6 +229,52 @@ def test_waiting_has_an_end(odd: Decoders) -> None:
                 b"pid", Header("odd", 1, 1, 1), PictureLimits(max_wait_seconds=0.05), None
             )[0].shape == (1, 3, 3)
         assert slow.result().reason == "too-costly"
+
+
+def test_a_program_that_does_not_start_says_why_and_nothing_else(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    program = (sys.executable, "-c", "print('odd'); import no_such_module")
+    with pytest.raises(DecodersBusyError, match=r"No module named 'no_such_module'"):
+        decode(Decoders(1, program), WEBP)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_libraries_that_write_to_stderr_are_silent(
+    decoders: Decoders, capfd: pytest.CaptureFixture[str]
+) -> None:
+    odd = tiff(rgb_tags(64, 64, 5), [b"\x80\x00\x20garbage" * 30])
+    with pytest.raises(OSError), Image.open(io.BytesIO(odd)) as image:
+        image.load()
+    assert "tempfile.tif: " in capfd.readouterr().err  # libtiff, in this process
+    assert refused(decoders, odd).reason == "truncated"
+    assert capfd.readouterr() == ("", "")
+
+
+HEIC = encoded(PICTURE, "HEIF")
+WITHOUT_HEIF = """
+import sys
+sys.modules["pillow_heif"] = None
+from embed.decoding.worker_main import main
+main()
+"""
+
+
+def test_without_its_library_heic_says_what_to_install() -> None:
+    without = Decoders(1, (sys.executable, "-c", WITHOUT_HEIF))
+    try:
+        error = refused(without, HEIC)
+        assert error.reason == "undecodable"
+        assert "pillow-heif is not installed or does not load here; install it" in str(error)
+        assert np.array_equal(decode(without, WEBP), PICTURE)
+    finally:
+        without.close()
+
+
+def test_heic_is_known_to_workers_only(decoders: Decoders) -> None:
+    assert decode(decoders, HEIC).shape == PICTURE.shape
+    code = "import sys, embed.pictures; sys.exit('pillow_heif' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_program_that_does_not_start() -> None:
