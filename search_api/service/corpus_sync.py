@@ -42,6 +42,8 @@ UNREADABLE = "unreadable pictures"
 
 _MISSING = Skipped("missing files", "a table names it, but there is no such file")
 _TAGGED = "corpus_tags"
+_STAMPED = "corpus_stamps"
+"""Set once all files of the corpus have stamps, which earlier versions did not keep."""
 _FACTS = {"file", "exif"}
 """The fields that a file says of itself."""
 _READERS = min(4, os.cpu_count() or 1)
@@ -126,12 +128,15 @@ def prepare(
     allow_removal: bool = False,
     scan: Scan | None = None,
     within: Callable[[str], bool] | None = None,
+    built: float | None = None,
 ) -> Prepared:
     """Find out what is new, changed, moved and gone; record the moves and label changes.
 
     The first half of `sync_corpus`, whose parameters these are; nothing is embedded, and nothing
     removed but what others have moved over. ``at_least`` is the shorter side, in pixels, that the
-    encoder needs. Raises as `sync_corpus` does, before anything is changed.
+    encoder needs; ``built`` when the store's index was built, in seconds since 1970: an earlier
+    version kept no stamps, so only files changed since then are read. Raises as `sync_corpus` does,
+    before anything is changed.
     """
     scan = scan or _scanned(corpus, catalogue)
     tombstones = catalogue.tombstones()
@@ -145,7 +150,8 @@ def prepare(
     skipped |= {path: one.reason for path, one in not_taken.items()}
     stored = catalogue.all_sources("corpus")
     looked_for = {s: id_ for s, id_ in stored.items() if within is None or within(s)}
-    found = compare(corpus, catalogue, scan, items, looked_for, at_least, control)
+    since = int(built * 1e9) if built and catalogue.get_meta(_STAMPED) is None else None
+    found = compare(corpus, catalogue, scan, items, looked_for, at_least, control, since)
     gone = found.overwritten + found.gone
     if not allow_removal:
         example = [entry.source for entry in catalogue.find(gone[:1])]
@@ -153,6 +159,8 @@ def prepare(
     skipped |= found.skipped
     control.skip(skipped)
     removed, moved = _follow(catalogue, found)
+    if within is None and catalogue.get_meta(_STAMPED) is None:
+        catalogue.set_meta(_STAMPED, "yes")
     refused = _relabel(catalogue, items, None if within is None else [*looked_for.values()])
     control.skip(refused)
     return Prepared(items, found, moved, removed, skipped, refused, not_taken, scan.notices)

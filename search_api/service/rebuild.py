@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from embed.corpus import Corpus
@@ -13,6 +14,7 @@ from embed.encoder import PictureEncoder
 from embed.pictures import RGB
 from index.contract import (
     CancelledError,
+    GenerationError,
     IndexInputError,
     JobControl,
     Manifest,
@@ -117,6 +119,7 @@ class IndexBuilder:
                 encoder.input_size,
                 control,
                 allow_removal=allow_removal or replacing,
+                built=self._built(),
             )
             switched = None
             if catalogue.model() not in (None, encoder.digest):
@@ -147,6 +150,13 @@ class IndexBuilder:
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest, counts
+
+    def _built(self) -> float | None:
+        """When the current index was built, in seconds since 1970; None if there is none."""
+        try:
+            return datetime.fromisoformat(self.store.status()["built"]).timestamp()
+        except GenerationError:
+            return None
 
     def compact(
         self,

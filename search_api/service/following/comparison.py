@@ -84,10 +84,9 @@ def compare(
     stored: Mapping[str, int],
     at_least: int,
     control: JobControl = JobControl(),
+    unstamped_since: int | None = None,
 ) -> Comparison:
     """Find out what became of the stored pictures; reads only files that may have changed or moved.
-
-    Pictures without a stamp, as an earlier version stored them, count as unchanged.
 
     Args:
         corpus: holds the files.
@@ -97,6 +96,8 @@ def compare(
         stored: source to id of the stored pictures that the scan looked for.
         at_least: the shorter side, in pixels, that the encoder needs.
         control: receives progress and can cancel.
+        unstamped_since: for a store of an earlier version, which kept no stamps: when its index was
+            built, in nanoseconds since 1970. Files that are older count as unchanged.
 
     Raises:
         CancelledError: ``control`` cancelled it.
@@ -110,18 +111,18 @@ def compare(
     for item in items:
         if (id_ := stored.get(item.source)) is None or item.stamp is None:
             continue
-        if id_ not in stamps:
+        if id_ not in stamps and item.stamp.modified_ns < (unstamped_since or 0):
             result.stamps[id_] = result.kept_stamp(item)
-        elif stamps[id_] != item.stamp:
+        elif stamps.get(id_) != item.stamp:
             look.append(item)
     reading = _Reading(corpus, at_least, control, len(look))
     replaced = _sort_out(result, reading, look, stored, catalogue)
     missing = [stored[source] for source in lost if source not in result.unreachable]
-    displaced = list(_found(catalogue, [*missing, *(stored[i.source] for i in replaced)]))
+    displaced = list(_found(catalogue, [*missing, *(stored[i.source] for i, _ in replaced)]))
     new = [item for item in items if item.source not in stored]
-    result.moved = _moves(reading, [*replaced, *new], displaced, stamps)
+    result.moved = _moves(reading, replaced, new, displaced, stamps)
     places = {item.source for item in result.moved.values()}
-    for item in replaced:
+    for item, _ in replaced:
         id_ = stored[item.source]
         if id_ in result.moved:
             new.append(item)  # unless something has moved here
@@ -206,11 +207,14 @@ def _sort_out(
     look: Sequence[Item],
     stored: Mapping[str, int],
     catalogue: Catalogue,
-) -> list[Item]:
-    """Add to ``result`` which of these have the stored content or cannot be read; return others."""
+) -> list[tuple[Item, str]]:
+    """Add to ``result`` which of these have the stored content or cannot be read.
+
+    Returns the others, with what identifies their content.
+    """
     ids = [stored[item.source] for item in look]
     known = {entry.id: entry.content_hash for entry in _found(catalogue, ids)}
-    replaced: list[Item] = []
+    replaced: list[tuple[Item, str]] = []
     wanted = [(item, known.get(id_)) for item, id_ in zip(look, ids, strict=True)]
     for item, name, good in reading.names(wanted):
         id_ = stored[item.source]
@@ -220,31 +224,31 @@ def _sort_out(
         elif name == known.get(id_):
             result.stamps[id_], result.contents[id_] = result.kept_stamp(item), name
         else:
-            replaced.append(item)
+            replaced.append((item, name))
     return replaced
 
 
 def _moves(
     reading: _Reading,
-    items: Sequence[Item],
+    replaced: Sequence[tuple[Item, str]],
+    new: Sequence[Item],
     displaced: Sequence[Entry],
     stamps: Mapping[int, Stamp],
 ) -> dict[int, Item]:
-    """Which of the items shows which displaced picture: at most one for each, by its id."""
+    """Which item, new or replaced, shows which displaced picture: at most one for each, by id."""
     by_content = [entry for entry in displaced if entry.content_hash]
     if not by_content:
         return {}
     sizes = {stamps[entry.id].size if entry.id in stamps else -1 for entry in by_content}
-    if -1 not in sizes:  # else one of unknown size might be any
-        items = [item for item in items if item.stamp is None or item.stamp.size in sizes]
-    ways = {PIXELS if (e.content_hash or "").startswith(PIXELS) else None for e in by_content}
-    reading.total = reading.done + len(items) * len(ways)
-    names = [
-        (item, name)
-        for way in sorted(ways, key=str)
-        for item, name, good in reading.names([(item, way) for item in items])
-        if good
-    ]
+    # One of unknown size might be any.
+    likely = [item for item in new if -1 in sizes or item.stamp is None or item.stamp.size in sizes]
+    names = list(replaced)
+    # How records of earlier versions and those since are named.
+    for way in sorted({_way(entry.content_hash or "") for entry in by_content}):
+        others = [item for item, name in replaced if _way(name) != way]
+        reading.total = reading.done + len(likely) + len(others)
+        wanted = [(item, way) for item in (*others, *likely)]
+        names += [(item, name) for item, name, good in reading.names(wanted) if good]
     moved: dict[int, Item] = {}
     placed: set[str] = set()
     # Of several with one content, those with the same file name belong together.
@@ -259,6 +263,11 @@ def _moves(
                 moved[found.popleft().id] = item
                 placed.add(item.source)
     return moved
+
+
+def _way(content: str) -> str:
+    """How a content is named: by its pixels or, the empty string, by its file."""
+    return PIXELS if content.startswith(PIXELS) else ""
 
 
 def _file_name(source: str) -> str:

@@ -443,6 +443,30 @@ def test_a_file_with_another_time_alone_is_not_written(
     assert engine.catalogue.stamps()[id_].modified_ns == 10**18
 
 
+def test_a_store_of_an_earlier_version_is_not_read_again(
+    engine: SearchEngine, encoder: MeanColour, folder: Path
+) -> None:
+    class Unread(FolderCorpus):
+        def content(self, source: str) -> bytes:
+            assert source == source_of("red", 0)
+            return super().content(source)
+
+    catalogue, embedded = engine.catalogue, encoder.encoded
+    for path in folder.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    with catalogue._database.write() as connection:
+        connection.execute("DROP TABLE stamps")
+        connection.execute("DELETE FROM meta WHERE key = 'corpus_stamps'")
+    (folder / source_of("red", 0)).write_bytes(png(NEW))
+    os.utime(folder / source_of("red", 0), (2e9, 2e9))  # after the index was built
+    engine.corpus = Unread(folder)
+    _, counts = rebuild(engine)
+    assert (counts.changed, counts.embedded, encoder.encoded) == (1, 1, embedded + 1)
+    assert len(catalogue.stamps()) == 24
+    (folder / source_of("red", 0)).write_bytes(png(OLD))
+    assert rebuild(engine)[1].changed == 1
+
+
 def test_a_renamed_folder_keeps_ids_embeddings_and_labels_set_by_hand(
     engine: SearchEngine, encoder: MeanColour, folder: Path
 ) -> None:

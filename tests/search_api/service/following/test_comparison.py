@@ -249,12 +249,20 @@ def test_a_store_of_an_earlier_version_has_its_stamps_filled_in(
 ) -> None:
     with engine.catalogue._database.write() as connection:
         connection.execute("DROP TABLE stamps")
+    write(folder, RED[0], NEW)
+    os.utime(folder / RED[0])
     engine.corpus = corpus = Counting(folder)
-    found = compared(engine)
+    scan, stored = corpus.scan(), engine.catalogue.all_sources("corpus")
+    since = LONG_AGO + 10**9
+    found = compare(corpus, engine.catalogue, scan, scan.items, stored, 32, unstamped_since=since)
     assert found.stamps == {
-        engine.catalogue.all_sources()[item.source]: item.stamp for item in corpus.items
+        stored[item.source]: item.stamp for item in scan.items if item.source != RED[0]
     }
-    assert (found.contents, corpus.contents) == ({}, 0)
+    assert [item.source for item in found.changed] == [RED[0]]  # the index is older
+    assert (found.contents, corpus.contents) == ({}, 1)
+    # In a store that keeps stamps, one without was recorded by a process that was killed.
+    found = compared(engine)
+    assert (len(found.stamps), len(found.contents), corpus.contents) == (23, 23, 25)
 
 
 def test_an_earlier_version_named_contents_by_their_pixels(

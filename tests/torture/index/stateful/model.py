@@ -71,7 +71,11 @@ VECTORS = {digest: painter.vectors(COLOURS) for digest, painter in PAINTERS.item
 
 @dataclass(frozen=True)
 class Picture:
-    """A stored picture: ``colour`` is what was embedded, ``model`` the digest of the model."""
+    """A stored picture: ``colour`` is what was embedded, ``model`` the digest of the model.
+
+    ``content`` is the colour of the picture that its content hash is of: that of a file which was
+    replaced since, if another model embedded the new one.
+    """
 
     id: int | None
     source: str
@@ -81,6 +85,11 @@ class Picture:
     split: str | None = None
     payload: Mapping[str, Any] = field(default_factory=dict)
     edited: bool = False
+    content: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.content is None:
+            object.__setattr__(self, "content", self.colour)
 
     @property
     def added(self) -> bool:
@@ -261,10 +270,12 @@ def _embedded(state: State, disk: Disk, model: str | None = None) -> State:
 
 
 def _rebuild(state: State, disk: Disk, reembed: bool = False) -> State:
-    state = _embedded(state, disk)
+    """Ids go with what a file shows; see `search_api.service.following.comparison`."""
+    state = replace(state, pictures=_followed(state, disk))
     model = state.model or FIRST
-    known = state.by_source()
-    pictures = [picture for picture in state.pictures if picture.added]
+    known = _embedded(state, disk).by_source()
+    pictures = [picture for picture in known.values() if picture.added]
+    pictures += [picture for picture in _embedded(state, disk).pictures if picture.source == ADDED]
     for source, (colour, label) in sorted(disk.files.items()):
         if source in state.tombstones:
             continue
@@ -273,10 +284,35 @@ def _rebuild(state: State, disk: Disk, reembed: bool = False) -> State:
         if old is None:
             pictures.append(Picture(None, source, colour, model, label, split))
             continue
-        if reembed or old.model != model:
-            old = replace(old, colour=colour, model=model)
+        if reembed or old.model != model or old.content != colour:
+            old = replace(old, colour=colour, model=model, content=colour)
         pictures.append(old if old.edited else replace(old, label=label, split=split))
     return replace(state, pictures=tuple(pictures), model=model, corpus=True)
+
+
+def _followed(state: State, disk: Disk) -> tuple[Picture, ...]:
+    """The pictures where their files are now; those whose place others have taken are gone."""
+    files = {s: found[0] for s, found in sorted(disk.files.items()) if s not in state.tombstones}
+    stored = {picture.source: picture for picture in state.pictures if not picture.added}
+    displaced = sorted(
+        (p for p in stored.values() if files.get(p.source) != p.content), key=lambda p: p.id or 0
+    )
+    replaced = [source for source in files if source in stored and stored[source] in displaced]
+    free = replaced + [source for source in files if source not in stored]
+    moved: dict[int | None, str] = {}
+    for same_name in (True, False):
+        for source in free:
+            for picture in displaced:
+                alike = not same_name or source.split("/")[-1] == picture.source.split("/")[-1]
+                fits = picture.content == files[source] and picture.id not in moved
+                if alike and fits and source not in moved.values():
+                    moved[picture.id] = source
+                    break
+    return tuple(
+        replace(picture, source=moved.get(picture.id, picture.source))
+        for picture in state.pictures
+        if picture.added or picture.id in moved or picture.source not in moved.values()
+    )
 
 
 def _compact(state: State, disk: Disk, kind: str | None = None) -> State:

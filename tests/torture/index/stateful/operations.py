@@ -18,6 +18,7 @@ from unittest.mock import patch
 import faiss
 
 from embed.corpus import FolderCorpus, Scan
+from embed.folders.options import FolderOptions
 from index.contract import KEEP, NoGenerationError
 from index.filters import parse_filter
 from index.local import database
@@ -52,7 +53,7 @@ def open_engine(base: Path) -> SearchEngine:
             model = opened.model() or FIRST
     engine = SearchEngine(
         PAINTERS[model],
-        LabelledCorpus(base / "pictures"),
+        LabelledCorpus(base / "pictures", options=FolderOptions(splits="yes")),
         base / "var",
         open_model=lambda folder: PAINTERS[folder.name],
         find_model=lambda digest: Path(digest) if digest in PAINTERS else None,
@@ -96,7 +97,9 @@ def _delete_where(engine: SearchEngine, label: str) -> int:
 
 
 def _rebuild(engine: SearchEngine, reembed: bool = False) -> None:
-    engine.builder.rebuild(encoder_in_use(engine), engine.corpus, reembed=reembed)
+    engine.builder.rebuild(
+        encoder_in_use(engine), engine.corpus, reembed=reembed, allow_removal=True
+    )
 
 
 def _compact(engine: SearchEngine, kind: str | None = None) -> None:

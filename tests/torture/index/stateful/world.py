@@ -399,12 +399,12 @@ class World:
 
     def _mixed(self, lists: list[Pictures], seen: Pictures, loosely: bool) -> bool:
         whole = [picture for pictures in lists for picture in pictures]
-        # A rebuild takes over labels first, and then embeds what has changed.
+        # A rebuild follows moves first, then labels, and then embeds what has changed.
         possible = whole + [
-            replace(picture, label=other.label, split=other.split)
+            replace(picture, source=other.source, label=other.label, split=other.split)
             for picture in whole
             for other in whole
-            if other.source == picture.source
+            if other.source == picture.source or (other.id == picture.id and picture.id is not None)
         ]
         names = [{p.source if p.id is None else p.id for p in pictures} for pictures in lists]
         present = {name for picture in seen for name in (picture.id, picture.source)}
@@ -579,5 +579,8 @@ def _picture(entry: Entry, model: str, x: Vectors) -> Picture:
     np.testing.assert_allclose(x, known[colour], atol=1e-6)
     if entry.origin == "added":
         assert entry.content_hash == f"sha256:{_digest(PNG[colour])}", entry
-    fields = (entry.label, entry.split, entry.payload, entry.edited)
-    return Picture(entry.id, entry.source, colour, model, *fields)
+    payload = {name: value for name, value in entry.payload.items() if name not in ("file", "exif")}
+    fields = (entry.label, entry.split, payload, entry.edited)
+    digest = (entry.content_hash or "").partition(":")[2]
+    content = [_digest(png) for png in PNG].index(digest)
+    return Picture(entry.id, entry.source, colour, model, *fields, content)
