@@ -401,9 +401,10 @@ class World:
         whole = [picture for pictures in lists for picture in pictures]
         # A rebuild follows moves first, then labels, and then embeds what has changed.
         possible = whole + [
-            replace(picture, source=other.source, label=other.label, split=other.split)
+            replace(picture, source=source, label=other.label, split=other.split)
             for picture in whole
             for other in whole
+            for source in {picture.source, other.source}
             if other.source == picture.source or (other.id == picture.id and picture.id is not None)
         ]
         names = [{p.source if p.id is None else p.id for p in pictures} for pictures in lists]
