@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from embed import cifar10_groups, scenes
 from embed.array_cache import Splits, cached
 from embed.folders.kinds import Skipped, count_kinds, in_words
-from embed.folders.layout import SPLITS, LayoutError, are_splits, nfc, split_and_class
+from embed.folders.layout import SPLITS, LayoutError, are_splits, split_and_class
+from embed.folders.names import escaped, is_utf8, nfc
 from embed.folders.options import FolderOptions
 from embed.folders.scan import FileStamp as FileStamp
-from embed.folders.scan import escaped, is_utf8, scan_folder
+from embed.folders.scan import scan_folder
 from embed.label_table import Row, TableError, read_table
 from embed.pictures import RGB, SUFFIXES, Opened, PictureLimits, decode, read_file
 

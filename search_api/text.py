@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from embed.folders.names import escaped
+
 SHOWN = 200
 """Characters of an input that an error text repeats."""
 
@@ -35,7 +37,21 @@ def unknown_name(kind: str, name: str, known: Iterable[str], meant: str | None =
 
 def printable(text: str) -> str:
     """The text with escapes for what UTF-8 cannot encode, as in some file names."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return escaped(text)
+
+
+# Among them what begins a command to a terminal, and what changes the direction of writing.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def displayed(text: str, lines: bool = False) -> str:
+    """The text with escapes for what would disturb a terminal and, unless ``lines``, for breaks."""
+    text = _CONTROLS.sub(_escape, printable(text))
+    return text if lines else re.sub(r"[\t\n]", _escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class PublicText:

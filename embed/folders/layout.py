@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -60,11 +59,6 @@ def split_and_class(place: Sequence[str], splits: bool) -> tuple[str | None, str
     split = SPLITS.get(place[0].lower()) if splits and place else None
     classes = place[1:2] if split else place[:1]
     return split, classes[0] if classes else None
-
-
-def nfc(text: str) -> str:
-    """The text with composed characters, so that what looks alike is alike."""
-    return unicodedata.normalize("NFC", text)
 
 
 def _listed(names: Collection[str]) -> str:

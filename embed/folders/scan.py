@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from embed.folders import kinds
 from embed.folders.kinds import Skipped
+from embed.folders.names import escaped, is_utf8
 from embed.folders.options import FolderOptions
 
 LINKS = "links"
@@ -43,33 +44,21 @@ class FolderScan:
     unreachable: list[str] = field(default_factory=list)
 
 
-def scan_folder(root: Path, options: FolderOptions = FolderOptions()) -> FolderScan:
+def scan_folder(
+    root: Path, options: FolderOptions = FolderOptions(), *, recursive: bool = True
+) -> FolderScan:
     """Look at every file below ``root``, a folder whose path is resolved.
 
     Files are taken by their name's ending, whatever their content. A folder that is reached by
     several links is walked once; links are followed after everything else, so that what has a
-    place of its own is found there.
+    place of its own is found there. If it is not ``recursive``, sub-folders are left alone.
 
     Raises:
         OSError: ``root`` cannot be read.
     """
     walk = _Walk(os.fspath(root), options)
-    walk.all()
+    walk.all(recursive)
     return walk.found
-
-
-def escaped(path: str) -> str:
-    """The path with escapes for its bytes that are not UTF-8."""
-    return path if is_utf8(path) else os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def is_utf8(path: str) -> bool:
-    """Whether the path is UTF-8 on disk, so that its name can be stored and sent."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class _Walk:
@@ -80,15 +69,17 @@ class _Walk:
         self._places: dict[tuple[int, int], str] = {}
         self._links: list[str] = []
 
-    def all(self) -> None:
-        os.scandir(self._root).close()
-        self._below("", by_link=False)
+    def all(self, recursive: bool) -> None:
+        entries = self._entries("", by_link=False)
+        if not recursive:
+            entries = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        self._walk(self._folders("", entries), by_link=False)
         # What a link leads to can hold links, which are appended meanwhile.
-        for link in self._links:
-            self._below(link, by_link=True)
+        for link in self._links if recursive else ():
+            self._walk([link], by_link=True)
 
-    def _below(self, top: str, by_link: bool) -> None:
-        remaining = [top]
+    def _walk(self, folders: list[str], by_link: bool) -> None:
+        remaining = folders[::-1]
         while remaining:
             folder = remaining.pop()
             try:
@@ -96,8 +87,11 @@ class _Walk:
             except OSError as error:
                 self._unreachable(folder, error)
                 continue
-            folders = [place for entry in entries if (place := self._folder_of(folder, entry))]
-            remaining += reversed(folders)
+            remaining += reversed(self._folders(folder, entries))
+
+    def _folders(self, folder: str, entries: list[os.DirEntry[str]]) -> list[str]:
+        """Decide about all entries of a folder; returns the folders to be walked next."""
+        return [place for entry in entries if (place := self._folder_of(folder, entry))]
 
     def _entries(self, folder: str, by_link: bool) -> list[os.DirEntry[str]]:
         """What is in a folder, by name; nothing if a link has led to one that is walked already."""
@@ -118,7 +112,10 @@ class _Walk:
             is_folder = entry.is_dir(follow_symlinks=False)
             why = self._unwanted(entry.name, is_folder)
             if why is not None:
-                self._skip(place, why, self._files_in(place) if is_folder else 1)
+                if is_folder:
+                    self._skip_folder(place, why)
+                else:
+                    self._skip(place, why)
             elif is_folder:
                 return place
             elif entry.is_symlink():
@@ -187,9 +184,14 @@ class _Walk:
         else:
             self._links.append(place)
 
-    def _skip(self, place: str, why: Skipped, files: int = 1) -> None:
+    def _skip(self, place: str, why: Skipped) -> None:
+        self.found.skipped[escaped(place)] = why
+
+    def _skip_folder(self, place: str, why: Skipped) -> None:
+        files = self._files_in(place)
         if files:
-            self.found.skipped[escaped(place)] = why._replace(files=files)
+            reason = f"{why.reason} ({files:,} file{'' if files == 1 else 's'} in it)"
+            self._skip(place, Skipped(why.kind, reason, files))
 
     def _unreachable(self, place: str, error: OSError) -> None:
         place = place or "."

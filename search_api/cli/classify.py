@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from embed.corpus import CIFAR10_CLASSES
+from embed.folders.kinds import Skipped, count_kinds, in_words
+from embed.folders.options import FolderOptions
+from embed.folders.scan import scan_folder
 from embed.pictures import SUFFIXES
 from search_api.cli import remote
 from search_api.cli.on_store import OnStore, on_store
@@ -23,6 +25,7 @@ from search_api.cli.options import (
     counted,
     progress_bar,
     say,
+    say_skipped,
     together,
 )
 from search_api.cli.remote import server_options
@@ -31,6 +34,7 @@ from search_api.schemas import Classes
 from search_api.schemas import Prediction as PredictionResponse
 from search_api.service.results import Prediction, Predictions, Tagged
 from search_api.settings import StoreLocation
+from search_api.text import displayed
 
 if TYPE_CHECKING:
     # With --server neither torch nor FAISS is needed, so they are imported only for local work.
@@ -62,7 +66,9 @@ _NO_CLASS_IN_SIDECARS = (
     show_default=True,
     help="Include sub-folders.",
 )
-@together(classes_option, on_store("bundle"), server_options)
+@together(
+    classes_option, on_store("bundle", "follow_links", "hidden", "program_folders"), server_options
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 def classify(
@@ -82,8 +88,8 @@ def classify(
     Prints class, confidence and path, separated by tabs. The classes are those of the store's
     classifier (--var, or the server's), or the model's own where it has none. The class is a dash
     where the picture is unlike everything stored: none of these. A picture that cannot be used is
-    reported on stderr and makes the exit code 1; the others are classified all the same. Hidden
-    files, and links that lead out of a folder, are skipped.
+    reported on stderr and makes the exit code 1; the others are classified all the same. What is
+    skipped in a folder, such as hidden files, is counted by kind.
 
     --out and --xmp add finer tags: those that at least three of the ten nearest pictures in the
     store have in their payload, with their shares. A sidecar file gets no class from a model that
@@ -97,12 +103,8 @@ def classify(
     """
     if out is not None:
         tables.check(out)
-    files = list(dict.fromkeys(_files(paths, recursive)))
-    if not files:
-        raise click.UsageError(
-            f"no pictures in {', '.join(map(str, paths))}; expected files that end in"
-            f" {', '.join(SUFFIXES)}"
-        )
+    files, skipped = _files(paths, store.folder_options, recursive)
+    say_skipped(skipped, "`lookalike classify --help` names the switches that take some of them.")
     source: AbstractContextManager[tuple[Results, str, Sequence[str]]]
     with_tags = out is not None or xmp
     if server:
@@ -128,7 +130,7 @@ def classify(
             for result in done:
                 if result.error is not None:
                     failed += 1
-                    say(f"{result.path}: {result.error}")
+                    say(f"{displayed(str(result.path))}: {result.error}")
                 if result.prediction is not None:
                     names[result.prediction.label or "none of these"] += 1
             bar.update(len(batch))
@@ -256,30 +258,28 @@ def _with_sidecar(result: Tagged, model: str, of_cifar10: bool) -> Tagged:
     return result
 
 
-def _files(paths: Sequence[Path], recursive: bool) -> Iterator[Path]:
+def _files(
+    paths: Sequence[Path], options: FolderOptions, recursive: bool
+) -> tuple[list[Path], list[Skipped]]:
+    """The files to classify, each once, and what the folders hold besides."""
+    files: list[Path] = []
+    skipped: list[Skipped] = []
     for path in paths:
         if not path.exists():
             raise click.UsageError(f"{path} does not exist; expected a picture or a folder")
-        if path.is_dir():
-            yield from _below(path, recursive)
-        else:
-            yield path
-
-
-def _below(root: Path, recursive: bool) -> Iterator[Path]:
-    inside = root.resolve()
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if recursive and not name.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
-                continue
-            try:
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    continue
-            except (OSError, RuntimeError):
-                continue  # links in a cycle
-            yield path
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = scan_folder(path.resolve(), options, recursive=recursive)
+        files += [path / place for place in found.taken]
+        skipped += found.skipped.values()
+    if not files:
+        instead = in_words(count_kinds(skipped))
+        raise click.UsageError(
+            f"no pictures in {', '.join(map(str, paths))}; expected files that end in"
+            f" {', '.join(SUFFIXES)}" + (f"; skipped {instead}" if instead else "")
+        )
+    return list(dict.fromkeys(files)), skipped
 
 
 def _printer(as_json: bool) -> Callable[[Sequence[Tagged]], None]:
@@ -290,9 +290,9 @@ def _printer(as_json: bool) -> Callable[[Sequence[Tagged]], None]:
             elif result.prediction is not None:
                 prediction = result.prediction
                 label = prediction.label or "-"
-                click.echo(f"{label}\t{prediction.confidence:.4f}\t{result.path}")
+                click.echo(f"{label}\t{prediction.confidence:.4f}\t{displayed(str(result.path))}")
             elif result.error is None:
-                click.echo(f"-\t-\t{result.path}")
+                click.echo(f"-\t-\t{displayed(str(result.path))}")
 
     return show
 

@@ -111,5 +111,7 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(" ".join(message.split()), err=True)
+    from search_api.text import displayed
+
+    click.echo(displayed(" ".join(message.split())), err=True)
     sys.exit(code)

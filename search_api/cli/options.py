@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 import click
 from tqdm import tqdm
 
-from embed.folders.kinds import in_words
+from embed.folders.kinds import Skipped, count_kinds, in_words
 from embed.folders.options import FolderOptions
 from index.milvus.settings import MilvusSettings
 from search_api import logs
@@ -23,6 +23,7 @@ from search_api.file_modes import private_files
 from search_api.keys import KeyFormatError, read_secret
 from search_api.schemas.search import CLASSES_HELP, Classes
 from search_api.settings import ENGINES, Settings, StoreLocation
+from search_api.text import displayed
 
 _log = logging.getLogger("lookalike")
 
@@ -299,7 +300,14 @@ def say(message: str) -> None:
     if logs.in_json():
         logs.event(_log, " ".join(message.split()))
     else:
-        click.echo(message, err=True)
+        click.echo(displayed(message, lines=True), err=True)
+
+
+def say_skipped(skipped: Iterable[Skipped], where: str = "") -> None:
+    """Say how many files were skipped of each kind, if any, and ``where`` the reasons are."""
+    kinds = count_kinds(skipped)
+    if kinds:
+        say(f"Skipped {skipped_kinds(kinds)}{f'; {where}' if where else '.'}")
 
 
 def counted(number: int, noun: str = "picture") -> str:
@@ -314,7 +322,9 @@ def skipped_kinds(kinds: Mapping[str, int]) -> str:
 
 def print_json(value: Any) -> None:
     """Print a result for programs to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # A lone surrogate becomes an escape of JSON.
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
 class Bars:

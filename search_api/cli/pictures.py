@@ -10,11 +10,15 @@ from pathlib import Path
 
 import click
 
-from embed.corpus import FolderCorpus
+from embed.corpus import FolderCorpus, Item
 from embed.encoder import PictureEncoder
+from embed.folders.kinds import NOT_UTF8, Skipped
+from embed.folders.names import is_utf8
+from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, read_file
 from index.contract import Store
 from index.filters import parse_filter
+from index.payload import spellings
 from search_api.cli.on_store import OnStore, on_store
 from search_api.cli.options import (
     counted,
@@ -22,11 +26,13 @@ from search_api.cli.options import (
     print_json,
     progress_bar,
     say,
+    say_skipped,
     together,
 )
 from search_api.service.ingest import Upload
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService
+from search_api.text import displayed, printable
 
 _BATCH = 250
 
@@ -42,7 +48,9 @@ _BATCH = 250
     help="Prefix for the pictures' keys, which are their paths within PATH, so that pictures of"
     " different folders do not replace each other.",
 )
-@together(on_store("data", "bundle"), json_option)
+@together(
+    on_store("data", "bundle", "splits", "follow_links", "hidden", "program_folders"), json_option
+)
 @click.pass_context
 def add(
     context: click.Context,
@@ -57,13 +65,14 @@ def add(
     PATH is a file, or a folder whose pictures are all added. The store keeps its own copies, and
     servers on the store find them at once. Adding the same path again replaces the picture. A
     picture that cannot be used is reported on stderr and makes the exit code 1; the others are
-    added all the same.
+    added all the same. What a folder holds besides pictures is skipped, and counted by kind.
 
     \b
     Example:
       lookalike add ~/new-arrivals --label shoes
     """
-    files = [file for path in paths for file in _files(path)]
+    files, skipped = _files(paths, store.folder_options)
+    say_skipped(skipped.values(), "--json lists them with the reasons.")
     failed: dict[str, str] = {}
     ids: dict[str, int] = {}
     with store.engine() as engine:
@@ -71,13 +80,17 @@ def add(
         with progress_bar(len(files), "adding", "picture", show=len(files) > _BATCH) as bar:
             for start in range(0, len(files), _BATCH):
                 uploads: list[Upload] = []
-                for path, key, found in files[start : start + _BATCH]:
+                for path, item in files[start : start + _BATCH]:
+                    if not is_utf8(item.source):
+                        failed[printable(str(path))] = NOT_UTF8.reason
+                        continue
                     try:
                         content = read_file(path)
                     except (PictureError, OSError) as error:
-                        failed[str(path)] = str(error)
+                        failed[printable(str(path))] = printable(str(error))
                         continue
-                    upload = Upload(content, prefix + key, label or found, filename=path.name)
+                    key, named = prefix + item.source, label or item.label
+                    upload = Upload(content, key, named, item.split, filename=path.name)
                     uploads.append(upload)
                 for upload, result in zip(uploads, engine.ingest.add(uploads), strict=True):
                     if isinstance(result, int):
@@ -86,9 +99,10 @@ def add(
                         failed[upload.key or ""] = str(result)
                 bar.update(len(files[start : start + _BATCH]))
     for name, why in failed.items():
-        say(f"{name}: {why}")
+        say(f"{displayed(name)}: {why}")
     if as_json:
-        print_json({"added": ids, "failed": failed})
+        reasons = {place: one.reason for place, one in skipped.items()}
+        print_json({"added": ids, "failed": failed, "skipped": reasons})
     else:
         say(f"Added {counted(len(ids))} to the store.")
     if failed:
@@ -143,10 +157,12 @@ def delete(
     with store.opened() as opened:
         catalogue = opened.catalogue
         sources = catalogue.all_sources("added") if keys else {}
-        unknown = [key for key in keys if f"key:{key}" not in sources]
-        if unknown:
-            raise click.UsageError(f"there is no added picture with the key {unknown[0]!r}")
-        named = [*ids, *(sources[f"key:{key}"] for key in keys)]
+        named = list(ids)
+        for key in keys:
+            found = [sources[one] for one in spellings(f"key:{key}") if one in sources]
+            if not found:
+                raise click.UsageError(f"there is no added picture with the key {key!r}")
+            named += found[:1]
         deleted = 0
         if named:
             catalogue.get(named)  # raises for unknown ids before anything is deleted
@@ -248,7 +264,7 @@ def _list(trash: TrashService, as_json: bool) -> None:
         print_json(rows)
         return
     for row in rows:
-        click.echo("\t".join(str(row[name] or "") for name in row))
+        click.echo("\t".join(displayed(str(row[name] or "")) for name in row))
     say(f"{counted(len(rows))} in the trash.")
 
 
@@ -258,10 +274,19 @@ def _day(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="minutes")
 
 
-def _files(path: Path) -> list[tuple[Path, str, str | None]]:
-    """The path, the key and the folder's label of each picture."""
-    if not path.exists():
-        raise click.UsageError(f"{path} does not exist; expected a picture or a folder")
-    if not path.is_dir():
-        return [(path, path.name, None)]
-    return [(path / item.source, item.source, item.label) for item in FolderCorpus(path).items]
+def _files(
+    paths: Sequence[Path], options: FolderOptions
+) -> tuple[list[tuple[Path, Item]], dict[str, Skipped]]:
+    """The pictures to add, as items of their folders, and what the folders hold besides."""
+    files: list[tuple[Path, Item]] = []
+    skipped: dict[str, Skipped] = {}
+    for path in paths:
+        if not path.exists():
+            raise click.UsageError(f"{path} does not exist; expected a picture or a folder")
+        if path.is_dir():
+            found = FolderCorpus(path, options=options).scan()
+            files += [(path / item.source, item) for item in found.items]
+            skipped |= {f"{path}/{place}": why for place, why in found.skipped.items()}
+        else:
+            files.append((path, Item(path.name, None, None)))
+    return files, skipped

@@ -31,6 +31,7 @@ from search_api.schemas import (
     Prediction,
     SearchResponse,
 )
+from search_api.text import displayed
 
 if TYPE_CHECKING:
     # With --server neither torch nor FAISS is needed, so they are imported only for local work.
@@ -202,12 +203,12 @@ def _print(response: Points) -> None:
             click.echo(f"class  {_words(prediction)}")
     if response.vote:
         share = f"{response.vote.share:.0%} of the nearest neighbours"
-        click.echo(f"vote   {response.vote.label} ({share})")
+        click.echo(f"vote   {displayed(response.vote.label)} ({share})")
     click.echo(f"\n{'score':>6}  {'id':>8}  {'label':<12} source")
     for point in response.points:
         _print_point(point)
     for group in response.groups or []:
-        click.echo(f"{group.value}:")
+        click.echo(f"{displayed(str(group.value))}:")
         for point in group.points:
             _print_point(point)
 
@@ -221,7 +222,7 @@ def _words(prediction: Prediction) -> str:
 
 def _print_point(point: Point) -> None:
     label, source = (point.payload.get(name) or "-" for name in ("label", "source"))
-    click.echo(f"{point.score:6.3f}  {point.id:>8}  {label:<12} {source}")
+    click.echo(f"{point.score:6.3f}  {point.id:>8}  {displayed(label):<12} {displayed(source)}")
 
 
 def _search_on_server(client: Client, query: _Query, classes: Classes, page: PageOptions) -> Points:

@@ -29,6 +29,7 @@ from search_api.cli.options import (
     print_json,
     progress_bar,
     say,
+    say_skipped,
 )
 from search_api.file_modes import users_files
 from search_api.service.engine import find_store_corpus
@@ -250,6 +251,7 @@ def _train(
     environment.prepare()
     init = read_init(recipe.init)
     imported = init is not None and isinstance(init.architecture, Backbone)
+    not_taken = {place: one.reason for place, one in corpus.scan().skipped.items()}
     dataset = load(corpus, init.preprocess if init and imported else recipe.size, recipe)
     if imported:
         dataset = _learnable(dataset, recipe)
@@ -280,7 +282,8 @@ def _train(
         raise
     if dataset.skipped:
         say(f"{counted(len(dataset.skipped))} could not be read; see {folder}/skipped.json.")
-        (folder / "skipped.json").write_text(json.dumps(dataset.skipped, indent=1) + "\n")
+    if reasons := not_taken | dataset.skipped:
+        (folder / "skipped.json").write_text(json.dumps(reasons, indent=1) + "\n")
     if recipe.shaping.likeness:
         model.save(folder / "plain")  # for comparisons
         model = shaped(model, dataset, recipe.shaping, recipe.seed)
@@ -345,7 +348,12 @@ def reprojected(model: Bundle, dataset: Dataset, dimension: int, seed: int) -> B
 
 def load(corpus: Corpus, size: int | Preprocess, recipe: Recipe) -> Dataset:
     """``train.data.load_dataset`` with a progress bar."""
-    items = corpus.items
+    scan = corpus.scan()
+    items = scan.items
+    say_skipped(scan.skipped.values())
+    unlabelled = sum(item.label is None for item in items)
+    if unlabelled:
+        say(f"Left out, because they are in no class's folder: {counted(unlabelled)}.")
     side = size if isinstance(size, int) else size.input_size
     gigabytes = 2 * 3 * side**2 * len(items) / 1e9
     if gigabytes > LARGE:

@@ -388,7 +388,10 @@ def _files(name: str, images: Sequence[Picture]) -> list[tuple[str, tuple[str, b
 
 
 def _file(image: Picture) -> tuple[str, bytes]:
-    return (image.name, image.read_bytes()) if isinstance(image, Path) else ("picture", image)
+    if not isinstance(image, Path):
+        return "picture", image
+    # A name on disk can be any bytes, in a form it is text.
+    return image.name.encode("utf-8", "backslashreplace").decode(), image.read_bytes()
 
 
 def _page(page: PageOptions) -> dict[str, Any]:

@@ -114,4 +114,5 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
         "removed": counts.removed,
         "unreachable": counts.unreachable,
         "skipped": len(counts.skipped),
+        **{f"skipped {kind}": number for kind, number in counts.kinds.items()},
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search_api.text import PublicText, shortened, unknown_name
+from search_api.text import PublicText, displayed, shortened, unknown_name
 
 
 def test_shortened() -> None:
@@ -45,3 +45,10 @@ def test_paths_are_left_out(tmp_path: Path, text: str, public: str | None) -> No
     var = tmp_path / "my store" / "store"
     text = text.replace("{var}", str(var))
     assert PublicText([var, tmp_path])(text) == (text if public is None else public)
+
+
+def test_names_are_displayed_on_one_line_whatever_they_hold() -> None:
+    assert displayed("a\n\tb\x1b[31m\u202egnp.exe") == r"a\n\tb\x1b[31m\u202egnp.exe"
+    assert displayed("caf\udce9 \ud800.png") == r"caf\xe9 \ud800.png"
+    assert displayed("Zoë 🦄 日本") == "Zoë 🦄 日本"
+    assert displayed("two\n\tlines\r", lines=True) == "two\n\tlines\\r"

@@ -23,6 +23,7 @@ from search_api.service.model_migration import compare_models
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import remove_snapshot, sweep
 from search_api.stores.model_store import keep_model, open_model, share_model
+from search_api.text import displayed
 
 kind_option = click.option(
     "--kind",
@@ -157,7 +158,7 @@ def model(
         with Bars() as bars:
             counts = engine.builder.embed(encoder, JobControl(bars))
         for source, why in counts.skipped.items():
-            say(f"{source}: {why}")
+            say(f"{displayed(source)}: {why}")
         report = compare_models(engine, encoder.digest)
         if commit:
             manifest, _ = engine.builder.switch(encoder)

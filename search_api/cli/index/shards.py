@@ -19,11 +19,13 @@ from search_api.cli.options import (
     json_option,
     print_json,
     say,
+    say_skipped,
     together,
 )
 from search_api.offline.shards import Shard, embed_shard, import_shards, shard_folders
 from search_api.stores.model_store import open_model
 from search_api.stores.store_corpus import remember
+from search_api.text import displayed
 
 
 @click.command()
@@ -50,12 +52,12 @@ def embed(
     """
     shard = Shard.parse(text)
     encoder = open_model(bundle or PRETRAINED)
+    corpus = find_corpus(data, say, options=folder_options)
+    say_skipped(corpus.scan().skipped.values())
     with Bars() as bars:
-        skipped = embed_shard(
-            encoder, find_corpus(data, say, options=folder_options), shard, out, bars
-        )
+        skipped = embed_shard(encoder, corpus, shard, out, bars)
     for source, why in skipped.items():
-        say(f"{source}: {why}")
+        say(f"{displayed(source)}: {why}")
     if as_json:
         print_json({"folder": str(shard.folder(out)), "skipped": skipped})
     else:

@@ -56,9 +56,8 @@ def test_every_file_is_taken_or_skipped_by_its_kind(tmp_path: Path) -> None:
         "empty files": 1,
         "no ending": 1,
     }
-    assert found.skipped[".git"] == Skipped(
-        "hidden files", "its name is hidden; --hidden takes it", 2
-    )
+    why = "its name is hidden; --hidden takes it (2 files in it)"
+    assert found.skipped[".git"] == Skipped("hidden files", why, 2)
     assert found.skipped["h.cr2"].reason == "a camera RAW file; export it as JPEG, PNG or TIFF"
     assert found.skipped["c/g.MOV"].reason == "a video; only pictures are read"
     assert found.unreachable == []
@@ -103,7 +102,7 @@ def test_folders_of_other_programs_are_left_out_and_counted(name: str, tmp_path:
     put(tmp_path, "a.png", f"{name}/b.png", f"{name}/deep/er/c.png")
     found = scanned(tmp_path)
     assert list(found.taken) == ["a.png"]
-    why = "a folder of another program; --program-folders takes it"
+    why = "a folder of another program; --program-folders takes it (2 files in it)"
     assert found.skipped == {name: Skipped(f"in {name.removeprefix('cats/')}", why, 2)}
     assert set(scanned(tmp_path, program_folders=True).taken) == {
         "a.png",
@@ -246,7 +245,7 @@ def test_names_that_are_not_utf8_are_skipped_with_the_reason(tmp_path: Path) -> 
     why = Skipped("names that are not UTF-8", "its name is not UTF-8; rename it")
     assert found.skipped == {
         r"caf\xe9.png": why,
-        r"Zo\xeb": why._replace(files=2),
+        r"Zo\xeb": Skipped(why.kind, f"{why.reason} (2 files in it)", 2),
         r"link-\xe9.png": why,
     }
     with pytest.raises(CorpusError, match=r"Zo\\xeb is not UTF-8; rename the folder"):
@@ -287,3 +286,10 @@ def test_pictures_are_read_whatever_their_ending(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.heic", "c.webp", "d.pfm", "e.ico")
     corpus = FolderCorpus(tmp_path)
     assert [corpus.read(item.source).shape for item in corpus.items] == [(8, 8, 3)] * 5
+
+
+def test_sub_folders_can_be_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.mov", "c/d.png", "@eaDir/e.png", ".git/f")
+    found = scan_folder(tmp_path, recursive=False)
+    assert list(found.taken) == ["a.png"]
+    assert list(found.skipped) == ["b.mov"]

@@ -16,6 +16,7 @@ def test_add_and_delete(own: Env, arrivals: Path) -> None:
     assert json.loads(done.stdout) == {
         "added": {"boat/new.png": 25, "tree/new.png": 26},
         "failed": {},
+        "skipped": {},
     }
     (arrivals / "bad.png").write_bytes(b"rubbish")
     done = run("add", arrivals, "--label", "x", env=own)

@@ -66,7 +66,7 @@ def test_a_job_survives_its_runner(tmp_path: Path) -> None:
     assert (before.state, before.result, before.skipped) == ("succeeded", {"embedded": 2}, 3)
     assert second.skipped(before.id, -1, 2) == [
         Skipped(0, "a.png", "empty"),
-        Skipped(1, "b\\udc80.png", "damaged"),
+        Skipped(1, "b\\x80.png", "damaged"),
     ]
     assert second.skipped(before.id, 1, 2) == [Skipped(2, "c.png", "damaged")]
     assert second.get("unknown") is None

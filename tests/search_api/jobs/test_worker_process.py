@@ -206,6 +206,7 @@ def test_a_rebuild_by_a_worker_is_served(folder: Path, tiny: Path, tmp_path: Pat
         "removed": 0,
         "unreachable": 0,
         "skipped": 1,
+        "skipped unreadable pictures": 1,
     }
     assert ("indexing", 25, 25) in seen.progress
     assert seen.progress[-1] == ("fitting the classifier", 25, 25)

@@ -50,7 +50,7 @@ def test_csv(tmp_path: Path) -> None:
             *("a;1.jpg", "cat", "0.96875", "tabby;striped, grey", "0.7;0.3", ""),
             *("cat", "much like the stored ones", "store"),
         ],
-        ["b\\udc80.png", "", "", "", "", "the file is empty", "", "", ""],
+        ["b\\x80.png", "", "", "", "", "the file is empty", "", "", ""],
     ]
 
 

@@ -91,6 +91,7 @@ def test_rebuild_adds_and_removes_pictures(
         "removed": 1,
         "unreachable": 0,
         "skipped": 1,
+        "skipped unreadable pictures": 1,
     }
     assert encoder.encoded == embedded + 1
     answer = client.post(
