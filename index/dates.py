@@ -49,5 +49,5 @@ def day(of: str, days: int) -> str | None:
 
 
 def seconds(of: str) -> float:
-    """An instant as seconds since the day before year 1; to some ten microseconds."""
+    """An instant as a number of seconds that sorts like it, but for what it rounds away."""
     return float(of + "0")

@@ -10,17 +10,18 @@ _ASCII = re.compile(r"[a-z0-9]+")
 _ALONE = ("CJK ", "HIRAGANA ")
 
 
-def words_of(text: str) -> set[str]:
+@lru_cache(4)  # several conditions compare the same text
+def words_of(text: str) -> frozenset[str]:
     """The words of ``text``: letters and digits with their marks; all else separates them.
 
     Case and Unicode's forms of the same character make no difference. A Chinese character or a
     hiragana is a word.
     """
     if text.isascii():
-        return set(_ASCII.findall(text.lower()))
+        return frozenset(_ASCII.findall(text.lower()))
     plain = unicodedata.normalize("NFD", text).casefold()
     plain = unicodedata.normalize("NFC", plain)
-    return set("".join(map(_spaced, plain)).split())
+    return frozenset("".join(map(_spaced, plain)).split())
 
 
 def has_words(text: str, wanted: Collection[str]) -> bool:

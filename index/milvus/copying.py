@@ -13,7 +13,7 @@ from index.milvus.expressions import listed
 from index.milvus.generations import Generation
 from index.milvus.ledger import Ledger
 from index.milvus.paging import VECTORS_AT_ONCE, in_parts, scan
-from index.milvus.rows import ALL, EMBEDDED, STORED, padded, vectors_of
+from index.milvus.rows import ALL, EMBEDDED, STORED, entry_of, facts_of, padded, vectors_of
 
 MARGIN = 120 * 1_000_000
 """Microseconds by which a write may arrive later than its sequence number says: it is numbered
@@ -97,11 +97,11 @@ def state_of(
 
 
 def with_vector(row: Row, vector: Any, *, embedded: bool) -> dict[str, Any]:
-    """The row to store, with another vector."""
+    """The row to store, with another vector, and the facts of this version."""
     stored = {name: row[name] for name in STORED}
     return {
         **stored,
-        "facts": list(row["facts"]),
+        **facts_of(entry_of(row)),
         "embedded": embedded,
         "vector": padded(np.asarray(vector, np.float32)),
     }

@@ -10,8 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from index.conditions import COLUMNS, Condition, Filter, HasId, Match, Range, plain_name
-from index.milvus.rows import above, below, token
+from index.conditions import (
+    COLUMNS,
+    Condition,
+    DateRange,
+    Except,
+    FieldCondition,
+    Filter,
+    HasId,
+    IsEmpty,
+    IsNull,
+    Match,
+    Range,
+    ValuesCount,
+    plain_name,
+    within,
+)
+from index.dates import seconds
+from index.milvus.rows import MARKED, above, below, mark, token
 
 EVERYTHING = "id >= 0"
 NOTHING = "id < 0"
@@ -68,47 +84,94 @@ def _filter(where: Filter) -> Expression:
 
 def _condition(condition: Condition) -> Expression:
     match condition:
-        case Match():
-            return _match(condition)
-        case Range():
-            return _range(condition)
         case HasId():
             # Milvus cannot parse all negative numbers, and no id is negative.
             ids = [i for i in condition.ids if i >= 0]
             return Expression(listed(ids), listed(ids))
         case Filter():
             return _filter(condition)
+    name = plain_name(condition.key)
+    return UNKNOWN if name is None else _of_field(name, condition)
+
+
+def _of_field(name: str, condition: FieldCondition) -> Expression:
+    match condition:
+        case Match():
+            return _match(name, condition)
+        case Except():
+            return _except(name, condition)
+        case Range() if name in COLUMNS:
+            return Expression(NOTHING, NOTHING)
+        case Range():
+            return _between(mark(name, "numbers"), condition)
+        case DateRange():
+            return _dates(name, condition)
+        case IsNull():
+            null = _has(mark(name, "null"))
+            return Expression(f"({null}) or {_UNMARKED}", null)
+        case IsEmpty():
+            return _inverted(_filled(name))
+        case ValuesCount() if within(condition, 0):
+            return Expression(EVERYTHING, _inverted(_filled(name)).narrow)
         case _:
-            return UNKNOWN
+            return Expression(_filled(name).wide, NOTHING)
 
 
-def _match(condition: Match) -> Expression:
-    name, values = plain_name(condition.key), condition.values
-    if name is None:
-        return UNKNOWN
+# Rows that earlier versions wrote have no marks, and may match whatever these say.
+_UNMARKED = f'not (array_contains(facts, "{MARKED}"))'
+
+
+def _has(*tokens: str) -> str:
+    """Whether a row has one of the tokens."""
+    if not tokens:
+        return NOTHING
+    if len(tokens) == 1:
+        return f'array_contains(facts, "{tokens[0]}")'
+    words = ", ".join(f'"{word}"' for word in sorted(tokens))
+    return f"array_contains_any(facts, [{words}])"
+
+
+def _filled(name: str) -> Expression:
+    """Whether the field holds anything."""
+    filled = _has(mark(name, "filled"))
+    return Expression(f"({filled}) or {_UNMARKED}", filled)
+
+
+def _inverted(of: Expression) -> Expression:
+    return Expression(f"not ({of.narrow})", f"not ({of.wide})")
+
+
+def _match(name: str, condition: Match) -> Expression:
+    values = condition.values
     if name in COLUMNS:
         values = tuple(value for value in values if isinstance(value, str))
-    tokens = sorted({token(name, value) for value in values})
-    if not tokens:
-        text = NOTHING
-    elif len(tokens) == 1:
-        text = f'array_contains(facts, "{tokens[0]}")'
-    else:
-        words = ", ".join(f'"{word}"' for word in tokens)
-        text = f"array_contains_any(facts, [{words}])"
+    text = _has(*{token(name, value) for value in values})
     return Expression(text, text)
 
 
-def _range(condition: Range) -> Expression:
-    plain = plain_name(condition.key)
-    if plain is None:
-        return UNKNOWN
-    if plain in COLUMNS:
-        return Expression(NOTHING, NOTHING)
-    name = token(plain, None)
+def _except(name: str, condition: Except) -> Expression:
+    filled = _filled(name)
+    if name not in COLUMNS:  # of a list, another element may match
+        return Expression(filled.wide, NOTHING)
+    texts = {value for value in condition.values if isinstance(value, str)}
+    others = f"not ({_has(*(token(name, value) for value in texts))})"
+    return Expression(both(filled.wide, others), both(filled.narrow, others))
+
+
+def _dates(name: str, condition: DateRange) -> Expression:
+    bounds = {
+        word: None if (bound := getattr(condition, word)) is None else seconds(bound)
+        for word in ("gt", "gte", "lt", "lte")
+    }
+    found = _between(mark(name, "dates"), Range(name, **bounds))
+    return Expression(f"({found.wide}) or {_UNMARKED}", found.narrow)
+
+
+def _between(name: str, condition: Range) -> Expression:
+    """Whether a field with a mark is within the bounds."""
     low, high = f'low["{name}"]', f'high["{name}"]'
     # Tested first, because comparing a missing number depends on the version of Milvus.
-    numbers = f'array_contains(facts, "{name}")'
+    numbers = _has(name)
     wide, narrow = [numbers], [numbers]
     # The stored extremes were rounded outwards, and so are the bounds.
     for bound, strict in ((condition.gt, True), (condition.gte, False)):

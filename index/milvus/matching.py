@@ -14,7 +14,7 @@ from index.milvus.expressions import EVERYTHING, Expression, expression
 from index.milvus.paging import scan
 from index.milvus.rows import as_mapping, entry_of
 from index.records import Entry
-from index.scans import UNBOUNDED, FilterScans
+from index.scans import UNBOUNDED, FilterScans, Scan
 
 
 class Matching(Sequence[int]):
@@ -33,6 +33,7 @@ class Matching(Sequence[int]):
         self._where = where
         self.expression = Expression(EVERYTHING, EVERYTHING) if where is None else expression(where)
         self._ids: Ids | None = None
+        self._bound: Scan | None = None
 
     @property
     def unfiltered(self) -> bool:
@@ -40,8 +41,14 @@ class Matching(Sequence[int]):
         return self._where is None
 
     def keeps(self, entry: Entry) -> bool:
-        """Whether the entry matches the filter itself."""
-        return self._where is None or self._where.matches(as_mapping(entry))
+        """Whether the entry matches the filter itself, within the time from the first one on."""
+        if self._where is None:
+            return True
+        if self._bound is None:
+            self._bound = self._scans.begin()
+        else:
+            self._bound.check()
+        return self._where.matches(as_mapping(entry))
 
     def total(self) -> int:
         """How many match now."""

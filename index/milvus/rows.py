@@ -4,9 +4,11 @@ The fields of an entry are stored as one JSON text. Filters use further columns 
 Milvus's own comparison of JSON depends on its version for types and missing fields:
 
 ``facts``  one token of 24 letters for each value of each field, a hash of name, type and value;
-           `index.conditions.Match` becomes "the array contains the token".
-``low``, ``high``  the smallest and largest number in each field that holds numbers, by the token
-           of its name; ranges are tested on them first, and then on the entry itself.
+           `index.conditions.Match` becomes "the array contains the token". Further tokens mark the
+           fields that are null, that hold anything, numbers or dates. Those of nulls, of anything
+           and of dates are missing where the row has no ``MARKED``: earlier versions wrote none.
+``low``, ``high``  the smallest and largest number, and date, in each field that holds any, by the
+           token of its mark; ranges are tested on them first, and then on the entry itself.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from index.conditions import COLUMNS
 from index.contract import CatalogueError, IndexInputError, Vectors
+from index.dates import instant, seconds
 from index.filters import MAX_KEY_PARTS
 from index.payload import check_record
 from index.records import Entry, Record, Scalar
 
+Kind: TypeAlias = Literal["null", "filled", "numbers", "dates"]
 ID_LIMIT = 1 << 52
 """Ids are below this, so that every JSON parser reads them exactly."""
 MAX_FACTS = 2_000
@@ -33,6 +37,7 @@ MAX_FIELDS_BYTES = 60_000
 PROBES = 4
 
 _TOKEN = 24
+_CAPACITY = 4096
 FIELDS: tuple[Mapping[str, Any], ...] = (
     {"field_name": "id", "datatype": "INT64", "is_primary": True},
     {"field_name": "sequence", "datatype": "INT64"},
@@ -43,7 +48,7 @@ FIELDS: tuple[Mapping[str, Any], ...] = (
         "datatype": "ARRAY",
         "element_type": "VARCHAR",
         "max_length": _TOKEN,
-        "max_capacity": 4096,
+        "max_capacity": _CAPACITY,
     },
     {"field_name": "low", "datatype": "JSON"},
     {"field_name": "high", "datatype": "JSON"},
@@ -97,21 +102,12 @@ def row(
             f"the fields of {entry.source[:100]!r} have {size:,} bytes as JSON; Milvus stores at"
             f" most {MAX_FIELDS_BYTES:,}: send a smaller payload"
         )
-    tokens, low, high = _facts(entry)
-    if len(tokens) > MAX_FACTS or len(low) > MAX_NUMBERS:
-        raise IndexInputError(
-            f"the payload of {entry.source[:100]!r} has {len(tokens):,} values and {len(low):,}"
-            f" fields with numbers; filters in Milvus support at most {MAX_FACTS:,} and"
-            f" {MAX_NUMBERS:,}: send a smaller payload"
-        )
     return {
         "id": entry.id,
         "sequence": sequence,
         "embedded_at": embedded_at,
         "embedded": embedded,
-        "facts": sorted(tokens),
-        "low": low,
-        "high": high,
+        **facts_of(entry),
         "fields": text,
         "vector": padded(vector),
     }
@@ -176,22 +172,33 @@ def padded(vector: Vectors) -> Vectors:
     return flat if len(flat) > 1 else np.append(flat, np.float32(0))
 
 
-def token(name: str, value: Scalar | None) -> str:
-    """The token for a field with this value or, for None, for a field that holds numbers.
+def token(name: str, value: Scalar) -> str:
+    """The token for a field with this value.
 
     Values that are equal in filters share a token: 1 and 1.0, but not 1 and true.
     """
-    if value is None:
-        word = "numbers"
-    elif isinstance(value, bool):
+    if isinstance(value, bool):
         word = f"boolean {value}"
     elif isinstance(value, str):
         word = f"text {value}"
     else:
         whole = isinstance(value, int) or value.is_integer()
         word = f"number {int(value) if whole else repr(value)}"
+    return _hash(name, word)
+
+
+def mark(name: str, kind: Kind) -> str:
+    """The token for a field that is null, or holds anything at all, or numbers, or dates."""
+    return _hash(name, kind)
+
+
+def _hash(name: str, word: str) -> str:
     data = f"{len(name)}:{name}{word}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=_TOKEN // 2).hexdigest()
+
+
+MARKED = _hash("", "marked")
+"""The token of rows that have all marks."""
 
 
 def below(number: float) -> float:
@@ -205,38 +212,73 @@ def above(number: float) -> float:
     return -below(-number)
 
 
-def _facts(entry: Entry) -> tuple[set[str], dict[str, float], dict[str, float]]:
+def facts_of(entry: Entry) -> dict[str, Any]:
+    """The columns of a row that filters use.
+
+    Raises IndexInputError if the payload has too many values.
+    """
     tokens: set[str] = set()
-    low: dict[str, float] = {}
-    high: dict[str, float] = {}
-    for name, value in _values(entry):
-        tokens.add(token(name, value))
-        if isinstance(value, bool | str):
-            continue
-        key = token(name, None)
-        tokens.add(key)
-        low[key] = min(low.get(key, math.inf), below(value))
-        high[key] = max(high.get(key, -math.inf), above(value))
-    return tokens, low, high
+    marks: set[str] = {MARKED}
+    numbers, dates = _Extremes(), _Extremes()
+    for name, value in _fields(entry):
+        if value is None:
+            marks.add(mark(name, "null"))
+        elif value != []:
+            marks.add(mark(name, "filled"))
+        for element in value if isinstance(value, list) else [value]:
+            if not isinstance(element, bool | int | float | str):
+                continue
+            tokens.add(token(name, element))
+            if isinstance(element, bool):
+                continue
+            if not isinstance(element, str):
+                numbers.add(mark(name, "numbers"), below(element), above(element))
+            elif (date := instant(element)) is not None:
+                near = seconds(date)
+                low, high = (math.nextafter(near, end) for end in (-math.inf, math.inf))
+                dates.add(mark(name, "dates"), low, high)
+    tokens |= numbers.low.keys()
+    if len(tokens) > MAX_FACTS or len(numbers.low) > MAX_NUMBERS:
+        raise IndexInputError(
+            f"the payload of {entry.source[:100]!r} has {len(tokens):,} values and"
+            f" {len(numbers.low):,} fields with numbers; filters in Milvus support at most"
+            f" {MAX_FACTS:,} and {MAX_NUMBERS:,}: send a smaller payload"
+        )
+    marks |= dates.low.keys()
+    if len(tokens) + len(marks) > _CAPACITY:
+        # Like a row of an earlier version, which is looked at itself.
+        return {"facts": sorted(tokens), "low": numbers.low, "high": numbers.high}
+    return {
+        "facts": sorted(tokens | marks),
+        "low": numbers.low | dates.low,
+        "high": numbers.high | dates.high,
+    }
 
 
-def _values(entry: Entry) -> Iterator[tuple[str, Scalar]]:
-    """Every value that a condition may compare, with its key in filters."""
+class _Extremes:
+    """The smallest and largest number of each field, rounded outwards."""
+
+    def __init__(self) -> None:
+        self.low: dict[str, float] = {}
+        self.high: dict[str, float] = {}
+
+    def add(self, key: str, low: float, high: float) -> None:
+        self.low[key] = min(self.low.get(key, math.inf), low)
+        self.high[key] = max(self.high.get(key, -math.inf), high)
+
+
+def _fields(entry: Entry) -> Iterator[tuple[str, Any]]:
+    """Every field that `index.conditions.plain_name` names, with its value."""
     for name in COLUMNS:
-        value = getattr(entry, name)
-        if value is not None:
-            yield name, value
+        yield name, getattr(entry, name)
     yield from _below("", entry.payload, 0)
 
 
-def _below(name: str, value: Any, depth: int) -> Iterator[tuple[str, Scalar]]:
-    if isinstance(value, Mapping):
-        if depth < MAX_KEY_PARTS:
-            for key, inner in value.items():
-                # No filter can name a key with a dot in it, or an empty one.
-                if key and "." not in key:
-                    yield from _below(f"{name}.{key}" if name else key, inner, depth + 1)
-    elif name not in COLUMNS:
-        for element in value if isinstance(value, list) else [value]:
-            if isinstance(element, bool | int | float | str):
-                yield name, element
+def _below(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if name and name not in COLUMNS:
+        yield name, value
+    if isinstance(value, Mapping) and depth < MAX_KEY_PARTS:
+        for key, inner in value.items():
+            # No plain name has a dot in it, or is empty.
+            if key and "." not in key:
+                yield from _below(f"{name}.{key}" if name else key, inner, depth + 1)

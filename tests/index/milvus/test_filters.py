@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.filters import parse_filter
-from index.milvus.expressions import expression
-from index.milvus.rows import as_mapping
-from index.records import Record
+from index.milvus.copying import with_vector
+from index.milvus.expressions import UNKNOWN, expression
+from index.milvus.rows import MARKED, as_mapping, mark, row
+from index.records import Entry, Record
 from tests.index.milvus.conftest import Opener
 from tests.index.milvus.test_contract import published
 from tests.index.test_filters import FILTERS, ODD, ODD_MEANINGS, RECORDS
@@ -55,7 +56,12 @@ def filled(open_shared: Opener) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         Record(f"{i}:{r.get('source', '')}", r["split"], r["label"], r["payload"])
         for i, r in enumerate(drawn)
     ]
-    ids = np.array(store.catalogue.upsert(records, XB[: len(records)], "m"))
+    half = len(records[::2])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("index.milvus.rows._CAPACITY", 0)  # rows as earlier versions wrote them
+        stored = store.catalogue.upsert(records[::2], XB[:half], "m")
+    stored += store.catalogue.upsert(records[1::2], XB[half : len(records)], "m")
+    ids = np.array(stored)
     published(store, "m", 8)
     yield store, ids, XB[: len(records)]
     store.close()
@@ -102,6 +108,31 @@ def test_what_is_missing_dates_words_and_objects_in_lists(
 ) -> None:
     for obj, _ in ODD_MEANINGS[::5]:
         check(filled, obj)
+
+
+def test_rows_of_earlier_versions_get_their_marks_when_they_are_copied() -> None:
+    entry = Entry("a", None, None, {"n": None, "t": ["2024-05-31", 3], "e": []}, id=5)
+    vector = np.array([1, 0], np.float32)
+    now = row(entry, vector, 1, 1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("index.milvus.rows._CAPACITY", 0)
+        before = row(entry, vector, 1, 1)
+    assert MARKED not in before["facts"]
+    marks = {MARKED, mark("n", "null"), mark("t", "filled"), mark("t", "dates")}
+    marks |= {mark(name, "null") for name in ("label", "split")} | {mark("source", "filled")}
+    assert set(now["facts"]) - set(before["facts"]) == marks
+    assert with_vector(before, vector, embedded=True)["facts"] == now["facts"]
+    assert len(now["low"]) == 2
+
+
+def test_expressions_on_marks_leave_few_rows() -> None:
+    """What is missing is certain without reading the entries, but for rows of earlier versions."""
+    unlabelled = expression(parse_filter({"must": [{"is_null": {"key": "label"}}]}))
+    assert unlabelled.narrow == f'array_contains(facts, "{mark("label", "null")}")'
+    assert unlabelled.wide == f'({unlabelled.narrow}) or not (array_contains(facts, "{MARKED}"))'
+    dated = expression(parse_filter({"must": [{"key": "t", "range": {"lt": "2024-05-31"}}]}))
+    assert f'low["{mark("t", "dates")}"] <= ' in dated.wide
+    assert expression(parse_filter({"must": [{"is_null": {"key": "a[].b"}}]})) == UNKNOWN
 
 
 def test_expressions_that_need_no_further_filtering() -> None:
