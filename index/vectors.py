@@ -26,6 +26,7 @@ GROWTH = 4
 TIE = 1e-6
 FIRST_FETCH = 64
 """Minimum number of candidates for a query whose depth is not known beforehand."""
+_NEAR = 1 - 2.5 * NORM_TOLERANCE
 _SHOWN = 10
 _ROWS_AT_ONCE = 8192
 
@@ -40,10 +41,25 @@ def cosine(xb: Vectors, q: Vectors) -> Scores:
     q64 = q.astype(np.float64)
     scores = np.empty(len(xb), np.float32)
     for start in range(0, len(xb), _ROWS_AT_ONCE):
-        rows = xb[start : start + _ROWS_AT_ONCE].astype(np.float64)
-        rows *= q64
-        scores[start : start + _ROWS_AT_ONCE] = rows.sum(axis=1)
+        rows = xb[start : start + _ROWS_AT_ONCE]
+        products = rows.astype(np.float64)
+        products *= q64
+        scores[start : start + _ROWS_AT_ONCE] = as_scores(products.sum(axis=1), rows, q)
     return scores
+
+
+def as_scores(sums: NDArray[np.float64], xb: Vectors, q: Vectors) -> Scores:
+    """Dot products ``sums`` (...,) of ``xb`` (..., d) and ``q`` as scores float32 (...,), -1..1.
+
+    A vector normalised in float32 has a length of about 1, so an exact copy would score a little
+    more than 1, or a little less. Where that shows, near 1 and -1, the lengths are divided by.
+    """
+    near = np.abs(sums) > _NEAR
+    if near.any():
+        pairs = (xb[near], np.broadcast_to(q, xb.shape)[near])
+        a, b = (np.linalg.norm(side.astype(np.float64), axis=-1) for side in pairs)
+        sums[near] = np.clip(sums[near] / (a * b), -1, 1)
+    return sums.astype(np.float32)
 
 
 def rows_of(stored: Ids, wanted: Ids) -> tuple[Ids, NDArray[np.bool_]]:

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from index.contract import NO_ID, Ids, Neighbours, Scores, Vectors
-from index.vectors import GROWTH, SPARE, TIE
+from index.vectors import GROWTH, SPARE, TIE, as_scores
 
 _ROWS_AT_ONCE = 65_536
 _CANDIDATES_AT_ONCE = 512
@@ -65,8 +65,9 @@ def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours
             candidates, vectors = _likely(candidates, vectors, xq[part], k)
         # The same sum as `cosine`, bit for bit, for all of these queries at once.
         products = vectors.astype(np.float64)
-        products *= xq[part, None, :]
-        exact = products.sum(axis=2).astype(np.float32)
+        queries = xq[part, None, :]
+        products *= queries
+        exact = as_scores(products.sum(axis=2), vectors, queries)
         exact[candidates < 0] = -np.inf
         best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
         chosen = np.take_along_axis(candidates, best, axis=1)

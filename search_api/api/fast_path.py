@@ -92,8 +92,9 @@ class FastPath:
         most = self.context.limits.picture.max_bytes
         body = await _whole(receive)
         data = body if form is None else picture_in(body, form[1])
-        # A form that is called a picture is for the route to explain.
-        if data is None or len(data) > most or (form is None and data.startswith(b"--")):
+        # What is called a picture, but is a form or has no NUL, is for the route to explain.
+        odd = form is None and (body.startswith(b"--") or b"\0" not in body)
+        if data is None or len(data) > most or odd:
             await self.app(scope, _again(body, receive), send)
             return
         scope["route"] = _SEARCH

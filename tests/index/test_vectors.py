@@ -22,6 +22,24 @@ def test_cosine_is_the_same_for_a_row_wherever_it_stands() -> None:
     assert [cosine(xb[i : i + 1], q)[0] for i in range(0, 9000, 97)] == list(scores[::97])
 
 
+@pytest.mark.parametrize("d", [2, 3, 16])
+def test_a_copy_scores_one_and_nothing_more(d: int) -> None:
+    """Whatever float32 makes of its length, which is not exactly 1 for most vectors."""
+    xb = random_vectors(3000, d, seed=d)
+    raw = (xb.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+    assert (raw > 1).any()
+    assert (raw < 1).any()
+    for row in range(0, 3000, 37):
+        assert cosine(xb[row : row + 1], xb[row])[0] == 1
+        assert cosine(-xb[row : row + 1], xb[row])[0] == -1
+        scores = cosine(xb, xb[row])
+        assert scores.min() >= -1
+        assert scores.max() == scores[row] == 1
+    # Lengths at the ends of the tolerance, as another program may have stored them.
+    for stretch in (1 - 0.9e-3, 1 + 0.9e-3):
+        assert cosine(xb[:1] * np.float32(stretch), xb[0])[0] == 1
+
+
 @pytest.mark.parametrize("k", [0, -1, MAX_K + 1, 2**40])
 def test_k_out_of_bounds(k: int) -> None:
     with pytest.raises(IndexInputError, match=rf"k is {k}; expected 1 to 16384"):

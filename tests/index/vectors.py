@@ -24,6 +24,9 @@ def signs(n: int, d: int, seed: int) -> Vectors:
 
 def brute_force(ids: Ids, xb: Vectors, xq: Vectors, k: int) -> Neighbours:
     products = xq.astype(np.float64) @ xb.astype(np.float64).T
+    # Of a copy the cosine counts: float32 vectors have a length of about 1 only.
+    lengths = np.outer(*(np.linalg.norm(x.astype(np.float64), axis=1) for x in (xq, xb)))
+    products = np.where(np.abs(products) > 0.9975, np.clip(products / lengths, -1, 1), products)
     return rank(ids, products.astype(np.float32), k)
 
 

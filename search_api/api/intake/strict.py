@@ -140,7 +140,8 @@ class _StrictRequest(Request):
             return []
         files = list(self._takes.files)
         form = data.startswith(b"--") and b"form-data" in data[:1000].lower()
-        if (kind.startswith("image/") and not form) or uploads.is_picture(data):
+        picture = uploads.is_picture(data) or (kind.startswith("image/") and not form)
+        if picture and not uploads.is_stripped(data):
             if len(files) != 1:
                 raise uploads.which_field(files)
             return [(files[0], UploadFile(io.BytesIO(data), size=len(data)))]

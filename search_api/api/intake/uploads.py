@@ -16,6 +16,8 @@ _URL = re.compile(r"(?:https?|ftp|file|s3|gs)://", re.IGNORECASE)
 # How the bytes of a JPEG, PNG, GIF, WebP, TIFF and BMP begin in base64.
 _BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkq|TU0AK|Qk[01])[A-Za-z0-9+/=\s]*")
 _START = 1000
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM*")
+_SHORT = 50
 
 
 def is_picture(data: bytes) -> bool:
@@ -24,6 +26,12 @@ def is_picture(data: bytes) -> bool:
         return read_header(data) is not None
     except PictureError:
         return True
+
+
+def is_stripped(data: bytes) -> bool:
+    """Whether a picture lacks every line end and NUL: curl's -d removes them."""
+    found = data.startswith(_SIGNATURES) and len(data) > _SHORT
+    return found and not any(byte in data for byte in (b"\0", b"\n", b"\r"))
 
 
 def is_urlencoded(data: bytes) -> bool:
@@ -35,9 +43,9 @@ def is_urlencoded(data: bytes) -> bool:
 
 def not_a_file(field: str, text: str) -> Problem:
     """The problem of text in a field for a file."""
-    name = text if _FILE_NAME.fullmatch(text) else "cat.jpg"
-    how = f"with curl, -F {field}=@{name}"
     what = _what_text(text)
+    name = text if what is None and _FILE_NAME.fullmatch(text) else "cat.jpg"
+    how = f"with curl, -F {field}=@{name}"
     if what is None:
         shown = f"the text {shortened(text, 50)!r}" if text.isprintable() and text else "text"
         what = f"{shown}, not a file"
@@ -85,8 +93,8 @@ def not_a_picture(data: bytes, kind: str, fields: list[str]) -> Problem:
         what += " and a URL is not fetched"
     elif start.startswith(b"--") and b"form-data" in start.lower():
         what = f"the body is a form, but its Content-Type is {kind}; let the client set that header"
-    elif start.startswith(b"\x89PNG"):
-        what = "the body is a PNG without its line ends; use curl's --data-binary, not -d"
+    elif is_stripped(data):
+        what = "the body is a picture without its line ends and NULs, which curl's -d removes"
     else:
         called = f" ({kind})" if kind else ""
         what = f"the {len(data):,} bytes of the body{called} are neither a form nor a picture in a"

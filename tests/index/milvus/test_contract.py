@@ -67,6 +67,15 @@ def test_search_is_brute_force(stored: Stored) -> None:
         assert_same(index.search(XQ, k), brute_force(ids, xb, XQ, k))
 
 
+def test_a_copy_scores_one_and_nothing_more(stored: Stored) -> None:
+    index, ids, xb = stored
+    for allowed in (None, ids, ids[:50]):
+        scores, found = index.search(xb[:50], 3, allowed)
+        np.testing.assert_array_equal(found[:, 0], ids[:50])
+        assert (scores[:, 0] == 1).all()
+        assert scores.max() == 1
+
+
 def test_allowed_ids(stored: Stored) -> None:
     index, ids, xb = stored
     allowed = np.concatenate((ids[5:60:3], [2**52 + 5]))

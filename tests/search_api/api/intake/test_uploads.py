@@ -12,7 +12,7 @@ from PIL import Image
 
 from embed.pictures import PictureLimits
 from search_api.api.app import create_app
-from search_api.api.intake.uploads import is_picture, is_urlencoded
+from search_api.api.intake.uploads import is_picture, is_stripped, is_urlencoded
 from search_api.service.engine import SearchEngine
 from search_api.settings import Limits
 from tests.search_api.conftest import colour, png
@@ -34,6 +34,11 @@ def jpeg() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), colour("red", 3)).save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def stripped(data: bytes) -> bytes:
+    """What curl's -d @FILE sends."""
+    return data.translate(None, b"\0\r\n")
 
 
 def send(client: TestClient, path: str, data: bytes, kind: str | None) -> Any:
@@ -61,6 +66,7 @@ def test_text_instead_of_a_file(client: TestClient, path: str, text: str, words:
     for options in ({"data": {field: text}}, {"files": {field: (None, text)}}):
         problem = assert_problem(client.post(path, **options), 422, f"-F {field}=@")
         assert problem["type"] == "urn:lookalike:problem:not-a-file"
+        assert "=@http" not in problem["detail"]
         for part in words.replace("image@", field).split("; "):
             assert part in problem["detail"]
 
@@ -99,7 +105,9 @@ def test_a_picture_as_the_body_whatever_it_is_called(client: TestClient, kind: s
         (ENCODED.encode(), "text/plain", "the body is base64"),
         (f'"{ENCODED}"'.encode(), "application/json", "the body is base64"),
         (f"data:image/png;base64,{ENCODED}".encode(), CURLS, "the body is a data: URL"),
-        (RED.replace(b"\r\n", b"").replace(b"\n", b""), CURLS, "--data-binary"),
+        (stripped(RED), CURLS, "without its line ends and NULs, which curl's -d removes"),
+        (stripped(jpeg()), CURLS, "curl's -d removes"),
+        (stripped(jpeg()), "image/jpeg", "curl's -d removes"),
         (b"hello", "text/plain", "the 5 bytes of the body (text/plain) are neither a form nor"),
         (bytes(range(256)), CURLS, "the 256 bytes of the body"),
         (bytes(9), "application/octet-stream", "(application/octet-stream)"),
@@ -163,6 +171,10 @@ def test_what_counts_as_a_picture() -> None:
     assert is_picture(RED[:20])  # damaged, which is for the decoder to say
     assert not is_picture(b"")
     assert not is_picture(b"image=cat")
+    assert is_stripped(stripped(RED))
+    assert is_stripped(stripped(jpeg()))
+    assert not is_stripped(RED)
+    assert not is_stripped(jpeg())
 
 
 def test_what_counts_as_a_form() -> None:

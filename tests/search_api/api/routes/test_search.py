@@ -250,3 +250,16 @@ def test_classify_one_bad_picture_does_not_affect_the_others(client: TestClient)
     assert results[2]["prediction"]["class"] == "blue"
     assert results[3]["error"]["status"] == 422
     assert "empty" in results[3]["error"]["detail"]
+
+
+def test_a_threshold_of_one_finds_every_copy(client: TestClient) -> None:
+    for label in ("red", "green", "blue"):
+        for shade in range(8):
+            files = {"image": ("q.png", png(colour(label, shade)))}
+            params = {"score_threshold": 1}
+            (point,) = client.post("/v1/search", files=files, params=params).json()["points"]
+            assert (point["id"], point["score"]) == (id_of(client, label, shade), 1)
+            groups = client.post(
+                "/v1/search", files=files, params={**params, "group_by": "label"}
+            ).json()["groups"]
+            assert [group["value"] for group in groups] == [label]
