@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import ipaddress
 import os
 import re
@@ -182,13 +183,17 @@ def quota_options(command: Callable[..., None]) -> Callable[..., None]:
     return made
 
 
-def instance_options(command: Callable[[Settings], None]) -> Callable[..., None]:
+def instance_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command`` all options of an instance, and call it with the resulting settings."""
+
+    # The command's further options, which are none of the settings.
+    further = [name for name in inspect.signature(command).parameters if name != "settings"]
 
     @_options
     @functools.wraps(command)
     def with_settings(**values: Any) -> None:
-        command(_settings(values))
+        passed = {name: values.pop(name) for name in further}
+        command(_settings(values), **passed)
 
     made: Callable[..., None] = with_settings
     return made
