@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,7 @@ from search_api.api.middleware.body_limit import BodyLimitMiddleware, ByteBudget
 from search_api.api.middleware.errors import ErrorMiddleware
 from search_api.api.middleware.head import HeadMiddleware
 from search_api.api.middleware.headers import PAGE_POLICY
+from search_api.api.middleware.ready import ReadyMiddleware
 from search_api.api.middleware.request_log import RequestLogMiddleware
 from search_api.api.middleware.site import SiteMiddleware
 from search_api.api.response_encoder import ResponseEncoder
@@ -49,9 +50,10 @@ from search_api.api.routes import (
     writes,
 )
 from search_api.jobs.auto_compaction import AutoCompaction
+from search_api.jobs.first_build import FirstBuild
 from search_api.jobs.runner import JobRunner
 from search_api.jobs.store import JobStore
-from search_api.jobs.tasks import Perform, TaskRunner, perform
+from search_api.jobs.tasks import Perform, Task, TaskRunner, perform
 from search_api.keys import Access
 from search_api.service.batching import Batcher
 from search_api.service.engine import SearchEngine
@@ -79,6 +81,8 @@ def create_app(
     limits: Limits = Limits(),
     access: Access = Access(),
     worker: Perform | None = None,
+    *,
+    build: Task | None = None,
 ) -> FastAPI:
     """An app that serves ``engine``; it closes the engine when it shuts down.
 
@@ -87,6 +91,8 @@ def create_app(
         limits: bounds on requests and load.
         access: API keys, allowed origins and hosts, trusted proxies.
         worker: does the work of jobs in another process; None for this one.
+        build: the rebuild that makes what the store lacks, while what is embedded so far can be
+            searched; None to leave the store as it is.
     """
     engine.catalogue.scans = FilterScans(limits.filter_seconds, limits.max_filter_scans)
     metrics = Metrics()
@@ -118,11 +124,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        compacting = asyncio.create_task(context.compaction.run())
+        running = [asyncio.create_task(context.compaction.run())]
+        if build is not None:
+            running.append(asyncio.create_task(FirstBuild(tasks, draining, build).run()))
         yield
-        compacting.cancel()
-        with suppress(asyncio.CancelledError):
-            await compacting
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         await run_in_threadpool(runner.close)
         await run_in_threadpool(batcher.close)
         engine.close()
@@ -132,6 +140,7 @@ def create_app(
     # The last one added is the outermost: refusals are logged too, and pages of allowed origins can
     # read them.
     app.add_middleware(FastPath, context=context)
+    app.add_middleware(ReadyMiddleware, context=context)
     app.add_middleware(BodyLimitMiddleware, limits=limits, budget=budget)
     app.add_middleware(AuthMiddleware, access=access)
     if access.origins:

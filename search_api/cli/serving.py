@@ -8,9 +8,11 @@ import os
 import socket
 import sys
 import threading
+from concurrent.futures import Future
 
 import click
 
+from embed.corpus import CorpusError
 from index.contract import GenerationError, ModelMismatchError, NoGenerationError
 from index.local.store import CacheSizes
 from index.memory import machine_memory
@@ -19,15 +21,18 @@ from search_api.api.app import create_app
 from search_api.api.server import Server
 from search_api.cli.index.building import build
 from search_api.cli.instance import instance_options
-from search_api.cli.options import Bars, removal_option, say
+from search_api.cli.options import Bars, counted, removal_option, say
+from search_api.jobs.tasks import Task
 from search_api.jobs.worker_process import WorkerProcess
 from search_api.keys import is_loopback
 from search_api.service.engine import SearchEngine, engine_over, find_store_corpus, open_engine
-from search_api.service.first_model import first_model
+from search_api.service.first_model import choose_model, fitted_model
 from search_api.settings import Settings
 from search_api.stores.model_store import has_bundle, open_model
 from search_api.stores.store_corpus import CorpusMismatchError, remember, remembered
 from search_api.threads import limit_arenas, limit_blas_threads
+
+_SCAN_SECONDS = 1.5
 
 
 @click.command()
@@ -36,8 +41,9 @@ from search_api.threads import limit_arenas, limit_blas_threads
 def up(settings: Settings, allow_removal: bool) -> None:
     """Prepare everything and serve.
 
-    Finds the pictures, loads the model (or trains one), builds the index if needed, and serves the
-    API and the web page; `make run` does the same. The next start takes seconds.
+    Finds the pictures, loads the model (or trains one), and serves the API and the web page;
+    `make run` does the same. The first time it builds the index meanwhile: searches find what is
+    embedded so far, and after Ctrl-C the next start goes on.
 
     \b
     Examples:
@@ -50,8 +56,11 @@ def up(settings: Settings, allow_removal: bool) -> None:
         corpus = find_store_corpus(
             settings.data, settings.store, say, picture, settings.folder_options, building=True
         )
-        with Bars() as bars:
-            folder = first_model(settings.bundle, corpus, settings.store, say, bars)
+        folder, unfitted = choose_model(settings.bundle, corpus, settings.store, say)
+        if unfitted and settings.store.single_process:
+            with Bars() as bars:
+                folder = fitted_model(folder, corpus, settings.store, bars)
+            unfitted = False
         if settings.bundle is None and not has_bundle(folder):
             # Serving an existing model must not import train.
             from search_api.cli.training import train_default
@@ -66,8 +75,11 @@ def up(settings: Settings, allow_removal: bool) -> None:
             _cache_sizes(settings),
             settings.limits.quotas,
         ) as engine:
-            _make_ready(engine, allow_removal)
-            _serve(engine, listener, settings)
+            building = not _make_ready(engine, allow_removal, unfitted=unfitted)
+            if building:
+                engine.storage.check_room()
+            task = Task("rebuild", allow_removal=allow_removal) if building else None
+            _serve(engine, listener, settings, task)
 
 
 @click.command()
@@ -98,6 +110,8 @@ def serve(settings: Settings) -> None:
     ):
         engine.load()
         say(engine.load_report)
+        if engine.builder.unfinished():
+            say("Its first build has not finished; `lookalike up` or `index build` continues it.")
         _serve(engine, listener, settings)
 
 
@@ -106,8 +120,14 @@ def _cache_sizes(settings: Settings) -> CacheSizes:
     return CacheSizes(limits.max_cached_entries, limits.max_cached_selections)
 
 
-def _make_ready(engine: SearchEngine, allow_removal: bool = False) -> None:
-    """Load the index, or build it if there is none for this model and corpus."""
+def _make_ready(
+    engine: SearchEngine, allow_removal: bool = False, *, unfitted: bool = False
+) -> bool:
+    """Load the index, or build it again if it is of another model or of the rendered sample.
+
+    Returns False if there is none, or only what a first build had embedded when it was stopped:
+    then the server builds it while it serves. An ``unfitted`` model makes no index.
+    """
     if remembered(engine.catalogue) is None:
         # For this server's worker process, and for whoever continues after an interruption.
         remember(engine.catalogue, engine.corpus, engine.var)
@@ -121,14 +141,41 @@ def _make_ready(engine: SearchEngine, allow_removal: bool = False) -> None:
         engine.load()
         say(engine.load_report)
     except NoGenerationError:
-        say(f"Building the index of {engine.corpus.name} in {engine.var}.")
-        build(engine, allow_removal=allow_removal)
+        return False
     except ModelMismatchError as error:
+        if unfitted:
+            return False
         say(f"{error} Embedding everything with the new model.")
         build(engine, allow_removal=allow_removal)
     except GenerationError as error:
         say(f"{error} Rebuilding it from the catalogue.")
         build(engine, allow_removal=allow_removal)
+    return not engine.builder.unfinished()
+
+
+def _size(engine: SearchEngine) -> str:
+    """How many pictures the corpus has; its name if that takes longer than a moment to find out.
+
+    Raises:
+        CorpusError: it cannot be used, and there is nothing else to serve.
+    """
+    outcome: Future[int] = Future()
+
+    def look() -> None:
+        try:
+            outcome.set_result(len(engine.corpus.items))
+        except BaseException as error:  # noqa: BLE001 - raised below
+            outcome.set_exception(error)
+
+    threading.Thread(target=look, name="scan", daemon=True).start()
+    try:
+        return counted(outcome.result(_SCAN_SECONDS))
+    except TimeoutError:
+        return engine.corpus.name
+    except CorpusError:
+        if not engine.ready:
+            raise
+        return engine.corpus.name
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -153,7 +200,12 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) -> None:
+def _serve(
+    engine: SearchEngine, listener: socket.socket, settings: Settings, building: Task | None = None
+) -> None:
+    doing = ""
+    if building is not None:
+        doing = f"indexing {_size(engine)}: searches find what is embedded so far; "
     logs.configure(settings.log_format)
     host, port = listener.getsockname()[:2]
     if engine.corpus.notice:
@@ -181,10 +233,10 @@ def _serve(engine: SearchEngine, listener: socket.socket, settings: Settings) ->
             f" LOOKALIKE_ALLOWED_HOSTS ({', '.join(settings.access.hosts) or 'none'}); requests for"
             " any other name are refused.\n"
         )
-    app = create_app(engine, settings.limits, settings.access, worker)
+    app = create_app(engine, settings.limits, settings.access, worker, build=building)
 
     def ready() -> None:
-        click.echo(f"Lookalike is ready: http://{shown}:{port} (press Ctrl-C to stop)")
+        click.echo(f"Lookalike is ready: http://{shown}:{port} ({doing}press Ctrl-C to stop)")
 
     limit_blas_threads()
     server = Server(app, settings.limits, settings.shutdown, ready)

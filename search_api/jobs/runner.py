@@ -18,6 +18,7 @@ from search_api.text import printable
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 1.0
+_LOG_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 
 
@@ -150,16 +151,19 @@ class JobRunner:
         self._store.close()
 
     def _run(self, job_id: str, work: Work) -> None:
-        polled = saved = time.monotonic()
+        polled = saved = logged = time.monotonic()
 
         def change(**values: object) -> Job:
-            nonlocal saved
+            nonlocal saved, logged
             before = self._jobs[job_id].stage
             job = self._change(job_id, **values)
             now = time.monotonic()
             if job.stage != before or now - saved >= _SAVE_SECONDS:
                 saved = now
                 self._store.save(job)
+            if now - logged >= _LOG_SECONDS:
+                logged = now
+                _log_progress(job)
             return job
 
         def skip(reasons: Mapping[str, str]) -> None:
@@ -194,7 +198,10 @@ class JobRunner:
             job = self._finish(job_id, state="succeeded", result=result)
         self._cancelled.discard(job_id)
         seconds = round((job.finished or job.started) - job.started, 3)
-        event(log, "job ended", job=job_id, kind=job.kind, state=job.state, seconds=seconds)
+        facts: dict[str, object] = {"state": job.state, "seconds": seconds, **(job.result or {})}
+        if job.error is not None:
+            facts["error"] = job.error
+        event(log, "job ended", job=job_id, kind=job.kind, **facts)
 
     def _finish(self, job_id: str, **values: object) -> Job:
         job = replace(self._jobs[job_id], eta_seconds=None, finished=time.time(), **values)  # type: ignore[arg-type]
@@ -210,3 +217,10 @@ class JobRunner:
             job = replace(self._jobs[job_id], **values)  # type: ignore[arg-type]
             self._jobs[job_id] = job
         return job
+
+
+def _log_progress(job: Job) -> None:
+    """For who watches the log or the terminal."""
+    left = {} if job.eta_seconds is None else {"seconds_left": round(job.eta_seconds)}
+    facts = {"stage": job.stage, "done": job.done, "total": job.total, **left}
+    event(log, "job progress", job=job.id, kind=job.kind, **facts)

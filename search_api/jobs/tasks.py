@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -29,6 +29,8 @@ class Task:
         model: digest of the model to use; empty for the one whose embeddings are in use.
         reembed: for ``rebuild``: embed everything again, including unchanged pictures.
         allow_removal: for ``rebuild``: remove what is gone however much it is.
+        first: for ``rebuild``: nothing can be searched yet; see `IndexBuilder.rebuild`. The store
+            may not even have a model.
         index: for ``compact``: the kind of index from then on; empty for the one in use.
     """
 
@@ -36,6 +38,7 @@ class Task:
     model: str = ""
     reembed: bool = False
     allow_removal: bool = False
+    first: bool = False
     index: str = ""
 
 
@@ -63,6 +66,8 @@ class TaskRunner:
             StoreBusyError: another process is building.
         """
         self.engine.storage.check_room()
+        if task.kind == "rebuild" and not self.engine.ready:
+            task = replace(task, first=True)
         if self.jobs.running is None:
             self.engine.store.check_free()
         return self.jobs.start(task.kind, partial(self.perform, task))
@@ -104,6 +109,7 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
         control,
         reembed=task.reembed,
         allow_removal=task.allow_removal,
+        first=task.first,
     )
     return {
         "generation": manifest.generation,

@@ -65,6 +65,15 @@ def main() -> None:
         None if request[name] is None else Path(request[name]) for name in ("data", "bundle")
     )
     location = StoreLocation.from_dict(request["location"])
+    task = Task(**request["task"])
+
+    def choosing(stage: str, done: int, total: int) -> None:
+        progress(stage, done, total)
+        if stopping.is_set():
+            raise CancelledError(
+                "stopped before a picture was embedded; the next build begins again"
+            )
+
     control = JobControl(progress, stopping.is_set, skip, request["job"])
     try:
         picture, quotas = PictureLimits(**request["picture"]), Quotas(**request["quotas"])
@@ -77,9 +86,10 @@ def main() -> None:
             quotas=quotas,
             folder_options=folder_options,
             building=data is not None,
+            progress=choosing if task.first else None,
         ) as engine:
             limit_data(request["memory"])
-            send({"result": perform(engine, Task(**request["task"]), control)})
+            send({"result": perform(engine, task, control)})
     except CancelledError as error:
         send({"cancelled": str(error)})
     except StoreBusyError as error:

@@ -80,7 +80,7 @@ class WorkerProcess:
             StoreBusyError: another process is building in the store.
             WorkerError: the task failed.
         """
-        if not task.model:
+        if not (task.model or task.first):
             task = replace(task, model=encoder_in_use(self.engine).digest)
         result = self._run(task, control)
         # Load the new index and classifier now, so that no search has to wait for them.

@@ -47,6 +47,11 @@ class IndexInfo(Schema):
     metric: str
     model: str
     generation: int
+    complete: bool = Field(
+        default=True,
+        description="Whether the first build has finished; until then, searches find what is"
+        " embedded so far.",
+    )
     built: str = Field(description="When this generation was built, ISO 8601, UTC.")
     sequence: int = Field(description="Number of the last write that searches reflect.")
     pending: Pending

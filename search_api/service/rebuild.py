@@ -34,6 +34,7 @@ from search_api.stores.store_corpus import check_corpus, record_of, remember, re
 log = logging.getLogger(__name__)
 
 _KIND = "kind"
+_UNFINISHED = "first_build_unfinished"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class IndexBuilder:
         """The kind of index that was built last, where it was chosen; ``auto`` otherwise."""
         return self.store.catalogue.get_meta(_KIND) or "auto"
 
+    def unfinished(self) -> bool:
+        """Whether the first build was begun and what is served is only what it has embedded."""
+        return self.store.catalogue.get_meta(_UNFINISHED) == "yes"
+
     def rebuild(
         self,
         encoder: PictureEncoder,
@@ -70,6 +75,7 @@ class IndexBuilder:
         kind: str | None = None,
         replace_corpus: bool = False,
         allow_removal: bool = False,
+        first: bool = False,
     ) -> tuple[Manifest, Counts]:
         """Bring the store up to date with the corpus and this model, and build a new generation.
 
@@ -87,6 +93,8 @@ class IndexBuilder:
                 `index.ann.kinds`. None for the one that `kind` returns.
             replace_corpus: the store may be of another corpus, whose pictures are removed.
             allow_removal: remove what is gone from the corpus however much it is.
+            first: nothing can be searched yet: publish what is embedded as soon as there is some,
+                so that searches find that and, as changes, what is embedded from then on.
 
         Returns:
             The new generation's manifest, and how many pictures were embedded, kept and removed.
@@ -127,9 +135,12 @@ class IndexBuilder:
             else:
                 embed_missing(encoder, catalogue, self.read, _without_skip(control))
             compose_labels(catalogue)
+            if first:
+                catalogue.set_meta(_UNFINISHED, "yes")
+            syncing = self._serving_early(encoder, control) if first else control
             try:
                 counts = sync_corpus(
-                    encoder, corpus, catalogue, control, reembed=reembed, prepared=prepared
+                    encoder, corpus, catalogue, syncing, reembed=reembed, prepared=prepared
                 )
             except CancelledError:
                 if switched is not None:
@@ -147,6 +158,8 @@ class IndexBuilder:
             # Once another model's embeddings are in use, only an index of them can be searched.
             stop = control.cancelled if switched is None else never
             manifest = self._publish(encoder, JobControl(control.progress, stop), kind)
+            if self.unfinished():
+                catalogue.set_meta(_UNFINISHED, "no")
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest, counts
@@ -157,6 +170,23 @@ class IndexBuilder:
             return datetime.fromisoformat(self.store.status()["built"]).timestamp()
         except GenerationError:
             return None
+
+    def _serving_early(self, encoder: PictureEncoder, control: JobControl) -> JobControl:
+        """The control of a first build; see ``first`` of `rebuild`.
+
+        An exact index of the first batch takes no time to build. An earlier attempt may have
+        embedded some, too.
+        """
+        published = False
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal published
+            if not published and done < total and self.store.catalogue.model() == encoder.digest:
+                published = True
+                self.store.publish(encoder.digest, encoder.dimension, "exact")
+            control.progress(stage, done, total)
+
+        return replace(control, progress=progress)
 
     def compact(
         self,

@@ -2,7 +2,9 @@
 
 import * as api from "./api.js";
 import { byId } from "./dom.js";
-import { drawIndex, joinRunningJob, listenForRebuild } from "./index_panel.js";
+import {
+  drawFirstBuild, drawIndex, hideFirstBuild, joinRunningJob, listenForRebuild,
+} from "./index_panel.js";
 import { listenForPictures } from "./picture_input.js";
 import {
   describe, keepUpload, loadPoint, parseAddress, recommendAddress, search, uploadOf, uploadState,
@@ -14,6 +16,9 @@ import {
 } from "./view.js";
 
 const DIVERSITY_CANDIDATES = 200; // the server selects a varied page from this many neighbours
+const NOT_READY = "urn:lookalike:problem:not-ready";
+const BUILD_POLL_MS = 1500;
+const BUILD_RETRY_MS = 5000;
 const state = {
   index: null,
   query: null, // {kind: "upload" | "sample" | "similar" | "recommend", ...}, see query.js
@@ -267,6 +272,8 @@ function searchByExamples() {
 
 // ---- Start
 
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 async function refreshIndex() {
   state.index = await api.getIndex();
   drawIndex(state.index);
@@ -283,14 +290,39 @@ async function loadSamples() {
   byId("samples").hidden = state.query !== null || byId("sample-list").children.length === 0;
 }
 
+/** Shows the first build until it is complete; the facts and the samples follow it. */
+async function followFirstBuild() {
+  try {
+    if (!state.index.complete) await drawFirstBuild(state.index);
+    while (!state.index.complete) {
+      await pause(BUILD_POLL_MS);
+      await refreshIndex();
+      if (!state.index.complete) await drawFirstBuild(state.index);
+    }
+    loadSamples();
+  } catch {
+    await pause(BUILD_RETRY_MS); // the server may be restarting
+    return followFirstBuild();
+  }
+  hideFirstBuild();
+}
+
 async function start() {
   clearError();
   try {
     await refreshIndex();
   } catch (error) {
-    showError(error.message, start);
+    if (error.problem?.type === NOT_READY) {
+      await drawFirstBuild(null).catch(() => {});
+      setTimeout(start, BUILD_POLL_MS);
+    } else {
+      hideFirstBuild();
+      showError(error.message, start);
+    }
     return;
   }
+  if (!state.index.complete) followFirstBuild();
+  else hideFirstBuild();
   joinRunningJob(refreshIndex).catch(() => {}); // the page is complete without it
   loadSamples();
   route();

@@ -59,6 +59,8 @@ function drawFacts(index) {
 /** Fills a select with values, "" shown as "any"; keeps the selection if it is still there. */
 function fillSelect(select, values) {
   const selected = select.value;
+  // An open list stays open while the index grows.
+  if ([...select.options].map((option) => option.value).join("\n") === values.join("\n")) return;
   select.replaceChildren(
     ...values.map((value) => el("option", { value, textContent: value === "" ? "any" : value })),
   );
@@ -88,22 +90,31 @@ function timeLeft(seconds) {
   return `, ${Math.round(seconds / 60)} min left`;
 }
 
-function drawProgress(job) {
-  const bar = byId("rebuild-progress");
-  const { done = 0, total = 0, stage = "" } = job.progress ?? {};
+/** Draws the bar `name`-progress, and `name`-count next to it. */
+function drawBar(name, job) {
+  const bar = byId(`${name}-progress`);
+  const { done = 0, total = 0 } = job.progress ?? {};
   if (total > 0) {
     bar.max = total;
     bar.value = done;
   } else {
     bar.removeAttribute("value"); // length unknown
   }
-  byId("rebuild-count").textContent =
+  byId(`${name}-count`).textContent =
     total > 0 ? `${count(done)} of ${count(total)}${timeLeft(job.eta_seconds)}` : "";
+}
+
+/** Writes to a live region only on a change, or screen readers repeat it. */
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function drawProgress(job) {
+  drawBar("rebuild", job);
+  const stage = job.progress?.stage ?? "";
   const [doing] = kindOf(job);
   const running = stage ? `${doing}: ${stage}.` : `${doing}.`;
-  const text = job.state === "queued" ? "Waiting to start." : running;
-  // A live region: written only on a change, or screen readers repeat it.
-  if (byId("rebuild-state").textContent !== text) byId("rebuild-state").textContent = text;
+  setText(byId("rebuild-state"), job.state === "queued" ? "Waiting to start." : running);
 }
 
 const isActive = (job) => job.state === "queued" || job.state === "running";
@@ -223,4 +234,32 @@ export async function joinRunningJob(refresh) {
   const { jobs = [] } = await api.listJobs(1);
   const [job] = jobs;
   if (job && isActive(job) && !byId("rebuild").disabled) trackJob(async () => job, refresh);
+}
+
+/** "The index is incomplete (rebuild failed)", of the last job. */
+function stoppedText(job) {
+  const [, name] = kindOf(job ?? {});
+  const why = job && job.state !== "succeeded" ? ` (${name.toLowerCase()} ${job.state})` : "";
+  return `The index is incomplete${why}`;
+}
+
+/** Shows above the page how far the first build is; `index` is null before the first batch. */
+export async function drawFirstBuild(index) {
+  const { jobs = [] } = await api.listJobs(1);
+  const [job] = jobs;
+  const active = job !== undefined && isActive(job);
+  byId("building").hidden = false;
+  byId("building-progress").hidden = !active;
+  byId("building-count").textContent = "";
+  if (active) drawBar("building", job);
+  const searches = index
+    ? "searches find what is embedded so far"
+    : "searches are possible once the first pictures are embedded";
+  const stage = job?.progress?.stage || "starting";
+  const doing = active ? `Building the index: ${stage}` : stoppedText(job);
+  setText(byId("building-state"), `${doing}; ${searches}.`);
+}
+
+export function hideFirstBuild() {
+  byId("building").hidden = true;
 }

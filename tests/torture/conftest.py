@@ -108,6 +108,19 @@ def _memory(pid: int, what: str) -> int:
     return int(found[1]) * 1024
 
 
+def wait_until_built(url: str) -> None:
+    """Wait for the end of a first build."""
+    with httpx2.Client(base_url=url, timeout=60) as client:
+
+        def built() -> bool:
+            if client.get("/readyz").status_code == 503:
+                return False
+            jobs = client.get("/v1/jobs")
+            return jobs.status_code == 401 or all(j["finished"] for j in jobs.json()["jobs"])
+
+        until(built, 300)
+
+
 class Service:
     """A `lookalike up` in its own process."""
 
@@ -129,6 +142,7 @@ class Service:
             raise AssertionError(log.read_text())
         self.url = found[0]
         self.address = ("127.0.0.1", int(found[1]))
+        wait_until_built(self.url)
 
     def client(self, **options: float) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=options.get("timeout", 60))

@@ -23,7 +23,7 @@ import pytest
 
 from embed.pictures import encode_png
 from embed.scenes import SCENES, render
-from tests.torture.conftest import MB, Counts, Service, draw, percentile, until
+from tests.torture.conftest import MB, Counts, Service, draw, percentile, until, wait_until_built
 
 Note = Callable[[str, str], None]
 _PARTS = 2
@@ -115,5 +115,6 @@ def started(folder: Path) -> dict[str, Any]:
         )
     until(lambda: "http://" in output.read_text() or process.poll() is not None, 120)
     (url,) = re.findall(r"http://127\.0\.0\.1:\d+", output.read_text())
+    wait_until_built(url)
     process.returncode = 0  # it keeps running
     return {"pid": process.pid, "url": url, "done": 0, "found": {}}

@@ -11,6 +11,7 @@ from search_api import schemas
 from search_api.api.context import Ctx
 from search_api.api.errors import Problem
 from search_api.api.intake.strict import StrictRoute
+from search_api.api.middleware.ready import not_ready
 from search_api.api.openapi import problems
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
@@ -32,7 +33,9 @@ async def livez() -> schemas.Health:
     responses=problems(503),
 )
 async def readyz(context: Ctx) -> schemas.Health:
-    """200 from the moment an index is loaded until shutdown begins; send no traffic otherwise.
+    """200 from the moment there is something to search until shutdown begins.
+
+    Send no traffic otherwise. A first build may still be going on: see `complete` in `/v1/index`.
 
     Example: `curl http://127.0.0.1:8000/readyz`
     """
@@ -40,11 +43,7 @@ async def readyz(context: Ctx) -> schemas.Health:
         raise Problem(503, "draining", "this server is shutting down; send requests to another")
     engine = context.engine
     if not engine.ready:
-        raise Problem(
-            503,
-            "not-ready",
-            "no index is loaded yet; wait, or build one with `lookalike index build`",
-        )
+        raise not_ready(context)
     # A local store knows at once; over a network, checking must not delay other requests.
     if engine.store.parallel and not await run_in_threadpool(engine.available):
         raise Problem(

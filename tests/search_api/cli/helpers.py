@@ -10,6 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,30 +71,52 @@ def clean(settings: Env) -> Env:
 class Server:
     """A `lookalike up` or `serve` in a process of its own, started by another program if given."""
 
-    def __init__(self, command: str, env: Env, starter: Sequence[str] = ()) -> None:
+    def __init__(
+        self, command: str, env: Env, starter: Sequence[str] = (), *, wait: bool = True
+    ) -> None:
+        # Not a pipe, which would fill up and stop the server.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [*starter, sys.executable, "-m", "search_api.cli", command, "--port", "0"],
             env=clean(env),
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        self.line = line = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         if found is None:
-            self.process.kill()
-            raise AssertionError(line + self.process.communicate()[1])
+            raise AssertionError(line + self.stop(signal.SIGKILL)[1])
         self.url = found[0]
+        if wait and command == "up":
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the end of a first build."""
+        deadline = time.monotonic() + 120
+        while not self._built():
+            assert self.process.poll() is None, self.stop()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def _built(self) -> bool:
+        try:
+            self.get("/readyz")
+            return all(job["finished"] for job in self.get("/v1/jobs")["jobs"])
+        except urllib.error.HTTPError as error:
+            return error.code == 401  # ready, and needs a key
 
     def get(self, path: str) -> dict:
         with urllib.request.urlopen(self.url + path, timeout=30) as response:
             return json.loads(response.read())
 
-    def stop(self) -> tuple[int, str]:
-        self.process.send_signal(signal.SIGTERM)
-        _, stderr = self.process.communicate(timeout=30)
-        return self.process.returncode, stderr
+    def stop(self, by: int = signal.SIGTERM) -> tuple[int, str]:
+        """The exit code after this signal, and what was printed to stderr."""
+        self.process.send_signal(by)
+        self.process.communicate(timeout=30)
+        self._stderr.seek(0)
+        return self.process.returncode, self._stderr.read()
 
 
 def status(env: Env) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import httpx2
@@ -15,7 +18,8 @@ import pytest
 from embed.bundle import Bundle
 from embed.pictures import FORMATS
 from tests.embed.helpers import encoded, noise, rgb_tags, tiff
-from tests.search_api.cli.helpers import Env, Server, run
+from tests.search_api.cli.helpers import Env, Server, put, run, status
+from tests.search_api.helpers import until
 
 
 @pytest.fixture
@@ -74,18 +78,25 @@ def test_every_line_of_the_log_is_json_whatever_is_sent(store: Env) -> None:
     assert [event["status"] for event in searches] == statuses
 
 
+def finished_builds(stderr: str) -> list[tuple[str, int]]:
+    """State of each rebuild in the log, and how many pictures it embedded."""
+    events = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    ended = [event for event in events if event["message"] == "job ended"]
+    return [(event["state"], event.get("embedded", 0)) for event in ended]
+
+
 def test_up_builds_what_is_missing_once(fresh: Env) -> None:
     server = Server("up", fresh)
     built = server.get("/v1/index")
     _, first = server.stop()
     assert built["count"] == 24
-    assert "24 embedded now" in first
+    assert finished_builds(first) == [("succeeded", 24)]
     server = Server("up", fresh)
     again = server.get("/v1/index")
     del again["storage"]["free_bytes"], built["storage"]["free_bytes"]
     assert again == built
     _, second = server.stop()
-    assert "embedded now" not in second
+    assert finished_builds(second) == []
 
 
 def test_up_with_another_model_embeds_again(fresh: Env, trained: Path, scenes: Path) -> None:
@@ -137,3 +148,88 @@ def test_port_in_use(store: Env) -> None:
     assert done.returncode == 2
     assert "LOOKALIKE_PORT" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_first_build_serves_from_the_start_and_goes_on(trained: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    (name, *_) = put(root, "boat", range(3))
+    picture = (root / name).read_bytes()
+    for number in range(2_600):
+        (root / "boat" / f"copy-{number:04}.png").write_bytes(picture)
+    env = {
+        "LOOKALIKE_DATA": str(root),
+        "LOOKALIKE_VAR": str(tmp_path / "var"),
+        "LOOKALIKE_BUNDLE": str(trained / "bundle"),
+    }
+    server = Server("up", env, wait=False)
+    assert "indexing 2,603 pictures" in server.line
+    assert server.get("/livez") == {"status": "ok"}
+    with urllib.request.urlopen(server.url) as page:
+        assert b'id="building"' in page.read()
+    (job,) = server.get("/v1/jobs")["jobs"]
+    assert (job["kind"], job["state"]) == ("rebuild", "running")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server.get("/v1/index")
+    problem = json.loads(refused.value.read())
+    assert (refused.value.code, problem["type"]) == (503, "urn:lookalike:problem:not-ready")
+    assert problem["job"] == job["id"]
+    until(lambda: code_of(server, "/readyz") == 200)
+    partial = server.get("/v1/index")
+    assert (partial["complete"], partial["generation"]) == (False, 1)
+    assert partial["count"] in range(500, 2_600, 500)
+    found = server.get("/v1/images/1/similar?limit=3")
+    assert [round(point["score"], 3) for point in found["points"]] == [1.0, 1.0, 1.0]
+    code, stderr = server.stop(signal.SIGINT)
+    assert code == 130
+    assert finished_builds(stderr) == [("interrupted", 0)]
+    kept = status(env)["pictures"]
+    assert kept in range(500, 2_600, 500)
+    # What has been embedded serves at once, and the rest follows.
+    server = Server("up", env, wait=False)
+    assert "indexing 2,603 pictures" in server.line
+    again = server.get("/v1/index")
+    assert again["complete"] is False
+    assert again["count"] >= kept
+    until(lambda: server.get("/v1/index")["complete"])
+    whole = server.get("/v1/index")
+    assert (whole["count"], whole["generation"]) == (2_603, 2)
+    assert whole["pending"] == {"added": 0, "deleted": 0}
+    server.wait()
+    _, stderr = server.stop()
+    assert finished_builds(stderr) == [("succeeded", 2_603 - kept)]
+    server = Server("up", env, wait=False)
+    assert "indexing" not in server.line
+    assert server.get("/v1/jobs")["jobs"][0]["state"] == "succeeded"
+    server.stop()
+
+
+def test_a_first_build_without_pictures_is_refused_at_the_start(
+    trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run(
+        *("up", "--port", 0, "--data", tmp_path / "empty", "--var", tmp_path / "var"),
+        *("--bundle", trained / "bundle"),
+    )
+    assert done.returncode == 2
+    assert "no pictures in" in done.stderr
+
+
+def test_two_servers_on_an_empty_store_build_it_once(fresh: Env) -> None:
+    servers = [Server("up", fresh, wait=False) for _ in range(2)]
+    for server in servers:
+        until(lambda server=server: code_of(server, "/readyz") == 200)  # type: ignore[misc]
+        assert server.get("/v1/index")["count"] == 24
+    until(lambda: all(s.get("/v1/index")["complete"] for s in servers))
+    ended = [finished_builds(server.stop()[1]) for server in servers]
+    states = [state for builds in ended for state, _ in builds]
+    assert states.count("succeeded") == 1
+
+
+def code_of(server: Server, path: str) -> int:
+    try:
+        server.get(path)
+    except urllib.error.HTTPError as error:
+        return error.code
+    return 200

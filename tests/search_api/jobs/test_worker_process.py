@@ -101,6 +101,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
             "model": engine.encoder.digest,
             "reembed": False,
             "allow_removal": False,
+            "first": False,
             "index": "",
         },
         "job": "7",
