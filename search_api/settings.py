@@ -308,6 +308,7 @@ class Settings:
         access: API keys and allowed origins.
         limits: bounds on requests and load.
         shutdown: how the service stops.
+        allow_removal: a build may remove more than a tenth of the corpus's pictures.
         log_format: ``json``, ``text``, or None for text on a terminal and JSON otherwise.
         folder_options: how a corpus that is a folder or a table is read.
     """
@@ -321,4 +322,5 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     shutdown: Shutdown = field(default_factory=Shutdown)
     log_format: str | None = None
+    allow_removal: bool = False
     folder_options: FolderOptions = field(default_factory=FolderOptions)

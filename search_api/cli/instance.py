@@ -250,6 +250,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         limits=limits,
         shutdown=shutdown,
         log_format=values["log_format"],
+        allow_removal=values.get("allow_removal", False),
         folder_options=values["folder_options"],
     )
 

@@ -38,7 +38,7 @@ _SCAN_SECONDS = 1.5
 @click.command()
 @instance_options
 @removal_option
-def up(settings: Settings, allow_removal: bool) -> None:
+def up(settings: Settings) -> None:
     """Prepare everything and serve.
 
     Finds the pictures, loads the model (or trains one), and serves the API and the web page;
@@ -75,10 +75,10 @@ def up(settings: Settings, allow_removal: bool) -> None:
             _cache_sizes(settings),
             settings.limits.quotas,
         ) as engine:
-            building = not _make_ready(engine, allow_removal, unfitted=unfitted)
+            building = not _make_ready(engine, settings.allow_removal, unfitted=unfitted)
             if building:
                 engine.storage.check_room()
-            task = Task("rebuild", allow_removal=allow_removal) if building else None
+            task = Task("rebuild", allow_removal=settings.allow_removal) if building else None
             _serve(engine, listener, settings, task)
 
 

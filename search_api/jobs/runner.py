@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from index.contract import CancelledError, JobControl
 from search_api.jobs.model import Job, Skipped
@@ -198,7 +199,7 @@ class JobRunner:
             job = self._finish(job_id, state="succeeded", result=result)
         self._cancelled.discard(job_id)
         seconds = round((job.finished or job.started) - job.started, 3)
-        facts: dict[str, object] = {"state": job.state, "seconds": seconds, **(job.result or {})}
+        facts: dict[str, Any] = {"state": job.state, "seconds": seconds, **(job.result or {})}
         if job.error is not None:
             facts["error"] = job.error
         event(log, "job ended", job=job_id, kind=job.kind, **facts)
@@ -222,5 +223,5 @@ class JobRunner:
 def _log_progress(job: Job) -> None:
     """For who watches the log or the terminal."""
     left = {} if job.eta_seconds is None else {"seconds_left": round(job.eta_seconds)}
-    facts = {"stage": job.stage, "done": job.done, "total": job.total, **left}
+    facts: dict[str, Any] = {"stage": job.stage, "done": job.done, "total": job.total, **left}
     event(log, "job progress", job=job.id, kind=job.kind, **facts)
