@@ -18,6 +18,7 @@ from embed.decoding.limits import (
     PictureLimits,
 )
 from embed.decoding.pixels import RGB, decode_with_facts, not_a_picture, open_image
+from embed.decoding.steps import colour
 from embed.decoding.workers import decoders, turn
 
 __all__ = [
@@ -84,8 +85,9 @@ class Opened:
 
     Attributes:
         pixels: width times height; 0 if only its decoder can read its header.
-        in_process: a small, ordinary PNG or JPEG, which is decoded in this process. All others are
-            decoded in a worker process, with a memory limit and a deadline.
+        in_process: a small, ordinary PNG or JPEG, with a colour profile of primaries and curves at
+            most, which is decoded in this process. All others are decoded in a worker process, with
+            a memory limit and a deadline.
     """
 
     def __init__(self, data: bytes, limits: PictureLimits = PictureLimits()) -> None:
@@ -112,15 +114,19 @@ class Opened:
         header.check(limits)
         self._data, self._limits, self._header = data, limits, header
         self._image = open_image(data, header.form, limits) if header.ordinary else None
+        if self._image is not None and not colour.is_plain(self._image):
+            self._image.close()
+            self._image = None
         self.pixels = header.pixels
-        self.in_process = header.ordinary
+        self.in_process = self._image is not None
 
     def decode(self, at_least: int | None = None) -> RGB:
         """Decode the pixels; possible once.
 
         Returns the first frame of an animation; applies the EXIF orientation; composites
         transparency over white; scales samples of more than 8 bits by what the file or its pixels
-        say that they range over (`embed.decoding.depth`); converts palettes and CMYK.
+        say that they range over (`embed.decoding.steps.depth`); converts palettes, CMYK, and the
+        colours of profiles to sRGB (`embed.decoding.steps.colour`).
 
         Args:
             at_least: the shorter side that the caller needs, in pixels. A JPEG is then decoded at

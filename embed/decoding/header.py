@@ -179,8 +179,8 @@ def _png(data: bytes) -> Header:
 def _jpeg(data: bytes) -> Header:
     """Walks the segments up to the first scan; ISO/IEC 10918-1, annex B."""
     at, parts, frames, exif = 2, 0, 0, 0
-    width = height = components = samples = 0
-    kind = 0
+    width = height = components = 0
+    kind = frame = 0
     while True:
         if data[at] != 0xFF:
             raise UnreadableError
@@ -203,8 +203,7 @@ def _jpeg(data: bytes) -> Header:
                 return Header("JPEG", excess=f"more than {_MOST_EXIF:,} bytes of EXIF")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width, components = struct.unpack_from(">HHB", data, at + 4)
-            samples = _samples(width * height, data[at + 10 : at + 9 + 3 * components : 3])
-            kind = marker
+            kind, frame = marker, at
             frames += 1
         at += 1 + length
     if frames != 1:
@@ -213,7 +212,8 @@ def _jpeg(data: bytes) -> Header:
     progressive = kind != 0xC0 and kind != 0xC1
     # A baseline picture in one scan is decoded row by row.
     whole = progressive or data.find(b"\xff\xda", at) >= 0 or data[at + 3] != components
-    kept = _COEFFICIENT * samples if whole else 0
+    sampling = data[frame + 10 : frame + 9 + 3 * components : 3]
+    kept = _COEFFICIENT * _samples(pixels, sampling) if whole else 0
     return Header(
         "JPEG",
         width,

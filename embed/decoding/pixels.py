@@ -26,10 +26,10 @@ from embed.decoding.limits import (
     too_many_pixels,
 )
 from embed.decoding.signatures import recognise
-from embed.decoding.steps import depth, ends
+from embed.decoding.steps import colour, depth, ends
 
 RGB = NDArray[np.uint8]
-"""One picture: uint8 ``(height, width, 3)``, sRGB values as stored."""
+"""One picture: uint8 ``(height, width, 3)``, sRGB values."""
 
 # Of what is odd in a picture, and of its own limit on pixels; ours raises an error. Once for the
 # process: to change it for a block of one thread would change it for all.
@@ -90,7 +90,8 @@ def _decoded(
     loaded = depth.load(image)
     if wanted and facts is None:  # those of a PNG may follow the pixels
         facts = read_facts(image)
-    return _pixels(loaded, samples, at_least if large else None), facts
+    profile = colour.profile_of(image)
+    return _pixels(loaded, samples, profile, at_least if large else None), facts
 
 
 def _scale(image: Image.Image, at_least: int | None, max_pixels: int) -> None:
@@ -217,7 +218,12 @@ def _has_more_scans(data: bytes, most: int) -> bool:
     return sum(1 for _ in islice(ends.scans(data), most + 1)) > most
 
 
-def _pixels(image: Image.Image, samples: depth.Samples | None, shrink_to: int | None) -> RGB:
+def _pixels(
+    image: Image.Image,
+    samples: depth.Samples | None,
+    profile: bytes | None,
+    shrink_to: int | None,
+) -> RGB:
     # Damaged EXIF data raises many kinds of errors; the pixels are usable as stored.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)  # otherwise it always copies
@@ -228,15 +234,22 @@ def _pixels(image: Image.Image, samples: depth.Samples | None, shrink_to: int | 
         if factor > 1:
             image = image.reduce(factor)
     if image.width * image.height <= depth.BAND:
-        return _band_to_rgb(image)
+        return _band_to_rgb(image, profile)
     picture = np.empty((image.height, image.width, 3), np.uint8)
     for rows, band in depth.bands(image):
-        picture[rows] = _band_to_rgb(band)
+        picture[rows] = _band_to_rgb(band, profile)
     return picture
 
 
-def _band_to_rgb(image: Image.Image) -> RGB:
+def _band_to_rgb(image: Image.Image, profile: bytes | None) -> RGB:
     if image.has_transparency_data:
+        # With a profile for grey, it must stay grey until it has been converted.
+        grey = profile is not None and image.mode in ("L", "LA", "La")
+        image = image.convert("LA" if grey else "RGBA")
+    elif profile is not None and image.mode in ("P", "YCbCr", "RGBX"):
+        image = image.convert("RGB")
+    image = colour.to_srgb(image, profile)
+    if image.mode in ("LA", "RGBA"):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)

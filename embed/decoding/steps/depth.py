@@ -58,6 +58,7 @@ _DESCRIPTION, _GDAL_NO_DATA = 270, 42113
 _MIN, _MAX, _S_MIN, _S_MAX = 280, 281, 340, 341
 _FAX = (2, 3, 4)
 _UNSIGNED, _SIGNED, _REAL = 1, 2, 3
+_EIGHT_BITS = ("JPEG", "MPO", "WEBP", "GIF", "BMP")
 
 _IMAGEJ = re.compile(r"^(min|max)=([-+.\deE]+)\s*$", re.MULTILINE)
 _OME_BITS = re.compile(r'SignificantBits="(\d{1,2})"')
@@ -109,6 +110,8 @@ class Samples:
 
 def samples(image: Image.Image) -> Samples | None:
     """What is said of the samples of a picture; None if they are ordinary 8-bit ones."""
+    if image.format in _EIGHT_BITS:
+        return None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _tiff_samples(image)
     if image.mode == "F":
@@ -123,6 +126,9 @@ def samples(image: Image.Image) -> Samples | None:
 
 def load(image: Image.Image) -> Image.Image:
     """Decode the pixels; those of a 16-bit colour picture that uses fewer bits fill 8 bits."""
+    if image.format in _EIGHT_BITS:
+        image.load()
+        return image
     raw = _raw_mode(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _in_native_order(image)
@@ -131,11 +137,16 @@ def load(image: Image.Image) -> Image.Image:
     image.load()
     if deep is None or not data:
         return image
+    if deep[1] == "LA":  # Pillow makes colours of it
+        grey = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
+        grey.info = image.info
+        image = grey
     tops = [_top(band.histogram()) for band in image.split()]
-    colours = tops[:3] if image.mode != "LA" else tops[:1]
-    if max(colours) >= 64:
+    colours = 1 if image.mode == "LA" else 3
+    top = max(tops[:colours])
+    if top >= 64:
         return image
-    return _filled(image, _low_bytes(data, form, deep), tops)
+    return _filled(image, _low_bytes(data, form, deep), [top] * colours + tops[colours:])
 
 
 def to_8_bits(image: Image.Image, said: Samples) -> Image.Image:
@@ -391,7 +402,7 @@ def _low_bytes(data: bytes, form: str | None, deep: re.Match[str]) -> Image.Imag
         _with_raw_mode(image, deep[0], "RGBA")
         image.load()
         _, grey, _, alpha = image.split()
-        return Image.merge("RGBA", (grey, grey, grey, alpha))
+        return Image.merge("LA", (grey, alpha))
     native = "L" if struct.pack("=H", 1)[0] else "B"
     order = native if deep[2] == "N" else deep[2]
     _with_raw_mode(image, deep[0], f"{deep[1]};16{'B' if order == 'L' else 'L'}")
@@ -400,11 +411,9 @@ def _low_bytes(data: bytes, form: str | None, deep: re.Match[str]) -> Image.Imag
 
 
 def _filled(high: Image.Image, low: Image.Image, tops: list[int]) -> Image.Image:
-    """Both bytes scaled to 8 bits, by what the colours use, and by what the alpha uses."""
-    colour = max(tops[:3])
-    scales = [colour] * 3 + tops[3:]
-    whites = np.array([_container(256.0 * top + 255) for top in scales], np.float32)
-    filled = np.empty((high.height, high.width, len(scales)), np.uint8)
+    """Both bytes scaled to 8 bits, each band by the upper byte that it goes up to."""
+    whites = np.array([_container(256.0 * top + 255) for top in tops], np.float32)
+    filled = np.empty((high.height, high.width, len(tops)), np.uint8)
     for (rows, upper), (_, lower) in zip(bands(high), bands(low), strict=True):
         values = np.asarray(upper).astype(np.float32) * 256 + np.asarray(lower)
         filled[rows] = np.rint(np.clip(values / whites, 0.0, 1.0) * 255)
