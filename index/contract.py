@@ -546,6 +546,7 @@ class Catalogue(Protocol):
         label: Change = KEEP,
         split: Change = KEEP,
         payload: Payload | None = None,
+        payloads: Mapping[int, Payload] | None = None,
         replace_payload: bool = False,
         by_hand: bool = False,
         expected: Sequence[Entry] | None = None,
@@ -556,7 +557,8 @@ class Catalogue(Protocol):
         have been changed or deleted since are left out instead.
 
         ``payload`` is merged into the stored one by its top-level keys, or replaces it with
-        ``replace_payload``. ``by_hand`` marks entries whose label or split changes as edited.
+        ``replace_payload``; ``payloads`` gives each id its own. ``by_hand`` marks entries whose
+        label or split changes as edited.
 
         Raises UnknownIdError naming the ids that are not stored.
         """

@@ -200,6 +200,7 @@ class FieldChanges:
         replace_payload: bool,
         by_hand: bool,
         bounds: PayloadBounds,
+        payloads: Mapping[int, Payload] | None = None,
     ) -> None:
         self._fields: dict[str, Any] = {
             name: None if value is None else nfc(check_text(value, name))
@@ -210,7 +211,10 @@ class FieldChanges:
             self._fields["edited"] = True
         if payload is not None:
             check_payload(payload)
+        for one in (payloads or {}).values():
+            check_payload(one)
         self._payload = payload and _composed_tags(payload)
+        self._payloads = {id_: _composed_tags(one) for id_, one in (payloads or {}).items()}
         self._replace = replace_payload
         self._bounds = bounds
 
@@ -220,8 +224,9 @@ class FieldChanges:
         Raises IndexInputError if the result exceeds the bounds; see `check_bounds`.
         """
         values = dict(self._fields)
-        if self._payload is not None:
-            values["payload"] = {**({} if self._replace else entry.payload), **self._payload}
+        payload = self._payloads.get(entry.id, self._payload)
+        if payload is not None:
+            values["payload"] = {**({} if self._replace else entry.payload), **payload}
         changed = {name: values[name] for name in ("label", "split", "payload") if name in values}
         check_bounds(
             replace(Entry(entry.source, id=entry.id), **changed), self._bounds, entry.payload

@@ -300,11 +300,14 @@ class SqliteCatalogue:
         label: Change = KEEP,
         split: Change = KEEP,
         payload: Payload | None = None,
+        payloads: Mapping[int, Payload] | None = None,
         replace_payload: bool = False,
         by_hand: bool = False,
         expected: Sequence[Entry] | None = None,
     ) -> int:
-        changes = FieldChanges(label, split, payload, replace_payload, by_hand, self.bounds)
+        changes = FieldChanges(
+            label, split, payload, replace_payload, by_hand, self.bounds, payloads
+        )
         with self._database.write() as connection:
             if expected is None:
                 found = _entries(connection, ids)

@@ -213,11 +213,14 @@ class MilvusCatalogue:
         label: Change = KEEP,
         split: Change = KEEP,
         payload: Payload | None = None,
+        payloads: Mapping[int, Payload] | None = None,
         replace_payload: bool = False,
         by_hand: bool = False,
         expected: Sequence[Entry] | None = None,
     ) -> int:
-        changes = FieldChanges(label, split, payload, replace_payload, by_hand, self.bounds)
+        changes = FieldChanges(
+            label, split, payload, replace_payload, by_hand, self.bounds, payloads
+        )
         wanted = np.unique(as_ids(ids)).tolist()
         with self._exclusive():
             generation = self._generations.current()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -221,7 +221,7 @@ def sync_corpus(
         for item in ready.items
         if item.source not in left_out and (item.source not in known or item.source in changed)
     ]
-    unreachable = set(found.unreachable)
+    before, unreachable = dict(stored), set(found.unreachable)
     embedded, again = 0, set[int]()
     control.progress("embedding", 0, len(missing))
 
@@ -248,7 +248,8 @@ def sync_corpus(
         if good:
             _, embeddings = encoder.encode([read.picture for _, read in good])
             _record(catalogue, good, embeddings, encoder.digest, stored)
-            _refresh(catalogue, {stored[i.source]: (i, r) for i, r in good if i.source in changed})
+            known_before = {before[i.source]: (i, r) for i, r in good if i.source in before}
+            _refresh(catalogue, known_before, changed)
             here = [
                 (stored[item.source], item, read) for item, read in good if item.source in stored
             ]
@@ -311,12 +312,12 @@ def _follow(catalogue: Catalogue, found: Comparison) -> tuple[int, set[int]]:
     moved = catalogue.rename({id_: item.source for id_, item in found.moved.items()})
     _stamp(catalogue, {id_: found.kept_stamp(found.moved[id_]) for id_ in moved})
     for start in range(0, len(moved), BATCH):
+        renamed: list[tuple[Entry, Payload]] = []
         for entry in catalogue.find(moved[start : start + BATCH]):
             file, name = entry.payload.get("file"), PurePosixPath(entry.source).name
             if isinstance(file, dict) and file.get("name", name) != name:
-                catalogue.update(
-                    [entry.id], payload={"file": {**file, "name": name}}, expected=[entry]
-                )
+                renamed.append((entry, {"file": {**file, "name": name}}))
+        _update_payloads(catalogue, renamed)
     return removed, set(moved)
 
 
@@ -481,18 +482,43 @@ def _record(
             )
 
 
-def _refresh(catalogue: Catalogue, changed: Mapping[int, tuple[Item, Reading]]) -> None:
-    """Update what the files of these pictures, by id, say of themselves."""
-    for entry in catalogue.find(list(changed)):
-        item, read = changed[entry.id]
-        facts = {**dict.fromkeys(_FACTS & entry.payload.keys()), **read.facts}
-        fields = {
-            name: value
-            for name, value in facts.items()
-            if name not in item.payload and entry.payload.get(name) != value
-        }
-        if fields:
-            catalogue.update([entry.id], payload=fields, expected=[entry])
+def _refresh(
+    catalogue: Catalogue, read: Mapping[int, tuple[Item, Reading]], changed: Container[str]
+) -> None:
+    """Update what the files of these pictures, by id, say of themselves.
+
+    Where the file has not changed, fields set by hand stay, and only those are added that an
+    earlier version did not store.
+    """
+    found: list[tuple[Entry, Payload]] = []
+    for entry in catalogue.find(list(read)):
+        item, reading = read[entry.id]
+        facts: Payload = dict(reading.facts)
+        if item.source in changed:
+            facts = {**dict.fromkeys(_FACTS & entry.payload.keys()), **facts}
+        else:
+            facts = {name: fact for name, fact in facts.items() if name not in entry.payload}
+        owned = item.payload.keys()
+        fields = {n: f for n, f in facts.items() if n not in owned and entry.payload.get(n) != f}
+        found.append((entry, fields))
+    _update_payloads(catalogue, found)
+
+
+def _update_payloads(catalogue: Catalogue, changes: Sequence[tuple[Entry, Payload]]) -> None:
+    """Merge fields into payloads; those that would get too large stay as they are."""
+    found = [(entry, fields) for entry, fields in changes if fields]
+    if not found:
+        return
+    try:
+        catalogue.update(
+            [entry.id for entry, _ in found],
+            payloads={entry.id: fields for entry, fields in found},
+            expected=[entry for entry, _ in found],
+        )
+    except IndexInputError:
+        if len(found) > 1:
+            for one in found:
+                _update_payloads(catalogue, [one])
 
 
 def _record_of(item: Item, found: Reading) -> Record:

@@ -153,3 +153,12 @@ def test_purging_forgets_the_stamp(tmp_path: Path) -> None:
     for file in (path, tmp_path / "copy"):
         with closing(sqlite3.connect(file)) as connection:
             assert connection.execute("SELECT count(*) FROM stamps").fetchone() == (0,)
+
+
+def test_each_id_can_get_its_own_payload(catalogue: Any, ids: list[int]) -> None:
+    a, b, c = ids
+    catalogue.update([a, b, c], payloads={a: {"x": 1}, c: {"n": 2}})
+    assert [entry.payload for entry in catalogue.get(ids)] == [{"n": 1, "x": 1}, {"n": 1}, {"n": 2}]
+    with pytest.raises(IndexInputError):
+        catalogue.update([a, b], payloads={a: {"x": 3}, b: {"x": float("nan")}})
+    assert catalogue.get([a])[0].payload == {"n": 1, "x": 1}

@@ -658,3 +658,35 @@ def test_a_table_whose_paths_are_wrong_removes_nothing(tmp_path: Path) -> None:
     assert (counts.total, counts.removed, counts.kinds) == (5, 1, {"missing files": 1})
     assert counts.skipped == {"0.png": "a table names it, but there is no such file"}
     engine.close()
+
+
+def test_what_a_file_says_of_itself_follows_it(
+    engine: SearchEngine, folder: Path, encoder: MeanColour
+) -> None:
+    def file_of(source: str) -> Any:
+        return engine.catalogue.get([engine.catalogue.all_sources()[source]])[0].payload["file"]
+
+    catalogue, source, other = engine.catalogue, source_of("red", 0), source_of("red", 1)
+    id_ = catalogue.all_sources()[source]
+    engine.ingest.update(id_, payload={"exif": {"camera": "mine"}, "price": 2})
+    (folder / source).write_bytes(png(NEW, (64, 48)))
+    (folder / other).rename(folder / "train" / "red" / "other name.png")
+    rebuild(engine)
+    found = file_of(source)
+    assert (found["name"], found["width"], found["height"]) == ("0.png", 64, 48)
+    assert found["bytes"] == len(png(NEW, (64, 48)))
+    assert file_of("train/red/other name.png")["name"] == "other name.png"
+    assert catalogue.get([id_])[0].payload["exif"] is None  # of another picture
+    assert catalogue.get([id_])[0].payload["price"] == 2
+    # What an earlier version did not store is added when everything is embedded again.
+    ids = catalogue.all_sources()
+    engine.ingest.update(ids[source_of("blue", 0)], payload={"mine": 1}, replace_payload=True)
+    engine.ingest.update(ids[source_of("blue", 1)], payload={"file": "mine"})
+    rebuild(engine)
+    assert "file" not in catalogue.get([ids[source_of("blue", 0)]])[0].payload
+    rebuild(engine, reembed=True)
+    assert file_of(source_of("blue", 0))["name"] == "0.png"
+    assert file_of(source_of("blue", 1)) == "mine"
+    sequence = catalogue.sequence()
+    rebuild(engine, reembed=True)
+    assert catalogue.sequence() == sequence
