@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from embed.folders.kinds import in_words
 from index.contract import JobControl
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunner
 from search_api.service.engine import SearchEngine
 from search_api.service.labelling.classifier_fit import fit_now
 from search_api.service.model_migration import encoder_in_use, encoder_of
+
+log = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005
 
@@ -111,6 +115,9 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
         allow_removal=task.allow_removal,
         first=task.first,
     )
+    if kinds := counts.kinds:
+        listed, files = engine.var / "skipped.json", sum(kinds.values())
+        log.info("skipped files (%s): %s; see %s", f"{files:,}", in_words(kinds), listed)
     return {
         "generation": manifest.generation,
         "total": counts.total,
@@ -120,5 +127,5 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
         "removed": counts.removed,
         "unreachable": counts.unreachable,
         "skipped": len(counts.skipped),
-        **{f"skipped {kind}": number for kind, number in counts.kinds.items()},
+        **{f"skipped {kind}": number for kind, number in kinds.items()},
     }
