@@ -67,6 +67,8 @@ class Scan:
             corpus itself; what they hold is not known, so it must not be taken for deleted.
         notices: sentences for people about what was left out.
         missing: sources of items whose file does not exist, though a table names it.
+        mounts: folders within the corpus at which another drive or network share is mounted; None
+            if that was not looked at.
     """
 
     items: tuple[Item, ...]
@@ -74,6 +76,7 @@ class Scan:
     unreachable: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
+    mounts: tuple[str, ...] | None = None
 
     def reachable(self, source: str) -> bool:
         """Whether the place of this picture could be looked at, whatever was found there."""
@@ -282,7 +285,12 @@ class FolderCorpus:
         for source, stamp in found.taken.items():
             split, label = split_and_class(places[source], splits)
             items.append(Item(source, split, label and nfc(label), stamp=stamp))
-        return Scan(tuple(items), found.skipped, tuple(found.unreachable))
+        return Scan(
+            tuple(items),
+            found.skipped,
+            tuple(found.unreachable),
+            mounts=tuple(found.mounts),
+        )
 
     def _are_splits(self, places: Iterable[Sequence[str]]) -> bool:
         if self.options.splits != "auto":

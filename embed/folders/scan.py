@@ -37,11 +37,13 @@ class FolderScan:
         skipped: why each other file, or each folder of such files, is not; by its path, with
             escapes for what is not UTF-8 in it.
         unreachable: folders and links that could not be read.
+        mounts: folders at which another drive or network share is mounted.
     """
 
     taken: dict[str, FileStamp] = field(default_factory=dict)
     skipped: dict[str, Skipped] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
 
 
 def scan_folder(
@@ -67,6 +69,7 @@ class _Walk:
         self._root = root
         self._options = options
         self._places: dict[tuple[int, int], str] = {}
+        self._drives: dict[str, int] = {}
         self._links: list[str] = []
 
     def all(self, recursive: bool) -> None:
@@ -102,6 +105,9 @@ class _Walk:
             why = f"a link leads here; its pictures are taken from {first or 'the folder itself'}"
             self.found.skipped[folder] = Skipped(LINKS, why)
             return []
+        self._drives[folder] = found.st_dev
+        if not by_link and found.st_dev != self._drives[folder.rpartition("/")[0]]:
+            self.found.mounts.append(folder)
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
 

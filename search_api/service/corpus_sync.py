@@ -31,7 +31,12 @@ from index.contract import (
 )
 from index.payload import check_bounds, check_record
 from index.records import Entry, Payload, PayloadBounds, Record, Stamp
-from search_api.service.following.comparison import Comparison, check_removal, compare
+from search_api.service.following.comparison import (
+    Comparison,
+    check_removal,
+    compare,
+    without_drives,
+)
 from search_api.service.following.contents import file_hash, pixels_hash
 
 BATCH = 500
@@ -41,6 +46,7 @@ UNREADABLE = "unreadable pictures"
 """The kind of a picture that is in the corpus and cannot be read, or whose name is in use."""
 
 _MISSING = Skipped("missing files", "a table names it, but there is no such file")
+_MOUNTS = "corpus_mounts"
 _TAGGED = "corpus_tags"
 _STAMPED = "corpus_stamps"
 """Set once all files of the corpus have stamps, which earlier versions did not keep."""
@@ -138,7 +144,10 @@ def prepare(
     version kept no stamps, so only files changed since then are read. Raises as `sync_corpus` does,
     before anything is changed.
     """
-    scan = scan or _scanned(corpus, catalogue)
+    if scan is None:
+        scan = _scanned(corpus, catalogue)
+        if not allow_removal:
+            scan = without_drives(scan, json.loads(catalogue.get_meta(_MOUNTS) or "[]"))
     tombstones = catalogue.tombstones()
     added = catalogue.all_sources("added")
     items = [i for i in scan.items if i.source not in tombstones and i.source not in scan.missing]
@@ -161,6 +170,10 @@ def prepare(
     removed, moved = _follow(catalogue, found)
     if within is None and catalogue.get_meta(_STAMPED) is None:
         catalogue.set_meta(_STAMPED, "yes")
+    if scan.mounts is not None and within is None:
+        mounts = json.dumps(sorted(scan.mounts))
+        if mounts != (catalogue.get_meta(_MOUNTS) or "[]"):
+            catalogue.set_meta(_MOUNTS, mounts)
     refused = _relabel(catalogue, items, None if within is None else [*looked_for.values()])
     control.skip(refused)
     return Prepared(items, found, moved, removed, skipped, refused, not_taken, scan.notices)

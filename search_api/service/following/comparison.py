@@ -11,11 +11,12 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from embed.corpus import Corpus, CorpusError, Item, Scan
 from embed.folders import kinds
+from embed.folders.kinds import Skipped
 from embed.pictures import PictureError, turn
 from index.contract import CancelledError, Catalogue, JobControl
 from index.records import Entry, Stamp
@@ -113,7 +114,7 @@ def compare(
             continue
         if id_ not in stamps and item.stamp.modified_ns < (unstamped_since or 0):
             result.stamps[id_] = result.kept_stamp(item)
-        elif stamps.get(id_) != item.stamp:
+        elif stamps.get(id_) != Stamp(*item.stamp):
             look.append(item)
     reading = _Reading(corpus, at_least, control, len(look))
     replaced = _sort_out(result, reading, look, stored, catalogue)
@@ -133,6 +134,24 @@ def compare(
     result.new = [item for item in new if item.source not in places]
     result.gone = [id_ for id_ in missing if id_ not in result.moved]
     return result
+
+
+def without_drives(scan: Scan, known: Sequence[str]) -> Scan:
+    """The scan in which drives that were mounted at ``known`` folders, and are gone, are so.
+
+    An empty folder is left in their place, or none at all; what they hold has not been deleted.
+    """
+    if scan.mounts is None:
+        return scan
+    places = {str(place) for item in scan.items for place in PurePosixPath(item.source).parents}
+    gone = [folder for folder in known if folder not in scan.mounts and folder not in places]
+    reason = "the drive or network share that was mounted here is not"
+    return replace(
+        scan,
+        unreachable=(*scan.unreachable, *gone),
+        skipped={**scan.skipped, **dict.fromkeys(gone, Skipped("unreachable", reason))},
+        mounts=(*scan.mounts, *gone),
+    )
 
 
 def check_removal(removed: int, of: int, corpus: str, examples: Sequence[str] = ()) -> None:

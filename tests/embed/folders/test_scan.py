@@ -293,3 +293,17 @@ def test_sub_folders_can_be_left_alone(tmp_path: Path) -> None:
     found = scan_folder(tmp_path, recursive=False)
     assert list(found.taken) == ["a.png"]
     assert list(found.skipped) == ["b.mov"]
+
+
+def test_other_drives_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/b/c", "d"):
+        (tmp_path / name).mkdir(parents=True)
+    look = os.stat
+
+    def found(path: str) -> os.stat_result:
+        values = list(look(path))
+        values[2] += path.endswith(("/b", "/c"))
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "stat", found)
+    assert scan_folder(tmp_path).mounts == ["a/b"]

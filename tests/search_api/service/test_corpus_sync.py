@@ -690,3 +690,23 @@ def test_what_a_file_says_of_itself_follows_it(
     sequence = catalogue.sequence()
     rebuild(engine, reembed=True)
     assert catalogue.sequence() == sequence
+
+
+def test_pictures_on_a_drive_that_is_gone_stay(engine: SearchEngine, folder: Path) -> None:
+    class Mounted(FolderCorpus):
+        mounts: tuple[str, ...] = ("test/red",)
+
+        def scan(self) -> Scan:
+            return replace(super().scan(), mounts=self.mounts)
+
+    engine.corpus = corpus = Mounted(folder)
+    rebuild(engine)
+    for path in (folder / "test" / "red").iterdir():
+        path.unlink()
+    corpus.mounts = ()
+    for _ in range(2):
+        _, counts = rebuild(engine)
+        assert (counts.unreachable, counts.removed, counts.total) == (2, 0, 24)
+        assert "is not" in counts.skipped["test/red"]
+    corpus.mounts = ("test/red",)  # it is back, and really empty
+    assert rebuild(engine)[1].removed == 2

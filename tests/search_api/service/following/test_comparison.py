@@ -20,6 +20,7 @@ from search_api.service.following.comparison import (
     RemovalError,
     check_removal,
     compare,
+    without_drives,
 )
 from tests.search_api.conftest import MeanColour, colour, png, rebuild, source_of
 from tests.search_api.helpers import NEW
@@ -325,3 +326,18 @@ def test_more_than_a_tenth_may_not_go_and_neither_may_all(removed: int, of: int)
     assert f"would remove {removed:,} of the {of:,} pictures of /photos" in str(caught.value)
     assert "for example a/b.jpg" in str(caught.value)
     assert "--allow-removal" in str(caught.value)
+
+
+def test_a_drive_that_is_gone_has_deleted_nothing(engine: SearchEngine, folder: Path) -> None:
+    """Where it was mounted is an empty folder, or none."""
+    scan = engine.corpus.scan()
+    red = [item for item in scan.items if item.source.startswith("train/red/")]
+    rest = tuple(item for item in scan.items if item not in red)
+    gone = without_drives(replace(scan, items=rest, mounts=()), ["train/red"])
+    assert gone.unreachable == gone.mounts == ("train/red",)
+    assert gone.skipped["train/red"].kind == "unreachable"
+    assert compared(engine, gone).unreachable == {item.source for item in red}
+    # It is mounted and empty, or there is a folder in its place.
+    for there in (replace(scan, items=rest, mounts=("train/red",)), replace(scan, mounts=())):
+        assert without_drives(there, ["train/red"]) == there
+    assert without_drives(replace(scan, mounts=None), ["train/red"]).unreachable == ()
