@@ -509,13 +509,16 @@ class Catalogue(Protocol):
         quota: Quota = Quota(),
         *,
         only_new: bool = False,
+        expected: Sequence[Entry | None] | None = None,
     ) -> list[int]:
         """Store the records with ``embeddings`` float32 (n, d); return their ids in order.
 
         A source that is already stored keeps its id and gets the new fields. With ``only_new``, it
         is left out, and so is one with a tombstone, and NO_ID returned: for those who looked before
-        they embedded what others may have changed meanwhile. If the records exceed the ``quota``,
-        however many processes write, none is stored and QuotaError is raised.
+        they embedded what others may have changed meanwhile. Given what is ``expected`` to be
+        stored under each source, None for nothing, those that are stored otherwise by now are left
+        out in the same way. If the records exceed the ``quota``, however many processes write, none
+        is stored and QuotaError is raised.
 
         Raises IndexInputError for a wrong shape or value, a source given twice, a source stored
         with another origin, or a dimension other than the one stored for this model;
@@ -612,6 +615,10 @@ class Catalogue(Protocol):
 
     def find(self, ids: IdsLike) -> list[Entry]:
         """Those of these ids that are stored, by ascending id."""
+        ...
+
+    def of_sources(self, sources: Sequence[str]) -> dict[str, Entry]:
+        """What is stored under these sources; those that are not stored are left out."""
         ...
 
     def page(self, after_id: int, limit: int, where: Filter | None = None) -> list[Entry]:

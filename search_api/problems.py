@@ -37,6 +37,7 @@ from search_api.jobs.runner import JobFinishedError, JobRunningError
 from search_api.service.batching import QueueFullError
 from search_api.service.cursors import CursorError, CursorModelError
 from search_api.service.following.comparison import RemovalError
+from search_api.service.ingest import KeyExistsError
 from search_api.service.labelling.classes import NoClassesError
 from search_api.service.model_migration import UnknownModelError
 from search_api.service.page import PageError
@@ -73,6 +74,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     IndexInputError: Meaning(422, "invalid-input", _WRONG_USE),
     FilterTimeoutError: Meaning(422, "filter-timeout", _FAILURE),
     ScansBusyError: Meaning(503, "filters-busy", _FAILURE),
+    KeyExistsError: Meaning(409, "key-exists", _FAILURE),
     JobRunningError: Meaning(409, "job-running", _FAILURE),
     JobFinishedError: Meaning(409, "job-finished", _FAILURE),
     QueueFullError: Meaning(429, "queue-full", _FAILURE),

@@ -140,6 +140,7 @@ class SqliteCatalogue:
         quota: Quota = Quota(),
         *,
         only_new: bool = False,
+        expected: Sequence[Entry | None] | None = None,
     ) -> list[int]:
         """See `index.contract.Catalogue.upsert`. All records are stored or none.
 
@@ -161,6 +162,8 @@ class SqliteCatalogue:
             )
             sequence = next_sequence(connection)
             taken = _taken(connection, records) if only_new else set()
+            if expected is not None:
+                taken |= _otherwise(connection, records, expected)
             for record, vector in zip(records, xb, strict=True):
                 if record.source in taken:
                     ids.append(NO_ID)
@@ -384,6 +387,10 @@ class SqliteCatalogue:
                 (_listed(ids),),
             ).fetchall()
         return [entry_of(row) for row in rows]
+
+    def of_sources(self, sources: Sequence[str]) -> dict[str, Entry]:
+        with self._database.read() as connection:
+            return _of_sources(connection, sources)
 
     def page(self, after_id: int, limit: int, where: Filter | None = None) -> list[Entry]:
         if limit < 1:
@@ -752,6 +759,23 @@ def _taken(connection: sqlite3.Connection, records: Sequence[Record]) -> set[str
         (json.dumps([record.source for record in records]),),
     ).fetchall()
     return {row[0] for row in rows}
+
+
+def _otherwise(
+    connection: sqlite3.Connection, records: Sequence[Record], expected: Sequence[Entry | None]
+) -> set[str]:
+    """The sources of records under which something other than expected is stored."""
+    sources = [record.source for record in records]
+    now = _of_sources(connection, sources)
+    return {s for s, entry in zip(sources, expected, strict=True) if now.get(s) != entry}
+
+
+def _of_sources(connection: sqlite3.Connection, sources: Sequence[str]) -> dict[str, Entry]:
+    rows = connection.execute(
+        f"SELECT {_FIELDS} FROM images WHERE source IN (SELECT value FROM json_each(?))",  # noqa: S608 - fixed words
+        (json.dumps(list(sources)),),
+    ).fetchall()
+    return {entry.source: entry for entry in map(entry_of, rows)}
 
 
 def _stored(connection: sqlite3.Connection, ids: IdsLike) -> dict[int, Entry]:

@@ -143,6 +143,7 @@ class MilvusCatalogue:
         quota: Quota = Quota(),
         *,
         only_new: bool = False,
+        expected: Sequence[Entry | None] | None = None,
     ) -> list[int]:
         """See `index.contract.Catalogue.upsert`.
 
@@ -163,8 +164,12 @@ class MilvusCatalogue:
             taken: set[int] = set()
             gone = self.tombstones() if only_new else set()
             known = {entry.source: entry for entry in stored.values()}
+            if expected is not None:
+                wanted = zip(records, expected, strict=True)
+                gone |= {r.source for r, entry in wanted if known.get(r.source) != entry}
+            left_out = gone | known.keys() if only_new else gone
             for record, vector in zip(records, xb, strict=True):
-                if only_new and (record.source in known or record.source in gone):
+                if record.source in left_out:
                     ids.append(NO_ID)
                     continue
                 id_ = _id_for(record, known, stored, taken)
@@ -369,6 +374,15 @@ class MilvusCatalogue:
             return [entry_of(row) for row in self._rows(generation, wanted, ["id", "fields"])]
 
         return sorted(self._read(read, list), key=lambda entry: entry.id)
+
+    def of_sources(self, sources: Sequence[str]) -> dict[str, Entry]:
+        asked = set(sources)
+
+        def read(generation: Generation) -> dict[str, Entry]:
+            found = self._stored(generation, list(asked)).values()
+            return {entry.source: entry for entry in found if entry.source in asked}
+
+        return self._read(read, dict)
 
     def page(self, after_id: int, limit: int, where: Filter | None = None) -> list[Entry]:
         if limit < 1:

@@ -170,8 +170,22 @@ SCHEMAS: dict[str, Any] = {
     },
     "AddResponse": {
         "results": [
-            {"filename": "cat.jpg", "key": "cat-1", "id": 60_001, "error": None},
-            {"filename": "notes.txt", "key": "notes", "id": None, "error": _NOT_A_PICTURE},
+            {
+                "filename": "cat.jpg",
+                "key": "cat-1",
+                "id": 60_001,
+                "status": "added",
+                "existing": None,
+                "error": None,
+            },
+            {
+                "filename": "notes.txt",
+                "key": "notes",
+                "id": None,
+                "status": None,
+                "existing": None,
+                "error": _NOT_A_PICTURE,
+            },
         ],
         **_STAMP,
     },

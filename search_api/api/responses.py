@@ -11,7 +11,8 @@ from index.records import Entry
 from search_api import schemas
 from search_api.api.context import Context, stamp
 from search_api.jobs.model import Job
-from search_api.problems import PICTURE_STATUS
+from search_api.problems import meaning
+from search_api.service.ingest import KeyExistsError
 from search_api.service.results import Point, Prediction, Predictions, SearchResult
 
 
@@ -38,13 +39,17 @@ def image(entry: Entry) -> schemas.Image:
     return schemas.Image(id=entry.id, payload=payload, image_url=schemas.image_url(entry.id))
 
 
-def item_error(error: PictureError) -> schemas.ItemError:
+def item_error(error: PictureError | KeyExistsError) -> schemas.ItemError:
     """The error of one of several pictures."""
+    found, detail = meaning(error), str(error)
+    assert found is not None
+    if isinstance(error, KeyExistsError):
+        detail += "; send replace=true to replace it, or choose another key"
     return schemas.ItemError(
-        type=f"urn:lookalike:problem:{error.reason}",
-        title=error.reason,
-        status=PICTURE_STATUS[error.reason],
-        detail=str(error),
+        type=f"urn:lookalike:problem:{found.kind}",
+        title=found.kind,
+        status=found.status,
+        detail=detail,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -16,7 +17,7 @@ from embed.folders.kinds import NOT_UTF8, Skipped
 from embed.folders.names import is_utf8
 from embed.folders.options import FolderOptions
 from embed.pictures import PictureError, read_file
-from index.contract import Store
+from index.contract import KEEP, Store
 from index.filters import parse_filter
 from index.payload import spellings
 from search_api.cli.on_store import OnStore, on_store
@@ -29,24 +30,35 @@ from search_api.cli.options import (
     say_skipped,
     together,
 )
-from search_api.service.ingest import Upload
+from search_api.service.ingest import KeyExistsError, Status, Stored, Upload
+from search_api.service.storage.identity import Place
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService
 from search_api.text import displayed, printable
 
 _BATCH = 250
+_REMEDIES = {KeyExistsError: "; pass --replace to replace it"}
 
 
 @click.command()
 @click.argument(
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--label", help="Label for all of the pictures. Default: the name of the sub-folder.")
 @click.option(
-    "--prefix",
-    default="",
-    help="Prefix for the pictures' keys, which are their paths within PATH, so that pictures of"
-    " different folders do not replace each other.",
+    "--label",
+    help="Label for all of the pictures. Default: the one that a picture has already or, for a new"
+    " one, the name of the sub-folder.",
+)
+@click.option(
+    "--key",
+    help="Key of the picture, if PATH is one file. Default: its path within PATH, longer where"
+    " another picture has that.",
+)
+@click.option("--prefix", default="", help="Prefix for the pictures' keys.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace pictures whose files have changed since they were added.",
 )
 @together(
     on_store("data", "bundle", "splits", "follow_links", "hidden", "program_folders"), json_option
@@ -56,55 +68,85 @@ def add(
     context: click.Context,
     paths: Sequence[Path],
     label: str | None,
+    key: str | None,
     prefix: str,
+    replace: bool,
     store: OnStore,
     as_json: bool,
 ) -> None:
     """Add pictures to the store.
 
     PATH is a file, or a folder whose pictures are all added. The store keeps its own copies, and
-    servers on the store find them at once. Adding the same path again replaces the picture. A
-    picture that cannot be used is reported on stderr and makes the exit code 1; the others are
+    servers on the store find them at once.
+
+    Nothing is overwritten: files of the same name in different folders are different pictures. One
+    that was added before is left as it is, with its label and payload, unless --label gives it
+    another. One whose file has changed since is reported, and replaced with --replace.
+
+    A picture that cannot be added is reported on stderr and makes the exit code 1; the others are
     added all the same. What a folder holds besides pictures is skipped, and counted by kind.
 
     \b
-    Example:
+    Examples:
       lookalike add ~/new-arrivals --label shoes
+      lookalike add cat.jpg --key shop/cat-1 --replace
     """
-    files, skipped = _files(paths, store.folder_options)
-    say_skipped(skipped.values(), "--json lists them with the reasons.")
+    for path in paths:
+        if not path.exists():
+            raise click.UsageError(f"{path} does not exist; expected a picture or a folder")
+    if key is not None and (len(paths) > 1 or paths[0].is_dir()):
+        raise click.UsageError("--key is the key of one picture; expected PATH to be one file")
     failed: dict[str, str] = {}
-    ids: dict[str, int] = {}
+    stored: list[Stored] = []
     with store.engine() as engine:
+        files, skipped = _files(paths, getattr(engine.corpus, "options", store.folder_options))
+        say_skipped(skipped.values(), "--json lists them with the reasons.")
         engine.load()
         with progress_bar(len(files), "adding", "picture", show=len(files) > _BATCH) as bar:
             for start in range(0, len(files), _BATCH):
-                uploads: list[Upload] = []
+                uploads: dict[str, Upload] = {}
                 for path, item in files[start : start + _BATCH]:
+                    name = printable(str(path))
                     if not is_utf8(item.source):
-                        failed[printable(str(path))] = NOT_UTF8.reason
+                        failed[name] = NOT_UTF8.reason
                         continue
                     try:
                         content = read_file(path)
                     except (PictureError, OSError) as error:
-                        failed[printable(str(path))] = printable(str(error))
+                        failed[name] = printable(str(error))
                         continue
-                    key, named = prefix + item.source, label or item.label
-                    upload = Upload(content, key, named, item.split, filename=path.name)
-                    uploads.append(upload)
-                for upload, result in zip(uploads, engine.ingest.add(uploads), strict=True):
-                    if isinstance(result, int):
-                        ids[upload.key or ""] = result
+                    uploads[name] = Upload(
+                        content,
+                        None if key is None else prefix + key,
+                        KEEP if label is None else label,
+                        filename=path.name,
+                        place=Place.of(path, item.source, prefix) if key is None else None,
+                        default_label=item.label,
+                        default_split=item.split,
+                    )
+                results = engine.ingest.add(list(uploads.values()), replace=replace)
+                for name, result in zip(uploads, results, strict=True):
+                    if isinstance(result, Stored):
+                        stored.append(result)
                     else:
-                        failed[upload.key or ""] = str(result)
+                        failed[name] = str(result) + _REMEDIES.get(type(result), "")
                 bar.update(len(files[start : start + _BATCH]))
     for name, why in failed.items():
         say(f"{displayed(name)}: {why}")
+    by_status = {
+        status: {one.key or "": int(one) for one in stored if one.status == status}
+        for status in get_args(Status)
+    }
     if as_json:
         reasons = {place: one.reason for place, one in skipped.items()}
-        print_json({"added": ids, "failed": failed, "skipped": reasons})
+        print_json({**by_status, "failed": failed, "skipped": reasons})
     else:
-        say(f"Added {counted(len(ids))} to the store.")
+        others = "".join(
+            f", {len(found):,} {status}"
+            for status, found in by_status.items()
+            if found and status != "added"
+        )
+        say(f"Added {counted(len(by_status['added']))} to the store{others}.")
     if failed:
         context.exit(1)
 
@@ -277,16 +319,15 @@ def _day(seconds: float | None) -> str | None:
 def _files(
     paths: Sequence[Path], options: FolderOptions
 ) -> tuple[list[tuple[Path, Item]], dict[str, Skipped]]:
-    """The pictures to add, as items of their folders, and what the folders hold besides."""
-    files: list[tuple[Path, Item]] = []
+    """The pictures to add, each once, as items of their folders, and what these hold besides."""
+    files: dict[Path, tuple[Path, Item]] = {}
     skipped: dict[str, Skipped] = {}
     for path in paths:
-        if not path.exists():
-            raise click.UsageError(f"{path} does not exist; expected a picture or a folder")
+        items = [(path, Item(path.name, None, None))]
         if path.is_dir():
             found = FolderCorpus(path, options=options).scan()
-            files += [(path / item.source, item) for item in found.items]
+            items = [(path / item.source, item) for item in found.items]
             skipped |= {f"{path}/{place}": why for place, why in found.skipped.items()}
-        else:
-            files.append((path, Item(path.name, None, None)))
-    return files, skipped
+        for file, item in items:
+            files.setdefault(file.resolve(), (file, item))
+    return list(files.values()), skipped

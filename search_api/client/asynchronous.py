@@ -198,15 +198,18 @@ class AsyncClient:
         *,
         keys: Sequence[str] = (),
         payloads: Sequence[Payload] = (),
+        replace: bool = False,
     ) -> schemas.AddResponse:
-        """Embed and store pictures; an unusable one has an ``error``.
+        """Embed and store pictures; one that cannot be stored has an ``error``.
 
         Args:
             images: the pictures.
-            keys: your own name for each, or none; adding a key again replaces its picture.
-            payloads: what to store with them: one for each, one for all, or none.
+            keys: your own name for each, or none.
+            payloads: what to store with them: one for each, one for all, or none. Where a picture
+                is stored already, it is merged into what is stored with that.
+            replace: replace pictures that are stored under the same key with other content.
         """
-        return await self._send(calls.add_images(images, keys, payloads))
+        return await self._send(calls.add_images(images, keys, payloads, replace))
 
     async def change_image(
         self, image_id: int, payload: Payload, *, replace: bool = False

@@ -183,10 +183,12 @@ def get_image_file(image_id: int, size: int | None) -> Call[bytes]:
 
 
 def add_images(
-    images: Sequence[Picture], keys: Sequence[str], payloads: Sequence[Payload]
+    images: Sequence[Picture], keys: Sequence[str], payloads: Sequence[Payload], replace: bool
 ) -> Call[schemas.AddResponse]:
     """`POST /v1/images`."""
     data = {"key": list(keys), "payload": [json.dumps(payload) for payload in payloads]}
+    if replace:  # earlier servers do not know it, and always replace
+        data["replace"] = ["true"]
     files = _files("images", images)
     return _json(schemas.AddResponse, "POST", "/v1/images", files=files, data=data)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -45,11 +45,20 @@ class Examples(Stamp):
 
 
 class Added(Schema):
-    """The result for one of several pictures: its id, or why there is none."""
+    """The result for one of several pictures: its id, or why it was not stored."""
 
     filename: str | None
     key: str | None = None
     id: int | None = None
+    status: Literal["added", "replaced", "updated", "unchanged"] | None = Field(
+        default=None,
+        description="`unchanged`: it was stored already, with the same content under this key;"
+        " `updated`: so it was, and has got another label or payload. Null with an `error`.",
+    )
+    existing: int | None = Field(
+        default=None,
+        description="With an `error`: the id of the picture that is stored under this key.",
+    )
     error: ItemError | None = None
 
 

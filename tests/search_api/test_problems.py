@@ -19,7 +19,7 @@ from search_api.api.errors import as_problem
 from search_api.jobs import runner
 from search_api.jobs.model import Job
 from search_api.problems import EXPECTED, MEANINGS, PICTURE_STATUS, Meaning, meaning
-from search_api.service import batching, cursors, model_migration, page
+from search_api.service import batching, cursors, ingest, model_migration, page
 from search_api.service.following import comparison
 from search_api.service.labelling import classes
 
@@ -60,6 +60,7 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.CancelledError: None,
     runner.JobRunningError: Meaning(409, "job-running", 1),
     runner.JobFinishedError: Meaning(409, "job-finished", 1),
+    ingest.KeyExistsError: Meaning(409, "key-exists", 1),
     batching.QueueFullError: Meaning(429, "queue-full", 1),
     limits.DecodersBusyError: Meaning(503, "decoders-busy", 1),
     classes.NoClassesError: Meaning(409, "no-classes", 2),
@@ -88,6 +89,8 @@ def made(error: type[Exception]) -> Exception:
         return contract.RestoreConflictError({7: 8})
     if error is runner.JobRunningError:
         return runner.JobRunningError(Job("j", "rebuild", "running"))
+    if error is ingest.KeyExistsError:
+        return ingest.KeyExistsError("cat-1", 7)
     if error is batching.QueueFullError:
         return batching.QueueFullError(3, 2, 1)
     if error is page.PageError:

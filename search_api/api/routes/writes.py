@@ -23,7 +23,7 @@ from search_api.api.queries import shown_name
 from search_api.api.responses import image, item_error
 from search_api.api.routes.trash import iso
 from search_api.schemas import Added, AddResponse, ChangeRequest, DeletedResponse, DeleteRequest
-from search_api.service.ingest import Upload
+from search_api.service.ingest import KeyExistsError, Stored, Upload
 from search_api.text import shortened
 
 _FIXED = ("label", "split")
@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/images", tags=["write"], route_class=StrictRoute)
     operation_id="add_images",
     status_code=201,
     summary="Add pictures",
-    responses=problems(413, 422, 503, 507),
+    responses=problems(409, 413, 422, 503, 507),
 )
 def add_images(
     context: Ctx,
@@ -43,17 +43,28 @@ def add_images(
     key: Annotated[
         list[str],
         Form(
-            description="Your own name for each picture; adding a key again replaces its picture."
+            description="Your own name for each picture. One that is stored already names the same"
+            " picture: see `replace`."
         ),
     ] = [],  # noqa: B006 - FastAPI copies it
     payload: Annotated[
         list[str],
         Form(description="A JSON object to store with each, or one for all: `label`, `split`, …"),
     ] = [],  # noqa: B006 - FastAPI copies it
+    replace: Annotated[
+        bool,
+        Form(
+            description="Replace the picture where a `key` is stored with other content. Without"
+            " this, it gets an `error` with the status 409, and the stored picture stays as it is."
+        ),
+    ] = False,
 ) -> AddResponse:
     """Stores and embeds pictures. One that cannot be used gets an `error`; the rest are unaffected.
 
-    When this returns, the pictures are on disk and in the next search. 422 if none can be used.
+    When this returns, the pictures are on disk and in the next search. A picture that is stored
+    already under its key, with the same content or with `replace`, keeps its id, and whatever
+    `payload` does not give it: `payload` is merged into the stored one. `status` says what became
+    of each. 422 if none can be used, 409 if that is because their keys are in use.
 
     Example: `curl -F images=@cat.jpg -F key=cat-1 -F 'payload={"label": "cat"}'
     http://127.0.0.1:8000/v1/images`
@@ -61,20 +72,13 @@ def add_images(
     limits = context.limits
     check_images(limits, len(images))
     items = _uploads(images, key, payload, limits.picture.max_bytes)
-    stored = context.engine.ingest.add(items)
+    stored = context.engine.ingest.add(items, replace=replace)
     results = [
         _added(shown_name(image), item.key, result)
         for image, item, result in zip(images, items, stored, strict=True)
     ]
-    if not any(isinstance(result, int) for result in stored):
-        errors = [r.error.model_dump() for r in results if r.error is not None]
-        raise Problem(
-            results[0].error.status if len(results) == 1 and results[0].error else 422,
-            "no-usable-image",
-            "none of the pictures can be used: "
-            + "; ".join(f"{r.filename}: {r.error.detail}" for r in results[:10] if r.error),
-            errors=errors,
-        )
+    if not any(isinstance(result, Stored) for result in stored):
+        raise _none_stored(results)
     context.compaction.check()
     return AddResponse(results=results, **stamp(context))
 
@@ -154,10 +158,26 @@ def _deleted(context: Context, number: int) -> DeletedResponse:
     )
 
 
-def _added(filename: str | None, key: str | None, result: int | PictureError) -> Added:
-    if isinstance(result, int):
-        return Added(filename=filename, key=key, id=result)
-    return Added(filename=filename, key=key, error=item_error(result))
+def _added(
+    filename: str | None, key: str | None, result: Stored | PictureError | KeyExistsError
+) -> Added:
+    if isinstance(result, Stored):
+        return Added(filename=filename, key=key, id=result, status=result.status)
+    existing = result.id if isinstance(result, KeyExistsError) else None
+    return Added(filename=filename, key=key, existing=existing, error=item_error(result))
+
+
+def _none_stored(results: Sequence[Added]) -> Problem:
+    """The problem that none of several pictures was stored."""
+    errors = [result.error for result in results if result.error is not None]
+    in_use = all(error.status == 409 for error in errors)
+    return Problem(
+        errors[0].status if len(errors) == 1 or in_use else 422,
+        "key-exists" if in_use else "no-usable-image",
+        f"none of the pictures {'was stored' if in_use else 'can be used'}: "
+        + "; ".join(f"{r.filename}: {r.error.detail}" for r in results[:10] if r.error),
+        errors=[error.model_dump() for error in errors],
+    )
 
 
 def _uploads(
@@ -193,8 +213,8 @@ def _uploads(
             # One byte more than the limit, so that decoding refuses it with the right message.
             image.file.read(max_bytes + 1),
             keys[row] if keys else None,
-            _text(parsed[row], "label"),
-            _text(parsed[row], "split"),
+            _given(parsed[row], "label"),
+            _given(parsed[row], "split"),
             {name: value for name, value in parsed[row].items() if name not in _FIXED},
             image.filename,
         )
@@ -207,9 +227,7 @@ def _change(payload: dict[str, Any] | None) -> dict[str, Any]:
     if payload is None:
         return {}
     _refuse_source(payload)
-    fixed: dict[str, Change] = {
-        name: _text(payload, name) if name in payload else KEEP for name in _FIXED
-    }
+    fixed = {name: _given(payload, name) for name in _FIXED}
     rest: Payload = {name: value for name, value in payload.items() if name not in _FIXED}
     return {**fixed, "payload": rest}
 
@@ -232,6 +250,11 @@ def _refuse_source(payload: dict[str, Any]) -> None:
             "payload",
             "payload has `source`, which the service sets; use `key` or leave it out",
         )
+
+
+def _given(payload: dict[str, Any], name: str) -> Change:
+    """A text of the payload, None to clear it, or KEEP if it is not in there."""
+    return _text(payload, name) if name in payload else KEEP
 
 
 def _text(payload: dict[str, Any], name: str) -> str | None:

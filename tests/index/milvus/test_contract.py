@@ -340,6 +340,30 @@ def test_payloads_are_bounded(open_store: Opener) -> None:
     store.close()
 
 
+def test_upsert_leaves_out_what_is_stored_otherwise_than_expected(open_store: Opener) -> None:
+    store = open_store()
+    catalogue = store.catalogue
+    xb = XB[:4]
+    ids = catalogue.upsert([Record("key:a", label="x"), Record("key:b", label="y")], xb[:2], "m")
+    before = catalogue.of_sources(["key:a", "key:b", "key:none"])
+    assert {source: entry.id for source, entry in before.items()} == {
+        "key:a": ids[0],
+        "key:b": ids[1],
+    }
+    catalogue.update([ids[1]], label="theirs")
+    records = [Record(f"key:{name}", label="new") for name in "abc"]
+    expected = [before["key:a"], before["key:b"], None]
+    found = catalogue.upsert(records, xb[1:], "m", expected=expected)
+    assert (found[0], found[1]) == (ids[0], NO_ID)
+    now = catalogue.of_sources(["key:a", "key:b"])
+    labels = {source: entry.label for source, entry in now.items()}
+    assert labels == {"key:a": "new", "key:b": "theirs"}
+    assert catalogue.upsert([Record("key:c")], xb[:1], "m", expected=[None]) == [NO_ID]
+    assert catalogue.of_sources(["key:c"])["key:c"].id == found[2]
+    assert catalogue.of_sources([]) == {}
+    store.close()
+
+
 def test_what_others_have_changed_meanwhile_is_left(open_store: Opener) -> None:
     store = open_store()
     catalogue, xb = store.catalogue, XB[:6]

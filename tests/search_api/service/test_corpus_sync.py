@@ -297,7 +297,7 @@ def test_a_picture_replaced_while_it_is_embedded_keeps_the_new_one(
     def replaced() -> None:
         encoder = other if in_use else engine.encoder
         ingest = replace(engine.ingest, encoder=lambda: encoder)
-        ingest.add([Upload(png(NEW), "k")])
+        ingest.add([Upload(png(NEW), "k")], replace=True)
 
     target, name = (catalogue, "embed") if in_use else (catalogue.staging, "add")
     before(monkeypatch, target, name, replaced)

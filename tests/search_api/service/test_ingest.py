@@ -11,7 +11,7 @@ from embed.pictures import PictureError
 from index.contract import IndexInputError, ModelChangedError, Quota, UnknownIdError
 from index.filters import parse_filter
 from search_api.service.engine import SearchEngine
-from search_api.service.ingest import Ingest, Upload
+from search_api.service.ingest import Ingest, KeyExistsError, Stored, Upload
 from search_api.service.page import Page
 from tests.search_api.conftest import MeanColour, colour, png, rebuild, source_of, unit
 from tests.search_api.helpers import NEW
@@ -42,10 +42,18 @@ def test_added_pictures_are_found_at_once(engine: SearchEngine) -> None:
     np.testing.assert_allclose(xb[ids.tolist().index(25)], unit(NEW), atol=1e-6)
 
 
-def test_the_same_key_replaces_the_picture(engine: SearchEngine) -> None:
+def test_the_same_key_replaces_the_picture_if_that_is_wanted(engine: SearchEngine) -> None:
     (one,) = engine.ingest.add([Upload(png(NEW), "k", "a")])
-    (again,) = engine.ingest.add([Upload(png((9, 99, 9)), "k", "b")])
-    assert one == again
+    (refused,) = engine.ingest.add([Upload(png((9, 99, 9)), "k", "b")])
+    assert isinstance(refused, KeyExistsError)
+    assert (refused.id, str(refused)) == (
+        one,
+        "'k' is stored already with other content, as picture 25",
+    )
+    assert engine.catalogue.get([25])[0].label == "a"
+    (again,) = engine.ingest.add([Upload(png((9, 99, 9)), "k", "b")], replace=True)
+    assert isinstance(again, Stored)
+    assert (again, again.status, again.key) == (one, "replaced", "k")
     assert engine.catalogue.count() == 25
     entry = engine.search(png((9, 99, 9)), Page(1)).points[0].entry
     assert (entry.id, entry.label) == (one, "b")
@@ -64,7 +72,7 @@ def test_keys_that_look_alike_are_one(
     assert engine.catalogue.get([25])[0].source == f"key:{composed}"
     # One that an earlier version stored as it was given keeps its name and its id.
     with monkeypatch.context() as earlier:
-        earlier.setattr("search_api.service.ingest.nfc", lambda text: text)
+        earlier.setattr("search_api.service.storage.identity.nfc", lambda text: text)
         (old,) = engine.ingest.add([Upload(png(NEW), f"{decomposed}2")])
     again = [engine.ingest.add([Upload(png(NEW), f"{key}2")]) for key in (composed, decomposed)]
     assert again == [[old], [old]]
@@ -104,9 +112,11 @@ def test_a_switch_of_models_in_between_is_followed(
     upsert = engine.catalogue.upsert
     attempts: list[str] = []
 
-    def counted(records: object, embeddings: object, digest: str, quota: Quota) -> list[int]:
+    def counted(
+        records: object, embeddings: object, digest: str, quota: Quota, **options: object
+    ) -> list[int]:
         attempts.append(digest)
-        return upsert(records, embeddings, digest, quota)  # type: ignore[arg-type]
+        return upsert(records, embeddings, digest, quota, **options)  # type: ignore[arg-type]
 
     def encoder() -> MeanColour:
         return MeanColour("sha256:old") if len(attempts) < switches else MeanColour()

@@ -24,7 +24,14 @@ def test_an_added_picture_is_in_the_next_search(client: TestClient, engine: Sear
     assert response.status_code == 201
     body = response.json()
     (result,) = body.pop("results")
-    assert result == {"filename": "0.png", "key": "k1", "id": 25, "error": None}
+    assert result == {
+        "filename": "0.png",
+        "key": "k1",
+        "id": 25,
+        "status": "added",
+        "existing": None,
+        "error": None,
+    }
     assert body == {"model": "sha256:mean-colour", "generation": 1, "sequence": 2}
     found = first(client, NEW)
     assert (found["id"], found["score"]) == (25, pytest.approx(1))
@@ -41,15 +48,39 @@ def test_an_added_picture_is_in_the_next_search(client: TestClient, engine: Sear
     assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
 
 
-def test_the_same_key_replaces_the_picture(client: TestClient) -> None:
-    first_id = add(client, png(NEW), key="k", payload='{"a": 1}').json()["results"][0]["id"]
-    again = add(client, png(OTHER), key="k", payload='{"b": 2}').json()["results"][0]["id"]
-    assert again == first_id
+def test_the_same_key_replaces_the_picture_if_that_is_wanted(client: TestClient) -> None:
+    payload = '{"a": 1, "label": "pink", "split": "val"}'
+    first_id = add(client, png(NEW), key="k", payload=payload).json()["results"][0]["id"]
+    response = add(client, png(OTHER), key="k", payload='{"b": 2}')
+    detail = f"'k' is stored already with other content, as picture {first_id}; send replace=true"
+    assert assert_problem(response, 409, detail)["title"]
+    assert response.json()["type"] == "urn:lookalike:problem:key-exists"
+    (error,) = response.json()["errors"]
+    assert (error["status"], error["title"]) == (409, "key-exists")
+    assert first(client, NEW)["payload"]["label"] == "pink"
+
+    response = add(client, png(OTHER), png(NEW), key=["k", "k2"])
+    assert response.status_code == 201
+    refused, added = response.json()["results"]
+    assert (refused["id"], refused["status"], refused["existing"]) == (None, None, first_id)
+    assert (added["status"], added["error"]) == ("added", None)
+
+    data = {"key": "k", "payload": '{"b": 2}', "replace": "true"}
+    (again,) = add(client, png(OTHER), **data).json()["results"]
+    assert (again["id"], again["status"]) == (first_id, "replaced")
     assert first(client, OTHER)["id"] == first_id
-    assert first(client, OTHER)["payload"]["b"] == 2
-    assert "a" not in first(client, OTHER)["payload"]
+    # What is not given is kept.
+    stored = first(client, OTHER)["payload"]
+    assert (stored["a"], stored["b"], stored["label"], stored["split"]) == (1, 2, "pink", "val")
+    client.delete(f"/v1/images/{added['id']}")
     assert first(client, NEW)["score"] < 0.999
     assert client.get("/v1/index").json()["count"] == 25
+    (same,) = add(client, png(OTHER), key="k").json()["results"]
+    assert (same["id"], same["status"]) == (first_id, "unchanged")
+    (same,) = add(client, png(OTHER), key="k", payload='{"label": null}').json()["results"]
+    assert (same["id"], same["status"]) == (first_id, "updated")
+    stored = first(client, OTHER)["payload"]
+    assert (stored["label"], stored["a"]) == (None, 1)
     ids = {add(client, png(NEW)).json()["results"][0]["id"] for _ in range(2)}
     assert len(ids) == 2
 

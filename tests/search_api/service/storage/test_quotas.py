@@ -76,7 +76,7 @@ def test_their_size(engine: SearchEngine) -> None:
         engine.ingest.add(uploads(2, 3))
     big = Upload(png((9, 9, 9), (640, 640)), "k0")
     with pytest.raises(QuotaError, match="max_added_bytes"):
-        engine.ingest.add([big])  # a replacement that is larger
+        engine.ingest.add([big], replace=True)  # a replacement that is larger
     engine.ingest.delete(26)
     assert engine.storage.amounts()["trash_bytes"] == Amount(len(uploads(1)[0].data), 0)
 

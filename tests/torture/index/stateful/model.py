@@ -187,10 +187,16 @@ def _add(state: State, disk: Disk, uploads: Sequence[Mapping[str, Any]]) -> Stat
         key = fields.pop("key", None)
         source = ADDED if key is None else f"key:{key}"
         old = known.get(source)
-        new = Picture(None if old is None else old.id, source, model=model, **fields)
-        if old is not None:
-            pictures.remove(old)
-        pictures.append(new)
+        fields = {"label": None, "split": None, "payload": {}, **fields}
+        if old is None:
+            pictures.append(Picture(None, source, model=model, **fields))
+            continue
+        pictures.remove(old)
+        fields["payload"] = {**old.payload, **fields["payload"]}
+        if fields["colour"] == old.colour:
+            pictures.append(replace(old, **fields))
+        else:
+            pictures.append(replace(old, model=model, edited=False, **fields))
     return replace(state, pictures=tuple(pictures), model=model)
 
 

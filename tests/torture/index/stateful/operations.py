@@ -83,7 +83,8 @@ def _add(engine: SearchEngine, uploads: Any) -> list[Any]:
                 dict(upload.get("payload", {})),
             )
             for upload in uploads
-        ]
+        ],
+        replace=True,
     )
 
 
