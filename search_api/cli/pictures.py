@@ -37,7 +37,7 @@ from search_api.service.storage.trash import TrashService
 from search_api.text import displayed, printable
 
 _BATCH = 250
-_REMEDIES = {KeyExistsError: "; pass --replace to replace it"}
+_REPLACE = "; pass --replace to replace it"
 
 
 @click.command()
@@ -129,7 +129,8 @@ def add(
                     if isinstance(result, Stored):
                         stored.append(result)
                     else:
-                        failed[name] = str(result) + _REMEDIES.get(type(result), "")
+                        in_use = isinstance(result, KeyExistsError)
+                        failed[name] = f"{result}{_REPLACE if in_use else ''}"
                 bar.update(len(files[start : start + _BATCH]))
     for name, why in failed.items():
         say(f"{displayed(name)}: {why}")

@@ -17,6 +17,7 @@ from tests.search_api.cli.helpers import Env, put, run, status
 
 WITHOUT_STORE = ("train", "tune", "shape", "model ", "index embed")
 SERVERS = {"up", "serve"}
+_READ_FOLDERS = {"index build", "index import", "evaluate", "add", "classify"}
 
 
 def commands(
@@ -72,7 +73,7 @@ def test_help_shows_what_is_often_needed() -> None:
         shown = {text for text, option in options(command).items() if not option.hidden}
         assert "--var" in shown
         assert "--trash-days" not in shown
-        assert ("--hidden" in shown) == (name in {"index build", "index import", "evaluate"}), name
+        assert ("--hidden" in shown) == (name in _READ_FOLDERS), name
     assert not options(ON_STORE["search"])["--data"].hidden
     assert options(ON_STORE["delete"])["--data"].hidden
     assert "hidden" in FOLDER_NAMES

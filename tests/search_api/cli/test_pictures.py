@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from embed.pictures import encode_png
+from embed.scenes import render
 from tests.search_api.cli.helpers import Env, run, status
 
 
@@ -15,8 +17,7 @@ def test_add_and_delete(own: Env, arrivals: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "added": {"boat/new.png": 25, "tree/new.png": 26},
-        "failed": {},
-        "skipped": {},
+        **{key: {} for key in ("replaced", "updated", "unchanged", "failed", "skipped")},
     }
     (arrivals / "bad.png").write_bytes(b"rubbish")
     done = run("add", arrivals, "--label", "x", env=own)
@@ -32,6 +33,57 @@ def test_add_and_delete(own: Env, arrivals: Path) -> None:
     assert json.loads(run("delete", "--filter", where, "--json", env=own).stdout)["deleted"] == 8
     assert run("index", "build", env=own).returncode == 0
     assert status(own)["pictures"] == 16
+
+
+def test_adding_never_overwrites(own: Env, tmp_path: Path) -> None:
+    """Two cameras number their pictures alike."""
+    for name, seed in (("x", 90), ("y", 91)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "IMG_0001.png").write_bytes(encode_png(render("boat", seed)))
+    x, y = (tmp_path / name for name in ("x", "y"))
+    for folder in (x, y):
+        done = run("add", folder, "--label", folder.name, env=own)
+        assert (done.returncode, done.stderr) == (0, "Added 1 picture to the store.\n")
+    assert status(own)["labels"] == {"boat": 8, "house": 8, "tree": 8, "x": 1, "y": 1}
+
+    # Again, by whatever path: the same pictures, with their labels.
+    for paths in ((x, y), (x / "IMG_0001.png", y / ".." / "y"), (x, x, x / "IMG_0001.png", y)):
+        done = run("add", *paths, env=own)
+        assert (done.returncode, done.stderr) == (
+            0,
+            "Added 0 pictures to the store, 2 unchanged.\n",
+        )
+    done = run("add", x, "--label", "hat", env=own)
+    assert done.stderr == "Added 0 pictures to the store, 1 updated.\n"
+
+    # A file that has changed.
+    (x / "IMG_0001.png").write_bytes(encode_png(render("tree", 92)))
+    done = run("add", x, y, env=own)
+    assert done.returncode == 1
+    name = f"{x}/IMG_0001.png"
+    assert f"{name}: 'IMG_0001.png' is stored already with other content" in done.stderr
+    assert "pass --replace" in done.stderr
+    assert "Added 0 pictures to the store, 1 unchanged.\n" in done.stderr
+    done = run("add", x, y, "--replace", "--json", env=own)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["replaced"] == {"IMG_0001.png": 25}
+    assert found["unchanged"] == {"y/IMG_0001.png": 26}
+    assert status(own)["labels"] == {"boat": 8, "house": 8, "tree": 8, "hat": 1, "y": 1}
+    assert run("delete", "--key", "y/IMG_0001.png", env=own).returncode == 0
+
+
+def test_a_key_of_ones_own(own: Env, arrivals: Path) -> None:
+    one, other = (arrivals / label / "new.png" for label in ("boat", "tree"))
+    done = run("add", one, "--key", "cat-1", "--prefix", "shop/", "--json", env=own)
+    assert json.loads(done.stdout)["added"] == {"shop/cat-1": 25}
+    done = run("add", other, "--key", "shop/cat-1", env=own)
+    assert (done.returncode, "as picture 25; pass --replace" in done.stderr) == (1, True)
+    done = run("add", other, "--key", "shop/cat-1", "--replace", env=own)
+    assert done.stderr == "Added 0 pictures to the store, 1 replaced.\n"
+    for paths in ((arrivals,), (one, other)):
+        done = run("add", *paths, "--key", "k", env=own)
+        assert (done.returncode, "expected PATH to be one file" in done.stderr) == (2, True)
 
 
 def test_undo_and_purge(own: Env, arrivals: Path) -> None:
