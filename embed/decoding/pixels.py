@@ -58,13 +58,13 @@ def decode_with_facts(
     data = depth.file_of(image)
     try:
         try:
-            return _decoded(image, at_least, max_pixels, wanted)
+            return _decoded(image, data, at_least, max_pixels, wanted)
         except Exception as error:
             completed = None if _is_memory(error) else ends.completed(data, form)
             if completed is None:
                 raise
         with Image.open(io.BytesIO(completed), formats=(form,)) as whole:
-            return _decoded(whole, at_least, max_pixels, wanted)
+            return _decoded(whole, completed, at_least, max_pixels, wanted)
     except Exception as error:
         if _is_memory(error):
             raise PictureError("too-costly", _no_memory(form)) from error
@@ -79,7 +79,7 @@ def decode_with_facts(
 
 
 def _decoded(
-    image: Image.Image, at_least: int | None, max_pixels: int, wanted: bool
+    image: Image.Image, data: bytes, at_least: int | None, max_pixels: int, wanted: bool
 ) -> tuple[RGB, PictureFacts | None]:
     # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
     facts = read_facts(image) if wanted and image.format != "PNG" else None
@@ -90,7 +90,7 @@ def _decoded(
     loaded = depth.load(image)
     if wanted and facts is None:  # those of a PNG may follow the pixels
         facts = read_facts(image)
-    profile = colour.profile_of(image)
+    profile = colour.profile_of(image, data)
     return _pixels(loaded, samples, profile, at_least if large else None), facts
 
 

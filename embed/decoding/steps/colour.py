@@ -10,10 +10,11 @@ with black point compensation, after they have been scaled down, in bands.
 - All other profiles (tables of CMYK, for instance) are read by Little CMS in a worker process only.
 - A profile that is damaged, larger than ``_MOST_BYTES``, made for another kind of picture, or that
   turns white into something dark is left out, and the picture is read as if it had none.
-- Without a profile, EXIF may say Adobe RGB (ColorSpace 2, or interoperability R03), and a PNG may
-  have another gamma (gAMA) and other primaries (cHRM).
+- Without a profile, EXIF may say Adobe RGB (ColorSpace 2, or interoperability R03), a PNG may have
+  another gamma (gAMA) and other primaries (cHRM), and HEIC, AVIF and PNG may name Display P3 or
+  BT.2020 by number. Those of high dynamic range (PQ, HLG) are shown as they are.
 
-Sources: ICC.1:2022; PNG (third edition), 11.3.2; DCF 2.0, 4.7.
+Sources: ICC.1:2022; PNG (third edition), 11.3.2; DCF 2.0, 4.7; ITU-T H.273, 8.1 and 8.2.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ _SRGB = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 _ADOBE_GAMMA = 563 / 256
 _D65 = (0.3127, 0.3290)
+_NUMBERED = {
+    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+"""Primaries by their number in H.273: of BT.2020, and Display P3."""
+_USUAL_TRANSFERS = (1, 2, 6, 13, 14, 15)
+_SEEN = 64 * 2**10
+"""How much of a file is searched for the numbers of its colours."""
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
@@ -59,9 +68,18 @@ _ADOBE_ENTRIES = (
 )  # fmt: skip
 
 
-def profile_of(image: Image.Image) -> bytes | None:
-    """The profile to convert a picture with; None if it is taken for sRGB."""
+def profile_of(image: Image.Image, data: bytes) -> bytes | None:
+    """The profile to convert a picture with; None if it is taken for sRGB.
+
+    Args:
+        image: its pixels may be decoded already.
+        data: the file.
+    """
     profile = image.info.get("icc_profile")
+    if image.format == "PNG" or (image.format in ("HEIF", "AVIF") and not profile):
+        numbered = _numbered(data, str(image.format))
+        if numbered is not None:
+            return numbered
     if isinstance(profile, bytes) and profile:
         simple = _simple(profile) if len(profile) <= _MOST_SIMPLE else None
         if simple is not None:
@@ -71,7 +89,7 @@ def profile_of(image: Image.Image) -> bytes | None:
         return None if "srgb" in image.info else _png_profile(image)
     exif = image.info.get("exif")
     if isinstance(exif, bytes) and any(entry in exif for entry in _ADOBE_ENTRIES):
-        return _matrix_profile(_ADOBE, _D65, _ADOBE_GAMMA)
+        return _matrix_profile(_ADOBE, _D65, _gamma(_ADOBE_GAMMA))
     return None
 
 
@@ -266,11 +284,11 @@ def _to_d50(primaries: tuple[tuple[float, float], ...], white: tuple[float, floa
 
 @functools.lru_cache(maxsize=8)
 def _matrix_profile(
-    primaries: tuple[tuple[float, float], ...], white: tuple[float, float], gamma: float
+    primaries: tuple[tuple[float, float], ...], white: tuple[float, float], curve: bytes
 ) -> bytes:
-    """A profile of primaries and white, given by their chromaticities, and a gamma."""
-    curves = dict.fromkeys(_CURVES[b"RGB "], _gamma(gamma))
-    return _written(b"RGB ", b"XYZ ", _primaries(primaries, white) | curves)
+    """A profile of primaries and white, given by their chromaticities, and a curve."""
+    curves = dict.fromkeys(_CURVES[b"RGB "], curve)
+    return _written(b"RGB ", b"XYZ ", _primaries(primaries, white) | curves, version=4)
 
 
 def _primaries(
@@ -285,6 +303,11 @@ def _primaries(
 
 def _gamma(gamma: float) -> bytes:
     return struct.pack(">4s4xIH", b"curv", 1, round(256 * gamma))
+
+
+def _srgb_curve() -> bytes:
+    values = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    return struct.pack(">4s4xHxx5i", b"para", 3, *(round(65536 * value) for value in values))
 
 
 def _written(space: bytes, connection: bytes, tags: dict[bytes, bytes], version: int = 2) -> bytes:
@@ -303,6 +326,20 @@ def _written(space: bytes, connection: bytes, tags: dict[bytes, bytes], version:
     return head + table + body
 
 
+def _numbered(data: bytes, form: str) -> bytes | None:
+    """A profile by the numbers in a cICP chunk or a colr box; None without, and for sRGB."""
+    head = data[:_SEEN]
+    if form == "PNG":
+        at = head.find(b"cICP", 0, max(0, head.find(b"IDAT")))
+        numbers = tuple(head[at + 4 : at + 6]) if at >= 0 else ()
+    else:
+        at = head.find(b"colrnclx")
+        numbers = struct.unpack_from(">HH", head, at + 8) if 0 <= at <= len(head) - 12 else ()
+    if len(numbers) != 2 or numbers[0] not in _NUMBERED or numbers[1] not in _USUAL_TRANSFERS:
+        return None
+    return _matrix_profile(_NUMBERED[numbers[0]], _D65, _srgb_curve())
+
+
 def _png_profile(image: Image.Image) -> bytes | None:
     """That of a PNG which states how its values were encoded; None if that is about sRGB."""
     gamma = float(image.info["gamma"])
@@ -317,6 +354,6 @@ def _png_profile(image: Image.Image) -> bytes | None:
     if grey:
         return _written(b"GRAY", b"XYZ ", {b"kTRC": _gamma(1 / gamma)})
     try:
-        return _matrix_profile(primaries, white, 1 / gamma)
+        return _matrix_profile(primaries, white, _gamma(1 / gamma))
     except np.linalg.LinAlgError:
         return None

@@ -10,7 +10,8 @@ black and white is decided so, the first that applies:
 2. Otherwise what the pixels say, of which up to a quarter million are looked at. These do not
    count: not a number; the no-data value that GDAL writes; magnitudes of ``_BEYOND`` and more; a
    value at either end that many pixels share and that lies further from all others than they from
-   each other; the last thousandth of the pixels at either end. The rest decides:
+   each other, or is the only negative one; the last thousandth of the pixels at either end. The
+   rest decides:
 
    - integers without a sign: 0 to the first of 2^8 - 1, 2^10 - 1, ... 2^16 - 1 that holds them. A
      picture that uses the upper three quarters of 16 bits is only ever divided by 65,535.
@@ -240,8 +241,8 @@ def _without_fill(ordered: Values, said: Samples) -> Values:
         ignored = _ignored(rest.size)
         low, high = rest[ignored], rest[-1 - ignored]
         gap = low - value if end == 0 else value - high
-        known = end == 0 and value in _NO_DATA
-        if gap > high - low and (known or len(np.unique(rest)) >= _LEVELS):
+        far = gap > high - low or (value < 0 <= rest[0])
+        if far and (value in _NO_DATA or len(np.unique(rest)) >= _LEVELS):
             ordered = rest
     return ordered
 

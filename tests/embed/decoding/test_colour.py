@@ -13,6 +13,7 @@ from embed.pictures import Opened, decode
 from tests.embed.helpers import encoded, noise, slope
 from tests.embed.profiles import (
     ADOBE,
+    BT_2020,
     D50,
     P3,
     PROPHOTO,
@@ -96,7 +97,7 @@ def test_srgb_stays_exactly_as_it_is(icc: bytes) -> None:
     opened = Opened(data)
     assert opened.in_process
     assert np.array_equal(opened.decode(), picture)
-    assert colour.profile_of(Image.open(io.BytesIO(data))) is None
+    assert colour.profile_of(Image.open(io.BytesIO(data)), data) is None
 
 
 def test_alpha_and_palettes_with_a_profile() -> None:
@@ -201,8 +202,8 @@ def test_where_a_profile_is_read() -> None:
     # Little CMS gets primaries and curves only, whatever else there is.
     more = {b"rXYZ": xyz(P3[0]), b"gXYZ": xyz(P3[1]), b"bXYZ": xyz(P3[2]), b"vcgt": b"evil" * 9}
     more |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), srgb_curve() + b"evil")
-    image = Image.open(io.BytesIO(encoded(PICTURE, "JPEG", icc_profile=profile(more))))
-    cleaned = colour.profile_of(image)
+    data = encoded(PICTURE, "JPEG", icc_profile=profile(more))
+    cleaned = colour.profile_of(Image.open(io.BytesIO(data)), data)
     assert cleaned is not None and b"evil" not in cleaned and b"P3" not in cleaned
     assert cleaned[:4] == struct.pack(">I", len(cleaned))
 
@@ -254,3 +255,19 @@ def test_png_gamma_and_primaries() -> None:
     values = np.arange(256, dtype=np.uint8)[None]
     expected = converted(values[:, :, None].repeat(3, 2), SRGB, 1.0)
     assert_near(with_chunks(Image.fromarray(values), gama(1.0)), expected)
+
+
+@pytest.mark.parametrize("number", [9, 12, 1, 2])
+def test_colours_by_number(number: int) -> None:
+    primaries = {12: P3, 9: BT_2020}.get(number, SRGB)
+    expected = converted(PICTURE, primaries, None)
+    assert_near(with_chunks(PICTURE, png_chunk(b"cICP", bytes([number, 13, 0, 1]))), expected)
+    data = encoded(PICTURE, "AVIF", quality=100, subsampling="4:4:4")
+    plain = decode(data)
+    at = data.index(b"colrnclx") + 8
+    avif = data[:at] + struct.pack(">H", number) + data[at + 2 :]
+    assert_near(avif, converted(plain, primaries, None))
+    # High dynamic range is left as it is, and so is an unknown number.
+    for numbers in ([number, 16, 0, 1], [200, 13, 0, 1], [number]):
+        data = with_chunks(PICTURE, png_chunk(b"cICP", bytes(numbers)))
+        assert np.array_equal(decode(data), PICTURE)

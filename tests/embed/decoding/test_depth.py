@@ -159,6 +159,15 @@ def test_no_data_that_is_not_declared(dtype: str, value: float) -> None:
     assert (decoded[:25, :40] == 0).all()
 
 
+@pytest.mark.parametrize("value", [-1, -50, -999, -9999])
+@pytest.mark.parametrize("top", [1, 255, 4095, 65535])
+def test_the_only_negative_value_is_no_data(value: int, top: int) -> None:
+    for dtype in ("float32", "int32") if top > 1 else ("float32",):
+        values = (UNIT * top).astype(dtype) if dtype[0] == "f" else scaled(top, dtype)
+        values[:25] = value
+        assert_grey(any_tiff(values), 0.5, np.s_[25:])
+
+
 @pytest.mark.parametrize(("dtype", "value"), [("uint16", "4095"), ("float32", "1e+20"),
                                               ("float32", "0.1"), ("int16", "7000")])  # fmt: skip
 def test_no_data_that_gdal_declares(dtype: str, value: str) -> None:
@@ -270,6 +279,17 @@ def test_colours_and_alpha_in_16_bits(bits: int) -> None:
                     262: (3, [2]), 277: (3, [3])}  # fmt: skip
             data = tiff(tags, [zlib.compress(body) if compression == 8 else body], order)
             assert np.abs(decode(data).astype(int) - colours).max() <= 1
+
+
+@pytest.mark.parametrize("most", [255, 1023, 4095, 65535])
+def test_what_decoders_scale_by_the_header(most: int) -> None:
+    body = scaled(most).astype(">u2" if most > 255 else "u1").tobytes()
+    assert_grey(b"P5 80 60 %d\n" % most + body, 0.5)
+    # Dark, but only the header says what is white.
+    dark = np.rint(scaled(most) / 100).astype(">u2" if most > 255 else "u1")
+    assert shown(b"P5 80 60 %d\n" % most + dark.tobytes()).max() <= 3
+    if most == 65535:
+        assert_grey(encoded(Image.fromarray(scaled(most)), "JPEG2000"), 0.5)
 
 
 def test_a_large_deep_picture_is_averaged_down() -> None:
