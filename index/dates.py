@@ -2,11 +2,11 @@
 
 import re
 from datetime import date, timedelta
+from functools import lru_cache
 
-_DATE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)"
-    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:([Zz])|([+-])(\d\d):(\d\d))?)?",
-    re.ASCII,
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+_TIME = re.compile(
+    r"[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:[Zz]|([+-])(\d\d):(\d\d))?", re.ASCII
 )
 _DAY = 86_400
 
@@ -18,22 +18,36 @@ def instant(text: str) -> str | None:
     are 0, and a date alone is its first instant. A leap second is the instant after it. Any number
     of decimals of a second counts.
     """
+    start = _start(text[:10])
+    if start is None:
+        return None
+    if len(text) == 10:
+        return f"{start:012d}."
+    found = _TIME.fullmatch(text, 10)
+    if found is None:
+        return None
+    hour, minute, second, decimals, sign, hours, minutes = found.groups()
+    if hour > "23" or minute > "59" or (sign and (hours > "23" or minutes > "59")):
+        return None
+    at = start + 3600 * int(hour) + 60 * int(minute) + int(second or 0)
+    if sign:
+        offset = 3600 * int(hours) + 60 * int(minutes)
+        at += offset if sign == "-" else -offset
+    if second and (second > "60" or (second == "60" and at % _DAY)):
+        return None
+    return f"{at:012d}.{decimals.rstrip('0') if decimals else ''}"
+
+
+@lru_cache(20_000)
+def _start(text: str) -> int | None:
+    """The seconds from the day before year 1 to this date; None if it is none."""
     found = _DATE.fullmatch(text)
     if found is None:
         return None
-    year, month, day, hour, minute, second, decimals, _, sign, hours, minutes = found.groups()
     try:
-        days = date(int(year), int(month), int(day)).toordinal()
+        return date(*map(int, found.groups())).toordinal() * _DAY
     except ValueError:
         return None
-    clock = 3600 * int(hour or 0) + 60 * int(minute or 0) + int(second or 0)
-    offset = 3600 * int(hours or 0) + 60 * int(minutes or 0)
-    seconds = days * _DAY + clock + (offset if sign == "-" else -offset)
-    if int(hour or 0) > 23 or int(minute or 0) > 59 or int(hours or 0) > 23:
-        return None
-    if int(minutes or 0) > 59 or int(second or 0) > 60 or (second == "60" and seconds % _DAY):
-        return None
-    return f"{seconds:012d}.{(decimals or '').rstrip('0')}"
 
 
 def day(of: str, days: int) -> str | None:

@@ -72,6 +72,20 @@ def test_the_largest_filters_run() -> None:
     assert by_sql(parse_filter(nested(5)), ENTRIES) == []
     many = {"key": "n", "match": {"any": list(range(16384))}}
     assert by_sql(parse_filter({"must": [many]}), ENTRIES) == [1, 4]
+    deep = "a[].b[].c[].d[].e[].f[].g[].h[]"
+    for conditions in (
+        [{"key": f"a{i}", "match": {"text": f"é{i}"}} for i in range(256)],
+        [{"key": f"a{i}", "range": {"gte": f"20{i % 100:02}-01-01"}} for i in range(256)],
+        [{"key": deep, "match": {"except": [i, "x", True]}} for i in range(256)],
+        [{"key": deep, "values_count": {"gt": i}} for i in range(256)],
+        [{"nested": {"key": deep, "filter": {"must": [match(f"a{i}", 1)]}}} for i in range(128)],
+    ):
+        for clause in ("must", "should"):
+            assert by_sql(parse_filter({clause: conditions}), ODD) == []
+    inner: dict[str, Any] = {"must": [match("a", 1)]}
+    for _ in range(4):
+        inner = {"must": [{"nested": {"key": deep, "filter": inner}}]}
+    assert by_sql(parse_filter(inner), ODD) == []
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -109,6 +109,42 @@ def test_list_with_a_filter(client: TestClient) -> None:
     }
 
 
+def test_filters_in_every_request(client: TestClient) -> None:
+    """What is missing, dates and words: listed, searched, recommended and deleted alike."""
+    payloads = {
+        3: {"label": None},
+        5: {
+            "label": None,
+            "exif": {"taken": "2024-05-31T23:30:00-02:00"},
+            "title": "Good CHEAP Hat",
+        },
+        7: {"exif": {"taken": "2024-05-31"}, "title": "a cheap hat"},
+    }
+    for id_, payload in payloads.items():
+        assert client.patch(f"/v1/images/{id_}", json={"payload": payload}).is_success
+    june = {"key": "exif.taken", "range": {"gte": "2024-06-01"}}
+    for condition, expected in (
+        ({"is_null": {"key": "label"}}, [3, 5]),
+        (june, [5]),
+        ({"key": "title", "match": {"text": "hat cheap"}}, [5, 7]),
+    ):
+        where = {"must": [condition]}
+        params = {"filter": json.dumps(where)}
+        for response in (
+            client.get("/v1/images", params=params),
+            client.post("/v1/search", files={"image": png(colour("red", 1))}, params=params),
+            client.get("/v1/images/9/similar", params=params),
+            client.post("/v1/recommend", json={"positive": [9], "filter": where}),
+        ):
+            assert response.status_code == 200, response.text
+            assert sorted(point["id"] for point in response.json()["points"]) == expected
+    params = {"filter": '{"must": [{"is_nul": {"key": "label"}}]}'}
+    assert_problem(client.get("/v1/images", params=params), 422, "expected 'is_null' perhaps")
+    where = {"must": [{"is_null": {"key": "label"}}], "must_not": [june]}
+    assert client.post("/v1/images/delete", json={"filter": where}).json()["deleted"] == 1
+    assert client.get("/v1/images/3").status_code == 404
+
+
 def listed(client: TestClient, limit: int = 7, **params: str) -> list[dict[str, Any]]:
     """All pages of a sorted listing."""
     points: list[dict[str, Any]] = []
