@@ -275,7 +275,8 @@ def _spelled(values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 
 def _scalar(obj: object, here: str) -> Scalar:
     if not isinstance(obj, bool | int | float | str):
-        raise FilterError(f"{here} is {obj!r}; expected text, a number, true or false")
+        hint = "; is_null finds null" if obj is None else ""
+        raise FilterError(f"{here} is {obj!r}; expected text, a number, true or false{hint}")
     _checked(obj, here)
     return obj
 

@@ -85,7 +85,11 @@ class DeleteRequest(Schema):
     """Which pictures to delete: give `ids` or `filter`."""
 
     ids: list[ImageId] | None = Field(default=None, examples=[[1, 2]])
-    filter: dict[str, Any] | None = None
+    filter: dict[str, Any] | None = Field(
+        default=None,
+        description="All pictures that match, in the language of the query parameter `filter`.",
+        examples=[{"must": [{"is_null": {"key": "label"}}]}],
+    )
 
 
 class DeletedResponse(Stamp):

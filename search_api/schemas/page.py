@@ -56,6 +56,12 @@ class PageQuery(PageParams):
     )
     filter: str | None = Field(
         default=None,
-        description="Which pictures may be returned, as JSON: `must`, `should`, `must_not`.",
-        examples=['{"must":[{"key":"label","match":{"value":"cat"}}]}'],
+        description="Which pictures may be returned, as JSON: `must`, `should` and `must_not` with"
+        " conditions: `match` (`value`, `any`, `except`, `text`), `range` of numbers or dates,"
+        " `values_count`, `is_empty`, `is_null`, `nested` or `has_id`.",
+        examples=[
+            '{"must":[{"key":"label","match":{"value":"cat"}}]}',
+            '{"must":[{"is_null":{"key":"label"}},'
+            '{"key":"exif.taken","range":{"gte":"2024-05-01","lt":"2024-06-01"}}]}',
+        ],
     )

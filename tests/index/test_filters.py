@@ -205,7 +205,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"must": [{"key": "a", "geo": 1}]}, r"must\[0\] has the unknown word 'geo'"),
         ({"must": [{"key": "a", "match": 3}]}, r"must\[0\]\.match is 3; expected an object"),
         ({"must": [{"key": "a", "match": {}}]}, r"must\[0\]\.match has \[\]; expected one of"),
-        ({"must": [match("a", None)]}, r"must\[0\]\.match\.value is None; expected text, a number"),
+        ({"must": [match("a", None)]}, r"must\[0\]\.match\.value is None; .* false; is_null"),
         ({"must": [match("a", [1])]}, r"must\[0\]\.match\.value is \[1\]"),
         ({"must": [match("a", float("nan"))]}, r"match\.value is nan; expected a finite number"),
         ({"must": [match("a", 2**63)]}, "integer of at most 64 bits"),

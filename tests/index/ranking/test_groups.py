@@ -31,6 +31,8 @@ def test_members_by_hand() -> None:
     assert (columns.values, columns.ids.tolist()) == (("x",), [1])
     nested = members({9: {"payload": {"a": {"b": "deep"}}}}, "a.b")
     assert nested.values == ("deep",)
+    listed = members({9: {"payload": {"a": [{"b": "y"}, {"b": ["x", "y"]}]}}}, "a[].b")
+    assert (listed.values, listed.ids.tolist()) == (("x", "y"), [9, 9])
     assert payloads({}).values == ()
 
 
