@@ -215,7 +215,10 @@ def _has_more_scans(data: bytes, most: int) -> bool:
     if data.count(b"\xff\xda") <= most:
         return False
     # Not all of these bytes need be scans: comments, and what follows the end, may contain any.
-    return sum(1 for _ in islice(ends.scans(data), most + 1)) > most
+    try:
+        return sum(1 for _ in islice(ends.scans(data), most + 1)) > most
+    except ValueError:
+        return True
 
 
 def _pixels(

@@ -40,6 +40,8 @@ _BITS = bytes(17 * n % 251 + 1 for n in range(48))
 _OTHER_END = _BITS + b"".join(b"\xff" + bytes([0xD0 + n]) + _BITS for n in range(8)) + _EOI
 """Bits that are no picture, and the same after each restart marker."""
 _COEFFICIENTS = 64
+_MOST_SEGMENTS = 8192
+"""Before the first scan there may be half as many; `embed.decoding.header`."""
 
 
 def completed(data: bytes, form: str) -> bytes | None:
@@ -97,15 +99,23 @@ class _Jpeg:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """The marker of each segment of a JPEG and the place after it; ISO/IEC 10918-1, annex B."""
+    """The marker of each segment of a JPEG and the place after it; ISO/IEC 10918-1, annex B.
+
+    Raises:
+        ValueError: there are more than any encoder writes.
+    """
     at = 2
-    while found := _MARKER.search(data, at):
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None:
+            return
         code, at = found[0][1], found.end()
         yield code, at
         if code == _END:
             return
         if code != _WITHOUT_LENGTH:
             at += _length(data, at)
+    raise ValueError(f"more than {_MOST_SEGMENTS:,} segments")
 
 
 def _length(data: bytes, at: int) -> int:
@@ -113,7 +123,7 @@ def _length(data: bytes, at: int) -> int:
 
 
 def scans(data: bytes) -> Iterator[int]:
-    """The place of each scan of a JPEG, after its marker."""
+    """The place of each scan of a JPEG, after its marker; raises as `segments` does."""
     return (at for code, at in segments(data) if code == _SCAN)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embed.decoding.steps import ends
 from embed.pictures import PictureError, PictureLimits, decode
 from embed.scenes import SCENES, render
 from tests.embed.helpers import encoded, noise, slope
@@ -177,6 +178,18 @@ def test_a_bmp_without_its_last_bytes() -> None:
 @pytest.mark.parametrize("form", ["WEBP", "TIFF"])
 def test_others_are_refused(form: str) -> None:
     assert refused(encoded(noise(40, 60), form)[:-40])
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xc4\0\2", b"\xff\1"])
+def test_a_cut_file_of_very_many_segments(marker: bytes) -> None:
+    data = jpeg("progressive")[:-2] + marker * 100_000
+    assert refused(data)
+    with pytest.raises(PictureError):
+        decode(data + b"\xff\xda\0\2" * 60)
+    seen = []
+    with pytest.raises(ValueError, match="more than 8,192 segments"):
+        seen.extend(ends.segments(data))
+    assert len(seen) <= 8192
 
 
 def test_a_cut_bomb_costs_what_is_allowed() -> None:
