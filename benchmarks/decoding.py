@@ -35,18 +35,27 @@ LIMITS = PictureLimits(max_bytes=100 * 2**20)
 AT_LEAST = 224
 THREADS = 4
 
+def adobe_rgb() -> bytes:
+    """EXIF which says that the colours are those of Adobe RGB, and need to be converted."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 2
+    return exif.tobytes()
+
+
 SMALL, PHOTO, LARGE = (32, 32), (500, 375), (4000, 3000)
 KINDS: list[tuple[str, tuple[int, int], str, dict[str, object]]] = [
     ("PNG", SMALL, "PNG", {}),
     ("JPEG", SMALL, "JPEG", {}),
     ("PNG", PHOTO, "PNG", {}),
     ("JPEG", PHOTO, "JPEG", {}),
+    ("JPEG, Adobe RGB", PHOTO, "JPEG", {"exif": adobe_rgb()}),
     ("WebP", SMALL, "WEBP", {}),
     ("WebP", PHOTO, "WEBP", {}),
     ("GIF", PHOTO, "GIF", {}),
     ("BMP", PHOTO, "BMP", {}),
     ("TIFF, LZW", PHOTO, "TIFF", {"compression": "tiff_lzw"}),
     ("JPEG", LARGE, "JPEG", {}),
+    ("JPEG, Adobe RGB", LARGE, "JPEG", {"exif": adobe_rgb()}),
     ("JPEG, progressive", LARGE, "JPEG", {"progressive": True}),
     ("PNG", LARGE, "PNG", {"compress_level": 1}),
     ("WebP", LARGE, "WEBP", {"method": 0}),
