@@ -130,6 +130,10 @@ class NoSpaceError(CatalogueError):
     """There is no room to write; nothing was stored, and what is stored stays usable."""
 
 
+class ReadOnlyError(CatalogueError):
+    """The store can only be read where it is; nothing was stored."""
+
+
 class BlobError(Exception):
     """The bytes of a picture are missing or damaged; the message names the file."""
 
@@ -1013,6 +1017,11 @@ class Store(Protocol[Model]):
     @property
     def parallel(self) -> bool:
         """Whether concurrent searches are faster than consecutive ones."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it can be searched, but not written; every write raises ReadOnlyError."""
         ...
 
     @property

@@ -97,6 +97,8 @@ def tighten(folder: Path) -> int:
     changed = int(_close(folder, mask))
     for root, folders, files in os.walk(folder):
         changed += sum(_close(Path(root, name), mask) for name in folders + files)
+    if not changed:
+        return 0  # where nothing can be written, modes cannot be changed either
     log.warning(
         "other users could read %s; the modes of %d files and folders in it are now"
         " tightened (%s allows more)",

@@ -21,6 +21,7 @@ from index.contract import (
     NoGenerationError,
     NoSpaceError,
     QuotaError,
+    ReadOnlyError,
     RestoreConflictError,
     SnapshotBusyError,
     SnapshotError,
@@ -66,6 +67,7 @@ _WRONG_USE, _FAILURE = 2, 1
 _UNAVAILABLE = Meaning(503, "store-unavailable", _FAILURE)
 _EXHAUSTED = Meaning(503, "exhausted", _FAILURE)
 _NO_SPACE = Meaning(507, "no-space", _FAILURE)
+_READ_ONLY = Meaning(409, "read-only-store", _WRONG_USE)
 
 MEANINGS: dict[type[Exception], Meaning] = {
     UnknownIdError: Meaning(404, "unknown-id", _WRONG_USE),
@@ -95,6 +97,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     NoGenerationError: _UNAVAILABLE._replace(exit_code=_WRONG_USE),
     ModelMismatchError: _UNAVAILABLE._replace(exit_code=_WRONG_USE),
     NoSpaceError: _NO_SPACE,
+    ReadOnlyError: _READ_ONLY,
     QuotaError: Meaning(507, "quota-exceeded", _FAILURE),
     CatalogueError: _UNAVAILABLE,
     GenerationError: _UNAVAILABLE,
@@ -132,6 +135,8 @@ def meaning(error: Exception) -> Meaning | None:
         return Meaning(422, error.parameter, _WRONG_USE)
     if is_full(error):
         return _NO_SPACE
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return _READ_ONLY
     if exhausted(error) is not None:
         return _EXHAUSTED
     return next((MEANINGS[cls] for cls in type(error).__mro__ if cls in MEANINGS), None)

@@ -556,12 +556,21 @@ class SqliteCatalogue:
         with self._database.read_one_state() as connection:
             return read_history(connection)
 
+    @property
+    def read_only(self) -> bool:
+        """Whether it may only be read."""
+        return self._database.read_only
+
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError if it may only be read."""
+        self._database.check_writable()
+
     def note_future(self, found: Iterable[tuple[str, Moment]]) -> None:
         """Begin a new epoch if one of these is ahead: the catalogue was put back, then.
 
         Each is a place, for the log, and what is there. It must have been read before this call.
         """
-        for place, moment in found:
+        for place, moment in () if self.read_only else found:
             if self.history().ahead(moment):
                 self._database.begin_epoch(f"{place} has its write {moment.sequence:,} already")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from index.contract import CatalogueError, NoSpaceError
+from index.contract import CatalogueError, NoSpaceError, ReadOnlyError
 from index.files import fsync_folder
 from index.local.commit_watermark import Acknowledged, CommitWatermark, WatermarkError
 from index.local.filter_sql import define
@@ -42,11 +42,25 @@ class Database:
     """Opens or creates the file and pools connections, each used by one thread at a time.
 
     Writes are durable when `write` returns: write-ahead log with ``synchronous=FULL``.
+
+    A file that this process may not write, or that is in a folder that it may not write, is opened
+    for reading only. While another process has it open, its write-ahead log and shared memory are
+    there and are read; where they are not, nobody writes, and SQLite takes the file for immutable.
+    If it changes nevertheless, as under a read-only mount of another machine's store, every access
+    is refused from then on.
+
+    Attributes:
+        read_only: whether it is.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: tuple[int, int] | None = None
+        self._file: tuple[int, ...] | None = None
+        self.read_only = path.exists() and not all(
+            os.access(place, os.W_OK) for place in (path, path.parent)
+        )
+        # SQLite creates neither a log nor shared memory where it may not write.
+        self._immutable = self.read_only and not _has_log(path)
         self._watermark = CommitWatermark(path.with_name(f"{path.name}-acknowledged"))
         self._idle: list[sqlite3.Connection] = []
         self._pool_lock = threading.Lock()
@@ -80,6 +94,11 @@ class Database:
             # Until the version is known, nothing may be written, not even the journal mode.
             old = not new and self._version(connection) < FORMAT_VERSION
             recorded = self._check_commits(connection, new)
+            if self.read_only:
+                # What is never written needs no history of its own.
+                if new or old:
+                    raise self._only_read("its format has to be brought up to date")
+                return
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise CatalogueError(
@@ -186,12 +205,14 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction: everything in the block is stored, or nothing."""
+        self.check_writable()
         with self._write_lock, self._pooled() as connection, self._transaction(connection):
             yield connection
 
     @contextmanager
     def write_with(self, other: Path) -> Iterator[sqlite3.Connection]:
         """Like `write`, with the database file ``other`` attached for reading as ``snap``."""
+        self.check_writable()
         with self._write_lock, self._pooled() as connection:
             # Immutable, so that SQLite creates no journal for a file that is only read.
             uri = f"{other.absolute().as_uri()}?mode=ro&immutable=1"
@@ -204,6 +225,7 @@ class Database:
 
     def truncate_log(self) -> bool:
         """Empty the write-ahead log, which holds earlier contents; False if readers prevent it."""
+        self.check_writable()
         with self._write_lock, self._pooled() as connection:
             connection.execute(f"PRAGMA busy_timeout = {_TRUNCATE_MILLISECONDS}")
             try:
@@ -245,9 +267,23 @@ class Database:
             if connection is not None:
                 self._release(connection)
 
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError if the file may only be read."""
+        if self.read_only:
+            raise self._only_read("this would write to it")
+
+    def _only_read(self, why: str) -> ReadOnlyError:
+        return ReadOnlyError(
+            f"{self._path.parent}: the store is read-only here, and {why}; searching it works. To"
+            " change it, use it where its folder and files can be written, or a copy of it"
+        )
+
     def _connect(self) -> sqlite3.Connection:
+        uri = self._path.absolute().as_uri()
+        if self.read_only:
+            uri += "?mode=ro&immutable=1" if self._immutable else "?mode=ro"
         connection = sqlite3.connect(
-            self._path.absolute().as_uri(),
+            uri,
             _BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
@@ -262,7 +298,7 @@ class Database:
             define(connection)
             with self._pool_lock:
                 if self._file is None:
-                    self._file = _file_at(self._path)
+                    self._file = self._found()
             self._check_in_place()
         except BaseException:
             connection.close()
@@ -271,10 +307,19 @@ class Database:
 
     def _check_in_place(self) -> None:
         """Refuse to go on with a file that is no longer the one at its path."""
-        if self._file is not None and _file_at(self._path) != self._file:
+        if self._file is not None and self._found() != self._file:
+            what = "changed" if self._immutable else "replaced or removed"
             raise CatalogueError(
-                f"{self._path}: was replaced or removed while it was open; restart this process"
+                f"{self._path}: was {what} while it was open; restart this process"
             )
+
+    def _found(self) -> tuple[int, ...] | None:
+        """What tells the file from another; of one taken for immutable, its state, too."""
+        found = _file_at(self._path)
+        if found is None or not self._immutable:
+            return found
+        now = self._path.stat()
+        return (*found, now.st_size, now.st_mtime_ns, int(_has_log(self._path)))
 
     def _release(self, connection: sqlite3.Connection) -> None:
         with self._pool_lock:
@@ -290,6 +335,13 @@ class Database:
                 f"{self._path}: is damaged or not a database ({error}); restore it from a backup, "
                 "or move it away and index the pictures again"
             )
+        if self.read_only and name == "SQLITE_CANTOPEN":
+            return self._only_read(
+                f"{_log_of(self._path).name} has writes that must be merged with it first: open it"
+                " once where it can be written"
+            )
+        if name.startswith("SQLITE_READONLY") or _is_read_only(name, self._path):
+            return self._only_read("this would write to it")
         if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _is_full(self._path)):
             return NoSpaceError(
                 f"{self._path}: the disk is full ({error}); nothing was stored. Free some space: "
@@ -304,6 +356,27 @@ class Database:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _log_of(path: Path) -> Path:
+    """SQLite's write-ahead log of a database file."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _has_log(path: Path) -> bool:
+    """Whether there are writes in the log, or a process that may make some."""
+    log = _log_of(path)
+    return log.exists() and (log.stat().st_size > 0 or path.with_name(f"{path.name}-shm").exists())
+
+
+def _is_read_only(name: str, path: Path) -> bool:
+    """Whether an error comes of a file system that has become read-only."""
+    if not name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")):
+        return False
+    try:
+        return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _is_full(path: Path) -> bool:

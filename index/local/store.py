@@ -58,6 +58,7 @@ class LocalSnapshots:
         self._blobs = blobs
 
     def create(self, name: str | None = None, *, allow_missing: bool = False) -> Snapshot:
+        self._catalogue.check_writable()
         return snapshots.create(
             self._root, self._catalogue, name, blobs=self._blobs, allow_missing=allow_missing
         )
@@ -69,11 +70,13 @@ class LocalSnapshots:
         return snapshots.read(self._root, name)
 
     def restore(self, name: str, *, allow_missing: bool = False) -> tuple[Snapshot, int, int]:
+        self._catalogue.check_writable()
         return snapshots.restore(
             self._root, self._catalogue, name, blobs=self._blobs, allow_missing=allow_missing
         )
 
     def remove(self, name: str) -> None:
+        self._catalogue.check_writable()
         snapshots.remove(self._root, name)
 
     def referring(self, content_hashes: set[str]) -> dict[str, list[str]]:
@@ -130,13 +133,19 @@ class LocalStore(Generic[Model]):
         return f"the store in {self.root}"
 
     @property
+    def read_only(self) -> bool:
+        return self.catalogue.read_only
+
+    @property
     def catalogue_name(self) -> str:
         return str(catalogue_path(self.root))
 
     def lock(self, job: str = "") -> AbstractContextManager[None]:
+        self.catalogue.check_writable()
         return store_lock(self.root, job)
 
     def check_free(self) -> None:
+        self.catalogue.check_writable()
         check_free(self.root)
 
     def check_kind(self, kind: str, dimension: int, count: int | None = None) -> None:

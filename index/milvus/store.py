@@ -63,6 +63,7 @@ class MilvusStore(Generic[Model]):
     """Implements `index.contract.Store`; any number of processes on any machines may open it."""
 
     parallel = True
+    read_only = False
 
     def __init__(
         self,

@@ -55,6 +55,8 @@ class AutoCompaction:
         hold embeddings that were purged.
         """
         engine, limits = self.tasks.engine, self.limits
+        if engine.store.read_only:
+            return None
         model, encoder = engine.catalogue.model(), encoder_in_use(engine)
         if model not in (None, encoder.digest):
             return None  # the store switched to a model that this process cannot open
@@ -77,6 +79,8 @@ class AutoCompaction:
 
     def expire(self) -> None:
         """Purge what has expired in the trash."""
+        if self.tasks.engine.store.read_only:
+            return
         try:
             self.tasks.engine.trash.expire()
         except (CatalogueError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -201,7 +202,8 @@ class SearchEngine:
         damage = self.catalogue.check()
         if damage is not None:
             raise CatalogueError(f"{self.store.catalogue_name}: {damage}")
-        remove_leftovers(self.var, self.store)
+        if not self.store.read_only:
+            remove_leftovers(self.var, self.store)
         while True:
             try:
                 return self._load()
@@ -471,7 +473,7 @@ def engine_over(
     follow: bool = False,
 ) -> Iterator[SearchEngine]:
     """As `open_engine`, with a corpus and an encoder that are open already."""
-    if isinstance(corpus, ArrayCorpus):
+    if isinstance(corpus, ArrayCorpus) and os.access(location.var, os.W_OK):
         corpus.keep_in(location.var / "corpus" / "-".join(corpus.name.lower().split()))
     engine = SearchEngine(
         encoder,

@@ -35,6 +35,7 @@ EXPECTED_MEANINGS: dict[type[Exception], Meaning | None] = {
     contract.ModelChangedError: Meaning(409, "model-changed", 2),
     contract.StateGoneError: UNAVAILABLE,
     contract.NoSpaceError: Meaning(507, "no-space", 1),
+    contract.ReadOnlyError: Meaning(409, "read-only-store", 2),
     contract.QuotaError: Meaning(507, "quota-exceeded", 1),
     contract.CatalogueError: UNAVAILABLE,
     contract.BlobError: UNAVAILABLE,
@@ -167,3 +168,8 @@ def test_a_process_that_has_run_out_of_something(error: Exception, what: str) ->
     assert (problem.status, problem.headers) == (503, {"Retry-After": "2"})
     assert problem.detail.startswith(f"the {what} of this process")
     assert meaning(OSError(errno.EACCES, "Permission denied")) is None
+
+
+def test_a_file_system_that_is_read_only() -> None:
+    found = meaning(OSError(errno.EROFS, "Read-only file system"))
+    assert found == Meaning(409, "read-only-store", 2)

@@ -15,9 +15,12 @@ from fastapi.routing import APIRoute
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, QueryParams, UploadFile
 
+from index.contract import ReadOnlyError
+from search_api.api.access import needed
 from search_api.api.errors import Problem
 from search_api.api.intake import uploads
 from search_api.api.intake.declared import Parameters, parameters
+from search_api.keys import Level
 from search_api.text import shortened, unknown_name
 
 Item = tuple[str, Any]
@@ -38,6 +41,7 @@ class StrictRoute(APIRoute):
         takes = parameters(self)
 
         async def checked(request: Request) -> Response:
+            _check_writable(request)
             strict = _StrictRequest(request.scope, request.receive, takes)
             if not any(takes.bodies) and request.method != "GET":
                 await strict.check_no_body()
@@ -200,6 +204,18 @@ class _StrictRequest(Request):
         files = list(self._takes.files)
         known = [*files, *self._takes.texts, *self._takes.query]
         return unknown_name("field", name, known, files[0] if len(files) == 1 else None)
+
+
+def _check_writable(request: Request) -> None:
+    """Refuse what would change a store that can only be read, before anything is read of it."""
+    context = getattr(request.app.state, "context", None)
+    if context is None or not context.engine.store.read_only:
+        return
+    if needed(request.method, request.scope["path"]) is Level.WRITE:
+        raise ReadOnlyError(
+            "the store of this server is read-only: it can be searched, but nothing in it changed;"
+            " send changes to a server that can write to the store"
+        )
 
 
 def _check_names(

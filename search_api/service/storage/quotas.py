@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index.contract import NoSpaceError, Quota, QuotaError, Snapshot, SnapshotError, Store
+from index.contract import (
+    NoSpaceError,
+    Quota,
+    QuotaError,
+    ReadOnlyError,
+    Snapshot,
+    SnapshotError,
+    Store,
+)
 from search_api.settings import Quotas
 
 
@@ -46,7 +54,13 @@ class StorageQuotas:
         """Raise NoSpaceError unless ``more`` bytes leave the least free space on every disk.
 
         With ``upload``, also on the one where bodies of requests are spooled. Takes microseconds.
+        Raises ReadOnlyError where nothing can be written at all.
         """
+        if self._store.read_only:
+            raise ReadOnlyError(
+                f"{self._store.name} is read-only here; searching it works. To change it, use it"
+                " where its folder and files can be written, or a copy of it"
+            )
         spool = [Path(tempfile.gettempdir())] if upload else []
         for folder in filter(Path.is_dir, [*self._folders, *spool]):
             free, least = self._free(folder)
