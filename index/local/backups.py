@@ -48,7 +48,7 @@ def _forget_trash(path: Path) -> None:
             "UPDATE deletions SET source = '', crc = crc(id, '', sequence, tombstone) "
             "WHERE NOT tombstone AND id IN (SELECT id FROM trash)"
         )
-        stamps.purge(connection, _ids(connection, "trash"))
+        stamps.forget(connection, _ids(connection, "trash"))
         connection.execute("DELETE FROM trash")
         connection.execute("COMMIT")
         connection.execute("VACUUM")

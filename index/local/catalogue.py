@@ -292,6 +292,8 @@ class SqliteCatalogue:
             )
             if tombstone:
                 move_to_trash(connection, listed, sequence)
+            else:
+                stamps.forget(connection, listed)
             for table in ("staged", "images"):
                 connection.execute(f"DELETE FROM {table} WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
         return ids

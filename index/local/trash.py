@@ -190,7 +190,7 @@ class SqliteTrash:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PURGED, str(last)))
             listed = json.dumps([row[0] for row in rows])
             connection.execute(f"DELETE FROM trash WHERE {_ID_IN}", (listed,))  # noqa: S608 - fixed words
-            stamps.purge(connection, listed)
+            stamps.forget(connection, listed)
             # Readers that follow the changes need the id alone; a key may be somebody's name.
             connection.execute(
                 f"UPDATE deletions SET source = '' WHERE NOT tombstone AND {_ID_IN}",  # noqa: S608 - fixed words

@@ -277,6 +277,35 @@ def test_pictures_added_during_the_switch_are_found(
     engine.close()
 
 
+def test_changed_and_moved_files_are_followed_by_either_engine(
+    open_milvus: Any, folder: Path, tmp_path: Path
+) -> None:
+    engine = opened(open_milvus, folder, tmp_path / "api")
+    rebuild(engine)
+    before = engine.catalogue.all_sources()
+    engine.ingest.update(before[source_of("red", 1)], label="mine")
+    (folder / source_of("green", 0)).write_bytes(png(NEW))
+    (folder / "train" / "red").rename(folder / "train" / "crimson")
+    (folder / "train" / "blue" / "0.png").replace(folder / "train" / "blue" / "1.png")
+    _, counts = rebuild(engine)
+    assert (counts.changed, counts.moved, counts.removed, counts.embedded) == (1, 7, 1, 1)
+    after = engine.catalogue.all_sources()
+    assert len(after) == counts.total == 23
+    for shade in range(6):
+        assert after[f"train/crimson/{shade}.png"] == before[source_of("red", shade)]
+    assert after[source_of("blue", 1)] == before[source_of("blue", 0)]
+    labels = engine.catalogue.label_counts()
+    assert (labels["mine"], labels["crimson"], labels["red"]) == (1, 5, 2)
+    found = engine.search(png(NEW)).points[0]
+    assert (found.entry.id, found.score) == (before[source_of("green", 0)], pytest.approx(1))
+    (folder / "train" / "red").mkdir()
+    (folder / "train" / "red" / "0.png").write_bytes(png((9, 99, 9)))
+    _, counts = rebuild(engine)
+    assert (counts.embedded, counts.moved, counts.kept) == (1, 0, 23)
+    assert engine.catalogue.all_sources()[source_of("red", 0)] not in after.values()
+    engine.close()
+
+
 def test_shards_go_into_either_engine(open_milvus: Any, folder: Path, tmp_path: Path) -> None:
     corpus, encoder = FolderCorpus(folder), MeanColour()
     for number in (1, 2):

@@ -35,7 +35,7 @@ def write(
     stamps: Mapping[int, Stamp],
     content_hashes: Mapping[int, str | None] | None,
 ) -> None:
-    """See `index.contract.Catalogue.set_stamps`; forgets those of pictures that are gone."""
+    """See `index.contract.Catalogue.set_stamps`."""
     connection.execute(STAMPS)
     connection.executemany(
         "INSERT OR REPLACE INTO stamps SELECT id, ?, ?, content_hash FROM images "
@@ -44,10 +44,6 @@ def write(
             (*stamp, id_, (content_hashes or {}).get(id_), content_hashes is None)
             for id_, stamp in stamps.items()
         ],
-    )
-    connection.execute(
-        "DELETE FROM stamps WHERE id NOT IN (SELECT id FROM images) "
-        "AND id NOT IN (SELECT id FROM trash)"
     )
 
 
@@ -67,7 +63,7 @@ def restore(connection: sqlite3.Connection) -> None:
     )
 
 
-def purge(connection: sqlite3.Connection, listed: str) -> None:
+def forget(connection: sqlite3.Connection, listed: str) -> None:
     """Forget those of the ids in the JSON list ``listed``."""
     if exist(connection):
         connection.execute(

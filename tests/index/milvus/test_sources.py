@@ -129,7 +129,6 @@ def test_a_snapshot_keeps_the_stamps(tmp_path: Path) -> None:
         catalogue.embed([b], XB[:1], "m", ["file:new"])
         catalogue.set_stamps({b: TWO})
         catalogue.delete([c])
-        catalogue.set_stamps({})
         assert catalogue.stamps() == {a: ONE, b: TWO}
         catalogue.restore(tmp_path / "copy")
         # What b's file was when its present content was read is no longer known.
@@ -144,7 +143,6 @@ def test_purging_forgets_the_stamp(tmp_path: Path) -> None:
         (a,) = catalogue.upsert([Record("a", content_hash="file:a")], XB[:1], "m")
         catalogue.set_stamps({a: ONE})
         catalogue.delete([a], tombstone=True)
-        catalogue.set_stamps({})
         catalogue.trash.restore([a])
         assert catalogue.stamps() == {a: ONE}
         catalogue.delete([a], tombstone=True)
