@@ -249,8 +249,9 @@ class FolderCorpus:
         if not is_utf8(str(root)):
             raise CorpusError(f"the path {escaped(str(root))} is not UTF-8; rename the folder")
         if not root.is_dir():
+            wrong = "is not a folder" if root.exists() else "does not exist"
             raise CorpusError(
-                f"{root} is not a folder; expected a folder of pictures, or a CSV table of them"
+                f"{root} {wrong}; expected a folder of pictures, or a CSV table of them"
             )
         self.root = root.resolve()
         self.limits = limits

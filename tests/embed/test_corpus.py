@@ -113,8 +113,11 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 
 def test_not_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "none", put(tmp_path / "file.png")):
-        with pytest.raises(CorpusError, match="is not a folder; expected a folder of pictures, or"):
+    for path, words in (
+        (tmp_path / "none", "does not exist"),
+        (put(tmp_path / "file.png"), "is not a folder"),
+    ):
+        with pytest.raises(CorpusError, match=f"{words}; expected a folder of pictures, or a CSV"):
             open_corpus(path)
 
 
@@ -223,7 +226,7 @@ def test_find_takes_what_was_named(fake: Any, home: Path, said: list[str]) -> No
     put(home / "mine" / "a.png")
     (home / "data" / CIFAR10_FOLDER).mkdir(parents=True)
     assert find_corpus(home / "mine", said.append).name == str(home / "mine")
-    with pytest.raises(CorpusError, match="is not a folder"):
+    with pytest.raises(CorpusError, match="does not exist"):
         find_corpus(home / "none", said.append)
     assert said == []
     assert fake.calls == []
