@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
 from embed.folders.kinds import Skipped, count_kinds, in_words
@@ -23,6 +24,7 @@ from search_api.file_modes import private_files
 from search_api.keys import KeyFormatError, read_secret
 from search_api.schemas.search import CLASSES_HELP, Classes
 from search_api.settings import ENGINES, Settings, StoreLocation
+from search_api.stores.location_file import LocationFileError, read_location
 from search_api.text import displayed
 
 _log = logging.getLogger("lookalike")
@@ -187,7 +189,8 @@ _store_options = (
         show_envvar=True,
         default="faiss",
         show_default=True,
-        help="Where to keep the index: FAISS in the folder, or Milvus (see docs/milvus.md).",
+        help="Where to keep the index: FAISS in the folder, or Milvus (see docs/milvus.md). A store"
+        " remembers this and the settings below, apart from the token.",
     ),
     click.option(
         "--milvus-uri",
@@ -242,7 +245,16 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
         **values: Any,
     ) -> None:
         milvus = None
+        known = _remembered(var)
+        pictures = pictures or known.get("pictures")
+        if not _is_given("engine") and "uri" in known:
+            engine = "milvus"
         if engine == "milvus":
+            milvus_uri = milvus_uri or known.get("uri")
+            if not _is_given("milvus_prefix"):
+                milvus_prefix = known.get("prefix", milvus_prefix)
+            if not _is_given("milvus_flush"):
+                milvus_flush = known.get("flush", milvus_flush)
             if not milvus_uri:
                 raise click.UsageError(
                     "--index milvus needs the URL of Milvus; set MILVUS_URI or --milvus-uri, for"
@@ -253,6 +265,19 @@ def store_options(command: Callable[..., None]) -> Callable[..., None]:
             command(location=StoreLocation(var, milvus, pictures), **values)
 
     return with_location
+
+
+def _remembered(var: Path) -> dict[str, Any]:
+    try:
+        return read_location(var)
+    except LocationFileError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _is_given(name: str) -> bool:
+    """Whether a parameter is on the command line or in the environment."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not ParameterSource.DEFAULT
 
 
 bundle_option = click.option(

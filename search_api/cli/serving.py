@@ -28,6 +28,7 @@ from search_api.keys import is_loopback
 from search_api.service.engine import SearchEngine, engine_over, find_store_corpus, open_engine
 from search_api.service.first_model import choose_model, fitted_model
 from search_api.settings import Settings
+from search_api.stores.location_file import keep_location
 from search_api.stores.model_store import has_bundle, open_model
 from search_api.stores.store_corpus import CorpusMismatchError, remember, remembered
 from search_api.threads import limit_arenas, limit_blas_threads
@@ -75,6 +76,7 @@ def up(settings: Settings) -> None:
             _cache_sizes(settings),
             settings.limits.quotas,
         ) as engine:
+            keep_location(settings.store)
             building = not _make_ready(engine, settings.allow_removal, unfitted=unfitted)
             if building:
                 engine.storage.check_room()

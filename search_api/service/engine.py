@@ -31,6 +31,7 @@ from index.contract import (
     StateGoneError,
     Store,
     StoreBusyError,
+    no_progress,
 )
 from index.local.store import CacheSizes
 from index.ranking.recommend import Strategy
@@ -53,6 +54,7 @@ from search_api.service.storage.trash import TrashService
 from search_api.settings import Quotas, StoreLocation
 from search_api.stores import opening
 from search_api.stores.classifier_store import ClassifierFiles
+from search_api.stores.location_file import keep_location
 from search_api.stores.model_store import fetch_model, find_bundle, model_folder, open_model
 from search_api.stores.store_corpus import MissingCorpus, check_corpus, corpus_of_store
 from search_api.timings import Timings
@@ -447,17 +449,19 @@ def open_engine(
     corpus = find_store_corpus(
         data, location, say, limits, folder_options, building=building, replacing=replacing
     )
-    if progress is None:
-        model = find_bundle(bundle, location)
-    elif refit:
+    if progress is not None and refit:
         model = refitted_model(corpus, location, progress)
+    elif progress is not None or (building and bundle is not None):
+        model = first_model(bundle, corpus, location, say, progress or no_progress)
     else:
-        model = first_model(bundle, corpus, location, say, progress)
+        model = find_bundle(bundle, location)
     encoder = open_model(model, location.var)
     follow = bundle is None
     with engine_over(
         corpus, location, encoder, limits, cache_sizes, quotas, follow=follow
     ) as engine:
+        if building:
+            keep_location(location)
         yield engine
 
 
