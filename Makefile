@@ -26,7 +26,7 @@ TORTURE_INDEX := index-answers index-damage index-disk index-kill index-exhauste
 	index-snapshots index-bytes index-milvus $(STATEFUL)
 PASSED := .torture/$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 run-requests = tests/torture/test_requests.py
-run-pictures = tests/torture/test_pictures.py
+run-pictures = tests/torture/test_pictures.py tests/torture/test_fuzz.py
 run-clients = tests/torture/test_load.py -k "not sigterm"
 run-ends = tests/torture/test_load.py -k sigterm
 run-steady-1 = tests/torture/test_steady.py

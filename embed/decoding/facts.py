@@ -83,12 +83,13 @@ def read_facts(image: Image.Image) -> PictureFacts:
         tags = dict(exif)
         tags |= exif.get_ifd(ExifTags.IFD.Exif)
         gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    orientation = tags.get(_BASE.Orientation)
+    # pillow-heif has turned the picture, and says in the EXIF data that it is upright.
+    orientation = image.info.get("original_orientation") or tags.get(_BASE.Orientation)
     if not isinstance(orientation, int) or not 1 <= orientation <= 8:
         orientation = None
     width, height = image.size
-    if orientation is not None and orientation >= 5 and image.format != "TIFF":
-        # Of a TIFF, Pillow gives the size as shown.
+    if orientation is not None and orientation >= 5 and image.format not in ("TIFF", "HEIF"):
+        # Of those, the size is already as shown.
         width, height = height, width
     place = _place(gps)
     return PictureFacts(

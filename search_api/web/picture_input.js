@@ -3,11 +3,18 @@
 import { byId } from "./dom.js";
 import { showError } from "./view.js";
 
+// Of these, many browsers know no type.
+const ENDINGS = /\.(heic|heics|heif|heifs|hif|avif|avifs|jp2|j2k|j2c|jpc|jpf|jpx|jfif|jpe|tiff?|ico|dib|p[bgpnf]m)$/i;
+
+function isPicture(file) {
+  return file.type.startsWith("image/") || ENDINGS.test(file.name);
+}
+
 /** Calls `onPicture(file)` with the first picture of each choice, drop or paste. */
 export function listenForPictures(onPicture) {
   const takeFirst = (list) => {
     const files = [...(list ?? [])];
-    const file = files.find((candidate) => candidate.type.startsWith("image/")) ?? files[0];
+    const file = files.find(isPicture) ?? files[0];
     if (file) onPicture(file);
     return file !== undefined;
   };

@@ -1,4 +1,4 @@
-"""HEIC and AVIF files put together from boxes, to claim what no encoder would write."""
+"""HEIC, AVIF, JPEG 2000 and icon files put together to claim what none would write."""
 
 from __future__ import annotations
 
@@ -59,3 +59,25 @@ def with_ispe(data: bytes, width: int, height: int) -> bytes:
         at += 8
         changed[at : at + 8] = struct.pack(">II", width, height)
     return bytes(changed)
+
+
+def siz(
+    width: int, height: int, tile: tuple[int, int] = (0, 0), components: int = 3, offset: int = 0
+) -> bytes:
+    """The start of a JPEG 2000 codestream."""
+    wide, high = tile if any(tile) else (width, height)
+    sizes = struct.pack(">8IH", width + offset, height + offset, offset, offset, wide, high, 0, 0,
+                        components)  # fmt: skip
+    body = struct.pack(">H", 0) + sizes + b"\7\1\1" * components
+    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(body) + 2) + body
+
+
+def icon(entries: list[tuple[int, int, bytes]]) -> bytes:
+    """An icon of pictures, each with the sides that the directory claims."""
+    head = struct.pack("<HHH", 0, 1, len(entries))
+    at = 6 + 16 * len(entries)
+    bodies = b""
+    for wide, high, body in entries:
+        head += struct.pack("<BBBBHHII", wide, high, 0, 0, 1, 32, len(body), at + len(bodies))
+        bodies += body
+    return head + bodies

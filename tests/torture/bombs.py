@@ -9,6 +9,7 @@ import zlib
 
 from PIL import Image
 
+from tests.embed import boxed
 from tests.embed.helpers import encoded, flat_jpeg, rgb_tags, tiff, with_more_scans, zeros_deflated
 
 SIDE = 60_000
@@ -225,6 +226,22 @@ def _bmp_runs() -> bytes:
     return head + bytes(1024) + (b"\x01\x07" * 1500 + b"\0\0") * 1500 + b"\0\1"
 
 
+def _heif(form: str, claimed: int) -> bytes:
+    """A small HEIC or AVIF whose boxes claim to be a large one."""
+    return boxed.with_ispe(encoded(Image.new("RGB", (64, 64)), form), claimed, claimed)
+
+
+def _heif_coded(form: str) -> bytes:
+    """56 million pixels whose boxes claim 64x64."""
+    options = {"quality": 10, **({"speed": 10} if form == "AVIF" else {})}
+    return boxed.with_ispe(encoded(Image.new("L", (7500, 7500)), form, **options), 64, 64)
+
+
+def _pnm_text() -> bytes:
+    """Two million samples as text, which Pillow reads in Python."""
+    return b"P3 1000 700 255\n" + b"200 30 7 " * 700_000
+
+
 @functools.cache
 def costly() -> dict[str, bytes]:
     """Pictures by name whose header is harmless, and whose decoder allocates or works far more."""
@@ -243,6 +260,14 @@ def costly() -> dict[str, bytes]:
         "JPEG of 500,000 segments": _jpeg_segments(10, 500_000),
         "JPEG of 20 MB of EXIF": _jpeg_segments(65_000, 300),
         "PNG of 1,000,000 chunks": _png_chunks(),
+        "HEIC of 7500x7500 as 64x64": _heif_coded("HEIF"),
+        "AVIF of 7500x7500 as 64x64": _heif_coded("AVIF"),
+        "HEIC of 4,096 tiles": boxed.grid(4096, 4096, (64, 64), 4096),
+        "AVIF of 4,096 tiles": boxed.grid(4096, 4096, (64, 64), 4096, b"av01"),
+        "HEIC of 900 tiles of 4096x4096": boxed.grid(4096, 4096, (4096, 4096), 900),
+        "JPEG 2000 of 1,000,000 tiles": boxed.siz(1000, 1000, (1, 1)),
+        "JPEG 2000 of 16,384 components": boxed.siz(1000, 1000, components=16_384),
+        "ICO of 60,000 icons": boxed.icon([(16, 16, b"x")] * 60_000),
     }
 
 
@@ -263,6 +288,12 @@ def heavy() -> dict[str, bytes]:
         "PNG animated, 48 Mpixel": _png_animation(),
         "PNG interlaced, 49 Mpixel": _png_interlaced(),
         "BMP of 2,250,000 runs": _bmp_runs(),
+        "PPM of 2,100,000 numbers": _pnm_text(),
+        "HEIC of 48 Mpixel": encoded(Image.new("RGB", (8000, 6000)), "HEIF", tile_size=1000),
+        "AVIF of 48 Mpixel": encoded(Image.new("RGB", (8000, 6000)), "AVIF", speed=10),
+        "JPEG 2000 of 48 Mpixel": encoded(
+            Image.new("RGB", (8000, 6000)), "JPEG2000", tile_size=(1024, 1024)
+        ),
     }
 
 
@@ -286,4 +317,11 @@ def bombs() -> dict[str, bytes]:
         "BMP by header": _bmp(),
         "WEBP by header": _webp(),
         "TIFF by header": _tiff(),
+        "HEIC by header": _heif("HEIF", 100_000),
+        "AVIF by header": _heif("AVIF", 100_000),
+        "HEIC by 2^32 - 1": _heif("HEIF", 2**32 - 1),
+        "JPEG 2000 by header": boxed.siz(100_000, 100_000),
+        "ICO by its PNG's header": boxed.icon([(16, 16, png(SIDE, SIDE, b""))]),
+        "PPM by header": b"P6 100000 100000 255\n" + bytes(100),
+        "DIB by header": _bmp()[14:],
     }

@@ -30,6 +30,7 @@ class Counts:
     timed: bool = False
     cases: int = 60
     mutated: int = 120
+    fuzzed: int = 300
     traversals: int = 60
     splits: int = 2
     unreading: int = 12
@@ -49,6 +50,7 @@ FULL = Counts(
     timed=True,
     cases=5000,
     mutated=10_000,
+    fuzzed=50_000,
     traversals=500,
     splits=50,
     unreading=24,

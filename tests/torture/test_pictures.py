@@ -40,6 +40,15 @@ def good_pictures() -> dict[str, bytes]:
         "TIFF": {},
         "TIFF packed": {"compression": "tiff_lzw"},
         "TIFF deflated": {"compression": "tiff_adobe_deflate"},
+        "HEIF": {},
+        "HEIF in tiles": {"tile_size": 64},
+        "AVIF": {"speed": 10},
+        "JPEG2000": {},
+        "JPEG2000 in tiles": {"tile_size": (32, 32), "no_jp2": True},
+        "ICO": {"sizes": [(32, 32), (96, 80)]},
+        "ICO of bitmaps": {"bitmap_format": "bmp"},
+        "PPM": {},
+        "DIB": {},
     }
     assert {name.split()[0] for name in options} == set(FORMATS)
     found = {}

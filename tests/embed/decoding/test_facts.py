@@ -8,6 +8,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from embed.decoding.facts import PictureFacts
 from embed.pictures import Opened
+from tests.embed.helpers import encoded
 
 PLACE = {1: "N", 2: (48.0, 8.0, 15.0), 3: "E", 4: (11.0, 34.0, 30.0)}
 
@@ -26,16 +27,17 @@ def photograph(
         tags.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
     if form == "TIFF":  # of an Exif object, Pillow would write the first directory only
         tags[ExifTags.IFD.Exif], tags[ExifTags.IFD.GPSInfo] = exif or {}, gps or {}
-    buffer = io.BytesIO()
-    Image.new("RGB", size, "teal").save(buffer, form, exif=tags)
-    return buffer.getvalue()
+    # Of an Exif object, pillow-heif would not read the orientation.
+    return encoded(
+        Image.new("RGB", size, "teal"), form, exif=tags if form == "TIFF" else tags.tobytes()
+    )
 
 
 def facts(data: bytes) -> PictureFacts:
     return Opened(data).decode_with_facts(16)[1]
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF"])
 def test_a_photograph(form: str) -> None:
     data = photograph(
         form,

@@ -1,11 +1,15 @@
 """The page in a real browser, on the real service with 24 plain coloured pictures."""
 
 import contextlib
+import io
 import re
 
 import httpx2
 import pytest
+from PIL import Image
 
+from embed.pictures import SUFFIXES
+from tests.embed.helpers import encoded
 from tests.search_api.web.browser import (
     BLUE,
     RED,
@@ -291,9 +295,10 @@ def test_variety(page: Page, api: httpx2.Client) -> None:
     expect(page.locator(".point").nth(1)).to_have_attribute("data-id", str(nearest[1]))
 
 
-SEND = """([kind, bytes]) => {
+SEND = """([kind, bytes, name, type]) => {
   const data = new DataTransfer();
-  data.items.add(new File([new Uint8Array(bytes)], "mine.png", { type: "image/png" }));
+  if (!type) data.items.add(new File(["a note"], "note.txt", { type: "text/plain" }));
+  data.items.add(new File([new Uint8Array(bytes)], name, { type }));
   const event = kind === "paste"
     ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
     : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
@@ -305,6 +310,31 @@ SEND = """([kind, bytes]) => {
 def test_picture_can_be_dropped_or_pasted_anywhere(page: Page, kind: str) -> None:
     page.goto("/")
     expect(page.locator("#status li")).to_have_count(3)
-    page.evaluate(SEND, [kind, list(BLUE)])
+    page.evaluate(SEND, [kind, list(BLUE), "mine.png", "image/png"])
     expect(page.locator("#predicted-class")).to_have_text("blue")
     expect(page.locator("#drop-overlay")).to_be_hidden()
+
+
+def blue_heic() -> bytes:
+    with Image.open(io.BytesIO(BLUE)) as picture:
+        return encoded(picture.convert("RGB").resize((128, 128)), "HEIF")
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_pictures_whose_type_the_browser_does_not_know(page: Page, kind: str) -> None:
+    """An HEIC next to a note: the ending says which of them is the picture."""
+    page.goto("/")
+    expect(page.locator("#status li")).to_have_count(3)
+    page.evaluate(SEND, [kind, list(blue_heic()), "IMG_0001.HEIC", ""])
+    expect(page.locator("#predicted-class")).to_have_text("blue")
+    expect(page.locator("#query .no-preview")).to_have_text("No preview")
+
+
+def test_every_ending_that_is_read_can_be_chosen(page: Page) -> None:
+    page.goto("/")
+    accepted = page.locator("#file").get_attribute("accept")
+    assert accepted is not None
+    # Browsers know the type of these.
+    known = {".jpg", ".jpeg", ".png", ".apng", ".webp", ".gif", ".bmp", ".svg"}
+    rare = {".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".btf"}
+    assert set(SUFFIXES) - known - rare <= set(accepted.split(","))

@@ -7,18 +7,8 @@ from PIL import Image
 
 from embed.decoding.headers.jpeg2000 import read
 from embed.decoding.headers.measured import UnreadableError
+from tests.embed.boxed import siz
 from tests.embed.helpers import encoded, noise
-
-
-def siz(
-    width: int, height: int, tile: tuple[int, int] = (0, 0), components: int = 3, offset: int = 0
-) -> bytes:
-    """The start of a codestream."""
-    wide, high = tile if any(tile) else (width, height)
-    sizes = struct.pack(">8IH", width + offset, height + offset, offset, offset, wide, high, 0, 0,
-                        components)  # fmt: skip
-    body = struct.pack(">H", 0) + sizes + b"\7\1\1" * components
-    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(body) + 2) + body
 
 
 @pytest.mark.parametrize("boxed", [True, False])

@@ -7,6 +7,7 @@ from PIL import Image
 
 from embed.decoding.headers import plain
 from embed.decoding.headers.measured import UnreadableError
+from tests.embed.boxed import icon
 from tests.embed.helpers import encoded, noise, png_header
 
 
@@ -60,17 +61,6 @@ def test_dib(mode: str) -> None:
 )
 def test_what_is_no_dib(data: bytes) -> None:
     assert not plain.is_dib(data)
-
-
-def icon(entries: list[tuple[int, int, bytes]]) -> bytes:
-    """An icon of pictures, each with the sides that the directory claims."""
-    head = struct.pack("<HHH", 0, 1, len(entries))
-    at = 6 + 16 * len(entries)
-    bodies = b""
-    for wide, high, body in entries:
-        head += struct.pack("<BBBBHHII", wide, high, 0, 0, 1, 32, len(body), at + len(bodies))
-        bodies += body
-    return head + bodies
 
 
 def test_an_icon_has_the_size_of_its_largest_picture() -> None:
