@@ -75,14 +75,14 @@ def test_add_skips_the_same(own: Env, odd: Path) -> None:
     assert f"{SKIPPED}; --json lists them with the reasons." in done.stderr.splitlines()
     assert "Added 3 pictures to the store." in done.stderr
     found = json.loads(run("add", odd, "--program-folders", "--json", env=own).stdout)
-    assert len(found["added"]) == 4
-    assert "@eaDir/thumbnail.png" in found["added"]
+    assert list(found["added"]) == ["@eaDir/thumbnail.png"]
+    assert len(found["unchanged"]) == 3
     assert found["skipped"][f"{odd}/caf\\xe9.png"] == "its name is not UTF-8; rename it"
     # A file that is named is what was meant: without it, the command has failed.
     done = run("add", latin1(odd), odd / "boat" / "0.png", env=own)
     assert done.returncode == 1
     assert f"{odd}/caf\\xe9.png: its name is not UTF-8; rename it" in done.stderr
-    assert "Added 1 picture to the store." in done.stderr
+    assert "Added 0 pictures to the store, 1 unchanged." in done.stderr
 
 
 def test_add_takes_splits_from_folders(own: Env, tmp_path: Path) -> None:
