@@ -35,7 +35,8 @@ class Scan:
         """The error for a read whose time is up."""
         return FilterTimeoutError(
             f"the filter took longer than {self.seconds:g} seconds; use fewer conditions, or "
-            "conditions on label, split or ids, which need no payloads"
+            "conditions on label, split or ids, which need no payloads; an order reads its field of"
+            " all that match"
         )
 
 
