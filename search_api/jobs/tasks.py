@@ -20,6 +20,7 @@ from search_api.service.model_migration import encoder_in_use, encoder_of
 log = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005
+_LEAST_ROOM = 2**20
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class TaskRunner:
             JobRunningError: a job is already running in this process.
             StoreBusyError: another process is building.
         """
-        self.engine.storage.check_room()
+        # Also where no free space has to stay: a job that can only fail is not begun.
+        self.engine.storage.check_room(_LEAST_ROOM)
         if task.kind == "rebuild" and not self.engine.ready:
             task = replace(task, first=True)
         if self.jobs.running is None:

@@ -159,7 +159,7 @@ def test_a_build_that_cannot_begin_is_tried_again(
     monkeypatch.setattr("search_api.jobs.first_build._REST_SECONDS", 0.05)
     refused: list[int] = []
 
-    def full(_: object) -> None:
+    def full(*_: object) -> None:
         refused.append(1)
         if len(refused) < 3:
             raise NoSpaceError("no room")
