@@ -10,8 +10,8 @@ black and white is decided so, the first that applies:
 2. Otherwise what the pixels say, of which up to a quarter million are looked at. These do not
    count: not a number; the no-data value that GDAL writes; magnitudes of ``_BEYOND`` and more; a
    value at either end that many pixels share and that lies further from all others than they from
-   each other, or is the only negative one; the last thousandth of the pixels at either end. The
-   rest decides:
+   each other, or is the only negative one; the last thousandth of the pixels at either end, and
+   of signed ones and floats the last hundredth where it lies far from the others. The rest decides:
 
    - integers without a sign: 0 to the first of 2^8 - 1, 2^10 - 1, ... 2^16 - 1 that holds them. A
      picture that uses the upper three quarters of 16 bits is only ever divided by 65,535.
@@ -31,7 +31,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,21 +49,28 @@ _CONTAINERS = (8, 10, 12, 14, 16)
 _LARGE_CONTAINERS = (24, 32)
 _IGNORED = 1000
 """One in so many pixels at either end does not decide about the range."""
+_FEW = 100
+"""One in so many may lie far from all others."""
 _LEVELS = 32
 """Pixels of fewer values are a drawing, in which one far from the others is no accident."""
 _NO_DATA = (-999, -9999, -99999, -32767, -32768, -(2**31), 1 - 2**31)
 """What programs write where there is nothing."""
 
-_PHOTOMETRIC, _BITS, _COMPRESSION, _FORMAT = 262, 258, 259, 339
+_PHOTOMETRIC, _BITS, _COMPRESSION, _PLANAR, _FORMAT = 262, 258, 259, 284, 339
 _DESCRIPTION, _GDAL_NO_DATA = 270, 42113
 _MIN, _MAX, _S_MIN, _S_MAX = 280, 281, 340, 341
 _FAX = (2, 3, 4)
 _UNSIGNED, _SIGNED, _REAL = 1, 2, 3
+_NATIVE = {
+    "I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "F;32NF",
+    "F;64BF": "F;64NF",
+}  # fmt: skip
+"""What Pillow calls big-endian samples, and what they are once libtiff has read them."""
 _EIGHT_BITS = ("JPEG", "MPO", "WEBP", "GIF", "BMP")
 
 _IMAGEJ = re.compile(r"^(min|max)=([-+.\deE]+)\s*$", re.MULTILINE)
 _OME_BITS = re.compile(r'SignificantBits="(\d{1,2})"')
-_DEEP_COLOUR = re.compile(r"(LA|RGB|RGBA|RGBX);16([BLN])")
+_DEEP_COLOUR = re.compile(r"(LA|RGB|RGBA|RGBX|R);16([BLN])")
 
 
 def _more_tiffs() -> dict[Any, tuple[str, str]]:
@@ -130,9 +137,9 @@ def load(image: Image.Image) -> Image.Image:
     if image.format in _EIGHT_BITS:
         image.load()
         return image
-    raw = _raw_mode(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _in_native_order(image)
+        _correct(image)
+    raw = _raw_mode(image)
     deep = _DEEP_COLOUR.fullmatch(raw)
     data, form = file_of(image) if deep else b"", image.format
     image.load()
@@ -183,6 +190,8 @@ def black_and_white(values: Values, said: Samples) -> tuple[float, float]:
     if not values.size:
         return said.range or (0.0, 1.0)
     ordered = _without_fill(np.sort(values.astype(np.float64)), said)
+    if said.kind.kind != "u":
+        ordered = -_without_far(-_without_far(ordered)[::-1])[::-1]
     ignored = _ignored(ordered.size)
     low, high = float(ordered[ignored]), float(ordered[-1 - ignored])
     if said.range is not None and said.range[0] < high and said.range[1] > low:
@@ -245,6 +254,17 @@ def _without_fill(ordered: Values, said: Samples) -> Values:
         if far and (value in _NO_DATA or len(np.unique(rest)) >= _LEVELS):
             ordered = rest
     return ordered
+
+
+def _without_far(ordered: Values) -> Values:
+    """Without up to a hundredth at the upper end, twice as far away as the rest is wide."""
+    few = ordered.size // _FEW
+    rest = ordered[: ordered.size - few]
+    wide = rest[-1 - _ignored(rest.size)] - rest[_ignored(rest.size)]
+    far = np.flatnonzero(np.diff(ordered[ordered.size - few - 1 :]) > 2 * wide)
+    if not far.size or len(np.unique(rest)) < _LEVELS:
+        return ordered
+    return ordered[: ordered.size - few + int(far[0])]
 
 
 def _has_data(values: Values, said: Samples) -> NDArray[np.bool_]:
@@ -367,23 +387,32 @@ def _raw_mode(image: Image.Image) -> str:
     return args if isinstance(args, str) else str(args[0])
 
 
-def _with_raw_mode(image: Any, old: str, new: str) -> None:
+def _with_raw_modes(image: Any, change: Callable[[str], str]) -> None:
     image.tile = [
-        tile._replace(args=new if tile.args == old else (new, *tile.args[1:]))
+        tile._replace(
+            args=change(tile.args)
+            if isinstance(tile.args, str)
+            else (change(tile.args[0]), *tile.args[1:])
+        )
         for tile in image.tile
     ]
 
 
-def _in_native_order(image: Any) -> None:
-    """libtiff returns the machine's byte order, which Pillow expects only of 16-bit samples."""
-    raw = _raw_mode(image)
-    if image.tile and image.tile[0].codec_name == "libtiff" and image.tag_v2.prefix == b"MM":
-        native = {
-            "I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "F;32NF",
-            "F;64BF": "F;64NF",
-        }  # fmt: skip
-        if raw in native:
-            _with_raw_mode(image, raw, native[raw])
+def _correct(image: Any) -> None:
+    """Put right in which order Pillow takes a TIFF's bytes to be.
+
+    libtiff returns the machine's, which Pillow expects only of 16-bit samples. Of colours that are
+    stored one after the other without compression, it expects 8 bits.
+    """
+    if not image.tile:
+        return
+    big = image.tag_v2.prefix == b"MM"
+    if image.tile[0].codec_name == "libtiff":
+        if big:
+            _with_raw_modes(image, lambda raw: _NATIVE.get(raw, raw))
+    elif image.tag_v2.get(_PLANAR) == 2 and image.tag_v2.get(_BITS, (1,))[0] == 16:
+        end = ";16B" if big else ";16L"
+        _with_raw_modes(image, lambda raw: raw + end if raw in "RGBA" else raw)
 
 
 def _top(histogram: list[int]) -> int:
@@ -399,14 +428,16 @@ def _top(histogram: list[int]) -> int:
 def _low_bytes(data: bytes, form: str | None, deep: re.Match[str]) -> Image.Image:
     """The lower bytes of a picture of which Pillow keeps the upper ones."""
     image = Image.open(io.BytesIO(data), formats=(form or "",))
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _correct(image)
     if deep[1] == "LA":  # all four bytes of a pixel
-        _with_raw_mode(image, deep[0], "RGBA")
+        _with_raw_modes(image, lambda _: "RGBA")
         image.load()
         _, grey, _, alpha = image.split()
         return Image.merge("LA", (grey, alpha))
     native = "L" if struct.pack("=H", 1)[0] else "B"
     order = native if deep[2] == "N" else deep[2]
-    _with_raw_mode(image, deep[0], f"{deep[1]};16{'B' if order == 'L' else 'L'}")
+    _with_raw_modes(image, lambda raw: raw[:-1] + ("B" if order == "L" else "L"))
     image.load()
     return image
 

@@ -159,6 +159,16 @@ def test_no_data_that_is_not_declared(dtype: str, value: float) -> None:
     assert (decoded[:25, :40] == 0).all()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("top", [1, 255, 4095])
+def test_a_few_outliers_of_different_values(sign: int, top: int) -> None:
+    values = (UNIT * top).astype("float32")
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 60, 40), rng.integers(0, 80, 40)  # of 4,800 pixels
+    values[places] = sign * rng.uniform(10 * top, 1e6, 40)
+    assert_grey(any_tiff(values), 2.0)
+
+
 @pytest.mark.parametrize("value", [-1, -50, -999, -9999])
 @pytest.mark.parametrize("top", [1, 255, 4095, 65535])
 def test_the_only_negative_value_is_no_data(value: int, top: int) -> None:
@@ -279,6 +289,9 @@ def test_colours_and_alpha_in_16_bits(bits: int) -> None:
                     262: (3, [2]), 277: (3, [3])}  # fmt: skip
             data = tiff(tags, [zlib.compress(body) if compression == 8 else body], order)
             assert np.abs(decode(data).astype(int) - colours).max() <= 1
+        planes = [deep[:, :, n].astype(f"{order}u2").tobytes() for n in range(3)]
+        data = tiff(tags | {259: (3, [1]), 284: (3, [2])}, planes, order)
+        assert np.abs(decode(data).astype(int) - colours).max() <= 1
 
 
 @pytest.mark.parametrize("most", [255, 1023, 4095, 65535])
