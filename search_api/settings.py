@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from embed.folders.options import FolderOptions
 from embed.pictures import PictureLimits
@@ -308,6 +308,8 @@ class Settings:
         access: API keys and allowed origins.
         limits: bounds on requests and load.
         shutdown: how the service stops.
+        watch: follow the corpus while serving: ``auto``, or ``poll`` without the system's help;
+            empty to leave it alone.
         allow_removal: a build may remove more than a tenth of the corpus's pictures.
         log_format: ``json``, ``text``, or None for text on a terminal and JSON otherwise.
         folder_options: how a corpus that is a folder or a table is read.
@@ -322,5 +324,6 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     shutdown: Shutdown = field(default_factory=Shutdown)
     log_format: str | None = None
+    watch: Literal["", "auto", "poll"] = ""
     allow_removal: bool = False
     folder_options: FolderOptions = field(default_factory=FolderOptions)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -54,6 +55,7 @@ from search_api.jobs.first_build import FirstBuild
 from search_api.jobs.runner import JobRunner
 from search_api.jobs.store import JobStore
 from search_api.jobs.tasks import Perform, Task, TaskRunner, perform
+from search_api.jobs.watching import Watching
 from search_api.keys import Access
 from search_api.service.batching import Batcher
 from search_api.service.engine import SearchEngine
@@ -83,6 +85,7 @@ def create_app(
     worker: Perform | None = None,
     *,
     build: Task | None = None,
+    watch: Literal["", "auto", "poll"] = "",
 ) -> FastAPI:
     """An app that serves ``engine``; it closes the engine when it shuts down.
 
@@ -93,6 +96,7 @@ def create_app(
         worker: does the work of jobs in another process; None for this one.
         build: the rebuild that makes what the store lacks, while what is embedded so far can be
             searched; None to leave the store as it is.
+        watch: how to follow the corpus; empty not to. See `search_api.jobs.watching`.
     """
     engine.catalogue.scans = FilterScans(limits.filter_seconds, limits.max_filter_scans)
     metrics = Metrics()
@@ -119,6 +123,7 @@ def create_app(
         metrics=metrics,
         encoder=ResponseEncoder(limits.max_cursor_chars, limits.max_cached_entries),
         draining=draining,
+        watching=Watching(tasks, draining, watch, metrics.observe_sync) if watch else None,
         public=PublicText(_roots(engine)),
     )
 
@@ -127,7 +132,10 @@ def create_app(
         running = [asyncio.create_task(context.compaction.run())]
         if build is not None:
             running.append(asyncio.create_task(FirstBuild(tasks, draining, build).run()))
+        if context.watching is not None:
+            context.watching.start()
         yield
+        draining.set()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -16,6 +16,7 @@ from search_api.api.response_encoder import ResponseEncoder
 from search_api.jobs.auto_compaction import AutoCompaction
 from search_api.jobs.runner import JobRunner
 from search_api.jobs.tasks import TaskRunner
+from search_api.jobs.watching import Watching
 from search_api.service.batching import Batcher
 from search_api.service.engine import SearchEngine
 from search_api.service.results import SearchResult
@@ -29,7 +30,8 @@ class Context:
     """The parts of one app.
 
     ``public`` leaves the server's paths out of a text; ``draining`` is set once the service is
-    shutting down; ``streams`` holds an object for each client that is following a job.
+    shutting down; ``watching`` follows the corpus, if that is asked for; ``streams`` holds an
+    object for each client that is following a job.
     """
 
     engine: SearchEngine
@@ -41,6 +43,7 @@ class Context:
     metrics: Metrics
     encoder: ResponseEncoder
     draining: threading.Event
+    watching: Watching | None = None
     streams: set[object] = field(default_factory=set)
     public: PublicText = field(default_factory=lambda: PublicText([Path.cwd()]))
 

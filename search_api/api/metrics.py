@@ -10,6 +10,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from search_api.jobs.model import Job
+from search_api.jobs.watching import Synced
 from search_api.service.storage.quotas import Amount
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -138,6 +139,18 @@ class Metrics:
             "lookalike_jobs_running", "Jobs in progress", ("kind",), registry=self.registry
         )
 
+        self.synced_at = Gauge(
+            "lookalike_sync_timestamp_seconds",
+            "When the server last followed its corpus, in seconds since 1970; 0 before the first",
+            registry=self.registry,
+        )
+        self.synced = Counter(
+            "lookalike_synced_pictures",
+            "Pictures by what following the corpus did to them",
+            ("what",),
+            registry=self.registry,
+        )
+
     def observe_request(self, method: str, route: str, status: str, seconds: float) -> None:
         """Count one HTTP request."""
         count, time = self._of_requests.get((method, route, status)) or self._of_request(
@@ -166,6 +179,12 @@ class Metrics:
         else:
             self.jobs_running.labels(job.kind).dec()
             self.jobs.labels(job.kind, job.state).inc()
+
+    def observe_sync(self, synced: Synced) -> None:
+        """Count what following the corpus has done."""
+        self.synced_at.set(synced.ended)
+        for what in ("embedded", "changed", "moved", "removed", "skipped", "unreachable"):
+            self.synced.labels(what).inc(synced.counts.get(what, 0))
 
     def observe_stages(self, milliseconds: dict[str, float]) -> None:
         """Count the stages of one response."""

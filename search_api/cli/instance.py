@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import ipaddress
 import os
 import re
@@ -105,6 +104,22 @@ _options = together(
     host_option,
     port_option,
     click.option(
+        "--watch",
+        is_flag=True,
+        envvar="LOOKALIKE_WATCH",
+        show_envvar=True,
+        help="Follow the folder or table while serving: what is new, changed, moved or gone is in"
+        " the index within seconds.",
+    ),
+    click.option(
+        "--watch-poll",
+        is_flag=True,
+        envvar="LOOKALIKE_WATCH_POLL",
+        show_envvar=True,
+        help="The same by looking at all files every few seconds, for drives whose changes the"
+        " system does not tell of. Network drives are recognised.",
+    ),
+    click.option(
         "--key-file",
         type=click.Path(dir_okay=False, path_type=Path),
         envvar="LOOKALIKE_KEY_FILE",
@@ -183,17 +198,13 @@ def quota_options(command: Callable[..., None]) -> Callable[..., None]:
     return made
 
 
-def instance_options(command: Callable[..., None]) -> Callable[..., None]:
+def instance_options(command: Callable[[Settings], None]) -> Callable[..., None]:
     """Give ``command`` all options of an instance, and call it with the resulting settings."""
-
-    # The command's further options, which are none of the settings.
-    further = [name for name in inspect.signature(command).parameters if name != "settings"]
 
     @_options
     @functools.wraps(command)
     def with_settings(**values: Any) -> None:
-        passed = {name: values.pop(name) for name in further}
-        command(_settings(values), **passed)
+        command(_settings(values))
 
     made: Callable[..., None] = with_settings
     return made
@@ -250,6 +261,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         limits=limits,
         shutdown=shutdown,
         log_format=values["log_format"],
+        watch="poll" if values["watch_poll"] else "auto" if values["watch"] else "",
         allow_removal=values.get("allow_removal", False),
         folder_options=values["folder_options"],
     )

@@ -235,7 +235,9 @@ def _serve(
             f" LOOKALIKE_ALLOWED_HOSTS ({', '.join(settings.access.hosts) or 'none'}); requests for"
             " any other name are refused.\n"
         )
-    app = create_app(engine, settings.limits, settings.access, worker, build=building)
+    app = create_app(
+        engine, settings.limits, settings.access, worker, build=building, watch=settings.watch
+    )
 
     def ready() -> None:
         click.echo(f"Lookalike is ready: http://{shown}:{port} ({doing}press Ctrl-C to stop)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -13,6 +13,7 @@ from embed.folders.kinds import in_words
 from index.contract import JobControl
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunner
+from search_api.service.corpus_sync import Counts
 from search_api.service.engine import SearchEngine
 from search_api.service.labelling.classifier_fit import fit_now
 from search_api.service.model_migration import encoder_in_use, encoder_of
@@ -30,21 +31,24 @@ class Task:
     Attributes:
         kind: ``rebuild`` brings the index up to date with the corpus, ``compact`` builds a new
             index from the catalogue alone, ``embed`` embeds with another model while the current
-            one serves, ``switch`` switches to it, ``fit`` fits the classifier of the labels.
+            one serves, ``switch`` switches to it, ``fit`` fits the classifier of the labels,
+            ``sync`` follows the corpus without building an index.
         model: digest of the model to use; empty for the one whose embeddings are in use.
         reembed: for ``rebuild``: embed everything again, including unchanged pictures.
         allow_removal: for ``rebuild``: remove what is gone however much it is.
         first: for ``rebuild``: nothing can be searched yet; see `IndexBuilder.rebuild`. The store
             may not even have a model.
         index: for ``compact``: the kind of index from then on; empty for the one in use.
+        leave: for ``sync``: sources to leave as they are, because their files are being written.
     """
 
-    kind: Literal["rebuild", "compact", "embed", "switch", "fit"]
+    kind: Literal["rebuild", "compact", "embed", "switch", "fit", "sync"]
     model: str = ""
     reembed: bool = False
     allow_removal: bool = False
     first: bool = False
     index: str = ""
+    leave: Sequence[str] = ()
 
 
 Perform = Callable[[Task, JobControl], dict[str, int]]
@@ -62,8 +66,8 @@ class TaskRunner:
     jobs: JobRunner
     perform: Perform
 
-    def start(self, task: Task) -> Job:
-        """Start a job that does the task.
+    def start(self, task: Task, *, here: bool = False) -> Job:
+        """Start a job that does the task; ``here`` in this process, as it takes no time.
 
         Raises:
             NoSpaceError: the disk has too little free space.
@@ -76,7 +80,8 @@ class TaskRunner:
             task = replace(task, first=True)
         if self.jobs.running is None:
             self.engine.store.check_free()
-        return self.jobs.start(task.kind, partial(self.perform, task))
+        work = partial(perform, self.engine) if here else self.perform
+        return self.jobs.start(task.kind, partial(work, task))
 
 
 def perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str, int]:
@@ -109,6 +114,9 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
             "embedded": counts.embedded,
             "skipped": len(counts.skipped),
         }
+    if task.kind == "sync":
+        counts = builder.sync(encoder, engine.corpus, control, leave=frozenset(task.leave))
+        return _result(counts)
     manifest, counts = builder.rebuild(
         encoder,
         engine.corpus,
@@ -120,8 +128,12 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
     if kinds := counts.kinds:
         listed, files = engine.var / "skipped.json", sum(kinds.values())
         log.info("skipped files (%s): %s; see %s", f"{files:,}", in_words(kinds), listed)
+    return {"generation": manifest.generation, **_result(counts)}
+
+
+def _result(counts: Counts) -> dict[str, int]:
+    """The result of a job that followed the corpus."""
     return {
-        "generation": manifest.generation,
         "total": counts.total,
         "embedded": counts.embedded,
         "changed": counts.changed,
@@ -129,5 +141,5 @@ def _perform(engine: SearchEngine, task: Task, control: JobControl) -> dict[str,
         "removed": counts.removed,
         "unreachable": counts.unreachable,
         "skipped": len(counts.skipped),
-        **{f"skipped {kind}": number for kind, number in kinds.items()},
+        **{f"skipped {kind}": number for kind, number in counts.kinds.items()},
     }

@@ -25,7 +25,7 @@ from search_api.schemas.images import (
     Images,
     StoredImage,
 )
-from search_api.schemas.index import IndexInfo, LimitsInfo, Pending, StorageAmount
+from search_api.schemas.index import IndexInfo, LimitsInfo, Pending, StorageAmount, WatchInfo
 from search_api.schemas.jobs import Job, JobLog, JobLogEntry, Jobs, Progress
 from search_api.schemas.models import ModelDifference, ModelInfo, Models
 from search_api.schemas.page import PageParams, PageQuery
@@ -121,6 +121,7 @@ __all__ = [
     "Trash",
     "TrashedImage",
     "Vote",
+    "WatchInfo",
     "image_url",
     "payload",
 ]

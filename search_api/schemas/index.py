@@ -38,6 +38,21 @@ class StorageAmount(Schema):
     limit: int = Field(description="0 for no limit; of `free_bytes`, what must stay free.")
 
 
+class WatchInfo(Schema):
+    """How the server follows its corpus."""
+
+    state: str = Field(
+        examples=["watching"],
+        description="`watching`, `polling`, `away` while the folder is not there, or `starting`.",
+    )
+    last_sync: float | None = Field(description="When it last did, in seconds since 1970.")
+    counts: dict[str, int] = Field(
+        description="What it did then, as in the result of its job.",
+        examples=[{"embedded": 3, "changed": 1, "moved": 0, "removed": 0}],
+    )
+    problem: str | None = Field(description="Why the index does not follow the corpus now.")
+
+
 class IndexInfo(Schema):
     """What is indexed, and by which model."""
 
@@ -71,6 +86,9 @@ class IndexInfo(Schema):
     )
     labels: dict[str, int] = Field(description="Number of pictures by label.")
     splits: dict[str, int] = Field(description="Number of pictures by split.")
+    watch: WatchInfo | None = Field(
+        default=None, description="Null unless the server follows its corpus: `--watch`."
+    )
     limits: LimitsInfo
     storage: dict[str, StorageAmount] = Field(
         default_factory=dict,

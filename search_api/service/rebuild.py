@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -163,6 +163,46 @@ class IndexBuilder:
             (self.var / "skipped.json").write_text(json.dumps(counts.skipped, indent=1) + "\n")
             self.fitter.fit_after_build(encoder, _without_skip(control))
         return manifest, counts
+
+    def sync(
+        self,
+        encoder: PictureEncoder,
+        corpus: Corpus,
+        control: JobControl = JobControl(),
+        *,
+        leave: Collection[str] = (),
+    ) -> Counts:
+        """Bring the store up to date with the corpus, as `rebuild` does, but build no index.
+
+        What has changed is searched as changes since the index was built, until it is compacted.
+
+        Args:
+            encoder: of the model in use.
+            corpus: where the pictures are.
+            control: receives progress and can cancel.
+            leave: sources to leave as they are.
+
+        Raises:
+            as `rebuild`.
+        """
+        catalogue = self.store.catalogue
+        self.trash.storage.check_room()
+        with self.store.lock(control.job):
+            check_corpus(catalogue, corpus, self.store.name)
+            found = corpus.scan() if leave else None
+            if found is not None:
+                items = tuple(item for item in found.items if item.source not in leave)
+                found = replace(found, items=items)
+            prepared = prepare(
+                corpus,
+                catalogue,
+                encoder.input_size,
+                control,
+                scan=found,
+                within=(lambda source: source not in leave) if leave else None,
+                built=self._built(),
+            )
+            return sync_corpus(encoder, corpus, catalogue, control, prepared=prepared)
 
     def _built(self) -> float | None:
         """When the current index was built, in seconds since 1970; None if there is none."""

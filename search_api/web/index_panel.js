@@ -15,6 +15,7 @@ const JOB_KINDS = {
   compact: ["Compacting changes", "Compaction"],
   embed: ["Embedding", "Embedding"],
   switch: ["Switching models", "Model switch"],
+  sync: ["Following the corpus", "Sync"],
 };
 const kindOf = (job) => JOB_KINDS[job.kind] ?? JOB_KINDS.rebuild;
 

@@ -125,9 +125,9 @@ def at_generation(client: TestClient, generation: int) -> dict:
     return info
 
 
-def until(true: Callable[[], bool]) -> None:
+def until(true: Callable[[], bool], seconds: float = 15) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)

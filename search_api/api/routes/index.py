@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from search_api import schemas
 from search_api.api import responses
-from search_api.api.context import Ctx
+from search_api.api.context import Context, Ctx
 from search_api.api.intake.strict import StrictRoute
 from search_api.api.openapi import problems
 from search_api.jobs.tasks import Task
@@ -33,6 +33,7 @@ def index_info(context: Ctx) -> schemas.IndexInfo:
     summary["corpus"] = context.public(summary["corpus"])
     return schemas.IndexInfo(
         **summary,
+        watch=_watch(context),
         limits=schemas.LimitsInfo(
             max_upload_bytes=limits.picture.max_bytes,
             max_pixels=limits.picture.max_pixels,
@@ -115,3 +116,12 @@ def compact_index(
     job = context.tasks.start(Task("compact", index=kind or ""))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return responses.job(context, job)
+
+
+def _watch(context: Context) -> schemas.WatchInfo | None:
+    if context.watching is None:
+        return None
+    summary = context.watching.summary()
+    if summary["problem"] is not None:
+        summary["problem"] = context.public(summary["problem"])
+    return schemas.WatchInfo(**summary)

@@ -174,7 +174,7 @@ def test_the_first_build_serves_from_the_start_and_goes_on(trained: Path, tmp_pa
     problem = json.loads(refused.value.read())
     assert (refused.value.code, problem["type"]) == (503, "urn:lookalike:problem:not-ready")
     assert problem["job"] == job["id"]
-    until(lambda: code_of(server, "/readyz") == 200)
+    until(lambda: code_of(server, "/readyz") == 200, 60)
     partial = server.get("/v1/index")
     assert (partial["complete"], partial["generation"]) == (False, 1)
     assert partial["count"] in range(500, 2_600, 500)
@@ -191,7 +191,7 @@ def test_the_first_build_serves_from_the_start_and_goes_on(trained: Path, tmp_pa
     again = server.get("/v1/index")
     assert again["complete"] is False
     assert again["count"] >= kept
-    until(lambda: server.get("/v1/index")["complete"])
+    until(lambda: server.get("/v1/index")["complete"], 60)
     whole = server.get("/v1/index")
     assert (whole["count"], whole["generation"]) == (2_603, 2)
     assert whole["pending"] == {"added": 0, "deleted": 0}
@@ -221,7 +221,7 @@ def test_two_servers_on_an_empty_store_build_it_once(fresh: Env) -> None:
     for server in servers:
         until(lambda server=server: code_of(server, "/readyz") == 200)  # type: ignore[misc]
         assert server.get("/v1/index")["count"] == 24
-    until(lambda: all(s.get("/v1/index")["complete"] for s in servers))
+    until(lambda: all(s.get("/v1/index")["complete"] for s in servers), 60)
     ended = [finished_builds(server.stop()[1]) for server in servers]
     states = [state for builds in ended for state, _ in builds]
     assert states.count("succeeded") == 1
@@ -233,3 +233,44 @@ def code_of(server: Server, path: str) -> int:
     except urllib.error.HTTPError as error:
         return error.code
     return 200
+
+
+@pytest.mark.slow
+def test_watch_follows_the_folder(trained: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    for label in ("boat", "tree"):
+        put(root, label, range(12))
+    env = {
+        "LOOKALIKE_DATA": str(root),
+        "LOOKALIKE_VAR": str(tmp_path / "var"),
+        "LOOKALIKE_BUNDLE": str(trained / "bundle"),
+        "LOOKALIKE_WATCH": "1",
+    }
+    server = Server("up", env)
+
+    def sources() -> set[str]:
+        points = server.get("/v1/images?limit=100")["points"]
+        return {point["payload"]["source"] for point in points}
+
+    try:
+        until(lambda: server.get("/v1/index")["watch"]["last_sync"] is not None, 60)
+        put(root, "house", range(3))
+        until(lambda: {f"house/{n}.png" for n in range(3)} <= sources(), 60)
+        (root / "boat" / "1.png").unlink()
+        (root / "tree" / "1.png").rename(root / "tree" / "one.png")
+        until(lambda: "tree/one.png" in sources(), 60)
+        assert sources().isdisjoint({"boat/1.png", "tree/1.png"})
+        info = server.get("/v1/index")
+        assert (info["count"], info["watch"]["state"]) == (26, "watching")
+        assert info["watch"]["problem"] is None
+    finally:
+        code, stderr = server.stop()
+    assert code == 0
+    assert "Traceback" not in stderr
+    # What changes while no server runs is followed at the next start.
+    put(root, "house", range(3, 6))
+    server = Server("serve", env)
+    try:
+        until(lambda: "house/5.png" in sources(), 60)
+    finally:
+        assert server.stop()[0] == 0

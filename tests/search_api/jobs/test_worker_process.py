@@ -103,6 +103,7 @@ def test_the_request(engine: SearchEngine, tmp_path: Path) -> None:
             "allow_removal": False,
             "first": False,
             "index": "",
+            "leave": [],
         },
         "job": "7",
         "data": str(tmp_path),
