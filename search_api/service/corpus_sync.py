@@ -163,8 +163,8 @@ def prepare(
     found = compare(corpus, catalogue, scan, items, looked_for, at_least, control, since)
     gone = found.overwritten + found.gone
     if not allow_removal:
-        example = [entry.source for entry in catalogue.find(gone[:1])]
-        check_removal(len(gone), len(stored), corpus.name, example)
+        names = {id_: source for source, id_ in looked_for.items()}
+        check_removal([names[id_] for id_ in gone], len(stored), corpus.name, scan.skipped)
     skipped |= found.skipped
     control.skip(skipped)
     removed, moved = _follow(catalogue, found)

@@ -8,7 +8,7 @@ changed, unless its old content moved elsewhere.
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ FEW = 2
 """So many pictures may always leave a corpus at a time, unless they are all that is stored."""
 
 _SHARE = 10
+_NONE: Mapping[str, Skipped] = {}
 
 _READERS = 4
 _AT_ONCE = 200
@@ -154,19 +155,29 @@ def without_drives(scan: Scan, known: Sequence[str]) -> Scan:
     )
 
 
-def check_removal(removed: int, of: int, corpus: str, examples: Sequence[str] = ()) -> None:
-    """Raise RemovalError if ``removed`` of the ``of`` stored pictures of a corpus are too many.
+def check_removal(
+    gone: Sequence[str], of: int, corpus: str, skipped: Mapping[str, Skipped] = _NONE
+) -> None:
+    """Raise RemovalError if these are too many of the ``of`` stored pictures of a corpus.
 
-    More than a tenth of them, and more than FEW, or all.
+    More than a tenth of them, and more than FEW, or all. ``skipped`` is what the scan did not take:
+    some may have been taken before.
     """
-    if removed == 0 or (removed < of and (removed <= FEW or removed * _SHARE <= of)):
+    count = len(gone)
+    if count == 0 or (count < of and (count <= FEW or count * _SHARE <= of)):
         return
-    shown = f", for example {examples[0]}" if examples else ""
+    left_out = Counter(
+        skipped[place].kind
+        for source in gone
+        for place in (source, *map(str, PurePosixPath(source).parents))
+        if place in skipped
+    )
+    taken = f"; of these, no longer taken: {kinds.in_words(left_out)}" if left_out else ""
     raise RemovalError(
-        f"this build would remove {removed:,} of the {of:,} pictures of {corpus}, because their"
-        f" files are no longer there{shown}; nothing was removed. If a drive or network share is"
-        " gone, or a table names other paths, put that right and build again; if they are to be"
-        " removed, build with --allow-removal (in the API: allow_removal=true)"
+        f"this build would remove {count:,} of the {of:,} pictures of {corpus}, because their"
+        f" files are no longer there, for example {gone[0]}{taken}. Nothing was removed. If a drive"
+        " or network share is gone, or a table names other paths, put that right and build again;"
+        " if they are to be removed, build with --allow-removal (in the API: allow_removal=true)"
     )
 
 

@@ -314,7 +314,7 @@ def test_comparing_many_is_reported_and_can_be_cancelled(
     ("removed", "of"), [(0, 0), (0, 50), (1, 5), (2, 3), (2, 20), (10, 100), (6_000, 60_000)]
 )
 def test_a_few_pictures_may_go(removed: int, of: int) -> None:
-    check_removal(removed, of, "here")
+    check_removal(["a.jpg"] * removed, of, "here")
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_a_few_pictures_may_go(removed: int, of: int) -> None:
 )
 def test_more_than_a_tenth_may_not_go_and_neither_may_all(removed: int, of: int) -> None:
     with pytest.raises(RemovalError) as caught:
-        check_removal(removed, of, "/photos", ["a/b.jpg"])
+        check_removal(["a/b.jpg"] * removed, of, "/photos")
     assert f"would remove {removed:,} of the {of:,} pictures of /photos" in str(caught.value)
     assert "for example a/b.jpg" in str(caught.value)
     assert "--allow-removal" in str(caught.value)
@@ -341,3 +341,14 @@ def test_a_drive_that_is_gone_has_deleted_nothing(engine: SearchEngine, folder: 
     for there in (replace(scan, items=rest, mounts=("train/red",)), replace(scan, mounts=())):
         assert without_drives(there, ["train/red"]) == there
     assert without_drives(replace(scan, mounts=None), ["train/red"]).unreachable == ()
+
+
+def test_what_is_no_longer_taken_is_said_to_be_so() -> None:
+    """As after an upgrade, or with other options."""
+    gone = ["a/@eaDir/x/1.jpg", "a/@eaDir/2.jpg", "b/link.jpg", "c/3.jpg"]
+    skipped = {
+        "a/@eaDir": Skipped("in @eaDir", "a folder of another program", 2),
+        "b/link.jpg": Skipped("links", "a link out of the folder"),
+    }
+    with pytest.raises(RemovalError, match=r"no longer taken: in @eaDir 2, links 1\. Not"):
+        check_removal(gone, 4, "/photos", skipped)
