@@ -289,7 +289,7 @@ def _printer(as_json: bool) -> Callable[[Sequence[Tagged]], None]:
                 click.echo(json.dumps(_value(result), ensure_ascii=False))
             elif result.prediction is not None:
                 prediction = result.prediction
-                label = prediction.label or "-"
+                label = displayed(prediction.label or "-")
                 click.echo(f"{label}\t{prediction.confidence:.4f}\t{displayed(str(result.path))}")
             elif result.error is None:
                 click.echo(f"-\t-\t{displayed(str(result.path))}")

@@ -28,6 +28,7 @@ from search_api.cli.options import (
     together,
 )
 from search_api.cli.remote import server_options
+from search_api.text import displayed
 
 
 @click.group()
@@ -145,7 +146,7 @@ def status(store: OnStore, server: str | None, api_key: str | None, as_json: boo
             value = ", ".join(f"{key} {count:,}" for key, count in value.items()) or "none"
         elif isinstance(value, int):
             value = f"{value:,}"
-        click.echo(f"{name:<11} {value}")
+        click.echo(f"{name:<11} {displayed(str(value))}")
 
 
 def _local_status(store: OnStore) -> dict[str, Any]:

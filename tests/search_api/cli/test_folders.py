@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from embed.corpus import FolderCorpus
 from embed.pictures import encode_png
 from embed.scenes import render
+from search_api.cli.training import load
 from tests.search_api.cli.helpers import Env, put, run
+from train.recipe import QUICK
 
 SKIPPED = (
     "Skipped 9 files: .mov 2, links 2, .cr2 1, empty files 1, hidden files 1, in @eaDir 1,"
@@ -110,6 +113,23 @@ def test_classify_skips_the_same_and_prints_any_name(store: Env, odd: Path) -> N
     assert len(run("classify", odd, "--program-folders", env=store).stdout.splitlines()) == 4
 
 
+def test_labels_of_any_characters_are_printed(own: Env, odd: Path) -> None:
+    label = "a\nb\x1b[31m"
+    assert run("add", odd / "boat" / "0.png", "--label", label, env=own).returncode == 0
+    assert r"a\nb\x1b[31m 1" in run("index", "status", env=own).stdout
+    assert json.loads(run("index", "status", "--json", env=own).stdout)["labels"][label] == 1
+
+
+def test_training_says_what_it_leaves_out(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(odd, "house", range(4))
+    (odd / "stray.png").write_bytes(encode_png(render("house", 9)))
+    dataset = load(FolderCorpus(odd), 32, QUICK)
+    assert (dataset.classes, len(dataset.train) + len(dataset.validation)) == (("boat", "house"), 7)
+    said = capsys.readouterr().err
+    assert f"{SKIPPED}." in said
+    assert "Left out, because they are in no class's folder: 1 picture." in said
+
+
 def test_searches_take_and_print_any_name(store: Env, odd: Path) -> None:
     done = run("search", latin1(odd), "--limit", 1, env=store)
     assert done.returncode == 0, done.stderr
@@ -124,7 +144,6 @@ AMBIGUOUS = ("index build", "train", "index embed --shard 1/1", "add", "up", "ev
 @pytest.mark.parametrize("command", AMBIGUOUS)
 def test_what_is_ambiguous_stops_every_command(command: str, store: Env, tmp_path: Path) -> None:
     root = tmp_path / "pictures"
-    put(root, "bus", range(0))
     put(root / "train", "boat", range(2))
     put(root / "bus", "boat", range(2))
     env = {**store, "LOOKALIKE_VAR": str(tmp_path / "var")}

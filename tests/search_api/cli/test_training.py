@@ -21,6 +21,7 @@ def test_a_folder_is_learned_indexed_and_served(old: Path, tmp_path: Path) -> No
     for label, count in zip(NEW, (6, 10, 10, 20), strict=True):
         put(pictures, label, range(count))
     (pictures / "car" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    (pictures / "car" / "film.mov").write_bytes(b"a film")
     out = tmp_path / "run"
     done = run(
         *("train", "--data", pictures, "--init", old, "--size", 48, "--epochs", 3),
@@ -30,7 +31,10 @@ def test_a_folder_is_learned_indexed_and_served(old: Path, tmp_path: Path) -> No
     assert "(from 4 balloon to 14 road)" in done.stderr
     assert f"the model in {old}" in done.stderr
     assert "1 picture could not be read" in done.stderr
-    assert list(json.loads((out / "skipped.json").read_text())) == ["car/broken.png"]
+    assert list(json.loads((out / "skipped.json").read_text())) == [
+        "car/film.mov",
+        "car/broken.png",
+    ]
     report = json.loads(done.stdout)
     assert (report["split"], report["classes"]) == ("test", list(NEW))
     bundle = Bundle.load(out / "bundle")
