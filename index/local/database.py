@@ -97,7 +97,7 @@ class Database:
             if self.read_only:
                 # What is never written needs no history of its own.
                 if new or old:
-                    raise self._only_read("its format has to be brought up to date")
+                    raise self._only_read("its format has to be brought up to date first")
                 return
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
@@ -270,12 +270,12 @@ class Database:
     def check_writable(self) -> None:
         """Raise ReadOnlyError if the file may only be read."""
         if self.read_only:
-            raise self._only_read("this would write to it")
+            raise self._only_read()
 
-    def _only_read(self, why: str) -> ReadOnlyError:
+    def _only_read(self, why: str = "this would write to it; searching it works") -> ReadOnlyError:
         return ReadOnlyError(
-            f"{self._path.parent}: the store is read-only here, and {why}; searching it works. To"
-            " change it, use it where its folder and files can be written, or a copy of it"
+            f"{self._path.parent}: the store is read-only here, and {why}. To change it, use it"
+            " where its folder and files can be written, or a copy of it"
         )
 
     def _connect(self) -> sqlite3.Connection:
@@ -337,11 +337,10 @@ class Database:
             )
         if self.read_only and name == "SQLITE_CANTOPEN":
             return self._only_read(
-                f"{_log_of(self._path).name} has writes that must be merged with it first: open it"
-                " once where it can be written"
+                f"{_log_of(self._path).name} has writes that must be merged with it first"
             )
         if name.startswith("SQLITE_READONLY") or _is_read_only(name, self._path):
-            return self._only_read("this would write to it")
+            return self._only_read()
         if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _is_full(self._path)):
             return NoSpaceError(
                 f"{self._path}: the disk is full ({error}); nothing was stored. Free some space: "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
 from tests.index.vectors import random_vectors
 from tests.search_api.api.intake.test_strict import routes
+from tests.search_api.cli.helpers import run
 from tests.search_api.conftest import MeanColour, colour, png
 from tests.search_api.helpers import NEW, add, assert_problem, first
 
@@ -48,9 +50,15 @@ def read_only(
         monkeypatch.setattr("index.local.database.os.access", lambda *_: False)
         yield engine.var
         return
-    place = tmp_path / "read-only"
+    with mounted_read_only(engine.var, tmp_path / "read-only") as place:
+        yield place
+
+
+@contextmanager
+def mounted_read_only(folder: Path, place: Path) -> Iterator[Path]:
+    """The folder, mounted at ``place`` so that nobody can write there."""
     place.mkdir()
-    for options in (["--bind", str(engine.var)], ["-o", "remount,bind,ro"]):
+    for options in (["--bind", str(folder)], ["-o", "remount,bind,ro"]):
         done = subprocess.run(["mount", *options, str(place)], capture_output=True, check=False)
         if done.returncode:
             pytest.skip("only root may mount a folder read-only")
@@ -173,6 +181,46 @@ def test_an_older_format_cannot_be_brought_up_to_date(
     monkeypatch.setattr("index.local.database.FORMAT_VERSION", 10**6)
     with pytest.raises(ReadOnlyError, match="format has to be brought up to date"):
         SqliteCatalogue(path)
+
+
+def test_what_a_killed_process_left_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read where SQLite can, and otherwise the store is refused, not opened without it."""
+    first, path = tmp_path / "first.sqlite", tmp_path / "catalogue.sqlite"
+    with SqliteCatalogue(first) as writer:
+        writer.upsert([Record("a")], random_vectors(1, 8, seed=0), "m")
+        for end in ("", "-wal", "-shm", "-acknowledged"):  # as kill -9 leaves them
+            shutil.copy(f"{first}{end}", f"{path}{end}")
+    monkeypatch.setattr("index.local.database.os.access", lambda *_: False)
+    with SqliteCatalogue(path) as reader:
+        assert (reader.read_only, reader.count()) == (True, 1)
+    if not Path(f"{path}-wal").exists():
+        return  # SQLite has merged it, as it may here
+    Path(f"{path}-shm").unlink()
+    monkeypatch.undo()
+    place = tmp_path.with_name(f"{tmp_path.name}-mounted")
+    with mounted_read_only(tmp_path, place), pytest.raises(ReadOnlyError, match="catalogue"):
+        SqliteCatalogue(place / "catalogue.sqlite").close()
+
+
+@pytest.mark.slow
+def test_on_the_command_line(engine: SearchEngine, tmp_path: Path) -> None:
+    var = engine.var
+    engine.close()
+    with mounted_read_only(var, tmp_path / "place") as place:
+        for command, code in (
+            (["index", "verify"], 0),
+            (["index", "status"], 0),
+            (["delete", "1"], 2),
+            (["purge", "--all"], 2),
+            (["index", "snapshot"], 2),
+        ):
+            done = run(*command, "--var", place)
+            assert done.returncode == code, done.stderr
+            if code:
+                assert "read-only here" in done.stderr
+                assert done.stderr.count("\n") == 1
 
 
 def test_a_file_system_that_becomes_read_only(tmp_path: Path) -> None:
