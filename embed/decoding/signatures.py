@@ -92,6 +92,8 @@ _ZIPPED = (
 _MOVIES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """Boxes that old QuickTime files start with."""
 _BEGINNING = 4096
+_SOME = 64
+"""Bytes of zeros that are more than an odd short answer."""
 _HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)\b", re.I | re.S)
 _SVG = re.compile(rb"\s*(?:<(?:\?xml|!doctype|!--).*?>\s*)*<(?:\w+:)?svg\b", re.I | re.S)
 _XML = re.compile(rb"\s*<\?xml\b", re.I)
@@ -110,7 +112,7 @@ def recognise(data: bytes) -> Foreign | None:
     for start, what, advice in _STARTS:
         if data.startswith(start):
             return Foreign(what, advice)
-    if not data[:_BEGINNING].strip(b"\0"):
+    if len(data) >= _SOME and not data[:_BEGINNING].strip(b"\0"):
         return Foreign("a file of zeros", "its copy was probably interrupted: copy it again")
     return _container(data) or _text(data[:_BEGINNING].removeprefix(b"\xef\xbb\xbf"))
 

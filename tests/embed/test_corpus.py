@@ -23,8 +23,8 @@ from embed.corpus import (
     sample,
 )
 from embed.folders.options import FolderOptions
-from embed.pictures import PictureError, PictureLimits, encode_png
-from tests.embed.helpers import noise
+from embed.pictures import FORMATS, PictureError, PictureLimits, encode_png
+from tests.embed.helpers import encoded, noise, slope
 
 
 def put(path: Path, data: bytes = encode_png(noise(8, 8))) -> Path:
@@ -316,3 +316,18 @@ def test_a_table_may_name_files_that_do_not_exist(tmp_path: Path) -> None:
         open_corpus(table).scan()
     # What cannot be looked at may exist.
     assert not _is_missing(tmp_path / ("x" * 300))
+
+
+def test_a_folder_of_every_format(tmp_path: Path) -> None:
+    endings = {"HEIF": "HEIC", "AVIF": "avif", "JPEG2000": "JP2", "ICO": "ico", "PPM": "pnm",
+               "DIB": "dib", "JPEG": "JFIF", "PNG": "apng", "TIFF": "tif", "WEBP": "webp",
+               "GIF": "Gif", "BMP": "bmp"}  # fmt: skip
+    assert set(endings) == set(FORMATS)
+    for form, ending in endings.items():
+        (tmp_path / f"{form}.{ending}").write_bytes(encoded(slope(96, 128), form))
+    corpus = FolderCorpus(tmp_path)
+    assert {item.source for item in corpus.items} == {f"{f}.{e}" for f, e in endings.items()}
+    for item in corpus.items:
+        picture = corpus.read(item.source)
+        assert picture.shape == (96, 128, 3)
+        assert np.abs(picture.astype(int) - slope(96, 128)).mean() < 6, item.source

@@ -7,14 +7,17 @@ import re
 from starlette.datastructures import UploadFile
 
 from embed.decoding.header import read_header
+from embed.decoding.signatures import recognise
 from embed.pictures import PictureError
 from search_api.api.errors import Problem
 from search_api.text import shortened
 
 _FILE_NAME = re.compile(r"[\w ./\\:~-]{1,100}\.\w{2,5}", re.ASCII)
 _URL = re.compile(r"(?:https?|ftp|file|s3|gs)://", re.IGNORECASE)
-# How the bytes of a JPEG, PNG, GIF, WebP, TIFF and BMP begin in base64.
-_BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkq|TU0AK|Qk[01])[A-Za-z0-9+/=\s]*")
+# How the bytes of a JPEG, PNG, GIF, WebP, TIFF, BMP, HEIC and AVIF begin in base64.
+_BASE64 = re.compile(
+    r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkq|TU0AK|Qk[01]|AAAA..Z0eX)[A-Za-z0-9+/=\s]*"
+)
 _START = 1000
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM*")
 _SHORT = 50
@@ -95,6 +98,12 @@ def not_a_picture(data: bytes, kind: str, fields: list[str]) -> Problem:
         what = f"the body is a form, but its Content-Type is {kind}; let the client set that header"
     elif is_stripped(data):
         what = "the body is a picture without its line ends and NULs, which curl's -d removes"
+    elif (found := recognise(data)) is not None:
+        return Problem(
+            415,
+            "not-a-picture",
+            f"the body ({len(data):,} bytes) is {found.what}, which is not read; {found.advice}",
+        )
     else:
         called = f" ({kind})" if kind else ""
         what = f"the {len(data):,} bytes of the body{called} are neither a form nor a picture in a"
