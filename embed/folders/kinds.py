@@ -99,6 +99,7 @@ _SYSTEM = {
 _PROGRAM_FOLDERS = {
     # file servers: thumbnails, recycle bins, snapshots
     *("@eadir", ".@__thumb", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "@tmp"),
+    *("@__thumb", "network trash folder", "temporary items"),
     *(".snapshot", ".snapshots", "~snapshot", ".zfs", "@sharebin", "@synologydrive"),
     # Windows
     *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),

@@ -163,32 +163,39 @@ class _Walk:
 
     def _link(self, place: str) -> None:
         """Take what a link leads to: a file at once, a folder later."""
-        path = self._path(place)
+        path, name = self._path(place), place.rpartition("/")[2]
         follow = self._options.follow_links
         try:
             target = os.path.realpath(path, strict=True)
-        except FileNotFoundError:
+            found = os.stat(target)  # noqa: PTH116
+        except OSError as error:
+            self._broken_link(place, error)
+            return
+        if stat.S_ISDIR(found.st_mode):
+            if not follow:
+                self._skip(place, Skipped(LINKS, f"a link to a folder; {_FOLLOW}"))
+            elif kinds.of_another_program(name) and not self._options.program_folders:
+                self._skip(place, kinds.program_folder(name))
+            else:
+                self._links.append(place)
+        elif follow or self._inside(target) or kinds.of_ending(name) is not None:
+            self._file(place, found)
+        else:
+            self._skip(place, Skipped(LINKS, f"a link out of the folder; {_FOLLOW}"))
+
+    def _broken_link(self, place: str, error: OSError) -> None:
+        inside = self._inside(os.path.realpath(self._path(place)))
+        if error.errno == errno.ELOOP:
+            self._skip(place, Skipped(LINKS, "a link that leads in a circle"))
+        elif error.errno == errno.ENOENT:
             self._skip(place, Skipped(LINKS, "a link that leads nowhere"))
             # The drive that it leads to may come back.
-            if follow and not self._inside(os.path.realpath(path)):
+            if self._options.follow_links and not inside:
                 self.found.unreachable.append(place)
-            return
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            self._skip(place, Skipped(LINKS, "a link that leads in a circle"))
-            return
-        found = os.stat(target)  # noqa: PTH116
-        if not stat.S_ISDIR(found.st_mode):
-            name = place.rpartition("/")[2]
-            if follow or self._inside(target) or kinds.of_ending(name) is not None:
-                self._file(place, found)
-            else:
-                self._skip(place, Skipped(LINKS, f"a link out of the folder; {_FOLLOW}"))
-        elif not follow:
-            self._skip(place, Skipped(LINKS, f"a link to a folder; {_FOLLOW}"))
+        elif self._options.follow_links or inside:
+            self._unreachable(place, error)
         else:
-            self._links.append(place)
+            self._skip(place, Skipped(LINKS, f"a link out of the folder; {_FOLLOW}"))
 
     def _skip(self, place: str, why: Skipped) -> None:
         self.found.skipped[escaped(place)] = why

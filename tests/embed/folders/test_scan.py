@@ -193,6 +193,33 @@ def test_links_to_a_drive_that_is_away(tmp_path: Path) -> None:
     assert FolderCorpus(root).scan().unreachable == ()
 
 
+def test_links_that_cannot_be_followed_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "in/a.png", "in/b/c.png", "out/d.png")
+    root = tmp_path / "in"
+    (root / "out.png").symlink_to(tmp_path / "out" / "d.png")
+    (root / "alias.png").symlink_to("b/c.png")
+    realpath = os.path.realpath
+
+    def failing(path: str, *, strict: bool = False) -> str:
+        if strict:
+            raise PermissionError(13, "Permission denied")
+        return realpath(path)
+
+    monkeypatch.setattr(os.path, "realpath", failing)
+    found = scanned(root)
+    # The folder that holds the links was looked at.
+    assert (list(found.taken), found.unreachable) == (["a.png", "b/c.png"], ["alias.png"])
+    assert found.skipped["out.png"].kind == "links"
+    assert scanned(root, follow_links=True).unreachable == ["alias.png", "out.png"]
+
+
+def test_links_named_like_folders_of_programs_are_not_followed(tmp_path: Path) -> None:
+    put(tmp_path, "in/a.png", "out/d.png")
+    (tmp_path / "in" / "@eaDir").symlink_to(tmp_path / "out")
+    found = scanned(tmp_path / "in", follow_links=True)
+    assert (list(found.taken), list(found.skipped)) == (["a.png"], ["@eaDir"])
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_folders_that_cannot_be_read_as_another_user(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "closed/b.png", "listed/c.png", "listed/d.png", "listed/e/f.png")
