@@ -300,7 +300,7 @@ class Settings:
     """One instance of the service.
 
     Attributes:
-        data: corpus root, or None to search for CIFAR-10.
+        data: the corpus, or None for the store's own; for a new store, CIFAR-10.
         store: where the store is.
         bundle: folder of the trained model, or None for the store's model or the shipped one.
         host: address to listen on.

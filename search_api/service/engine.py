@@ -56,7 +56,13 @@ from search_api.stores import opening
 from search_api.stores.classifier_store import ClassifierFiles
 from search_api.stores.location_file import keep_location
 from search_api.stores.model_store import fetch_model, find_bundle, model_folder, open_model
-from search_api.stores.store_corpus import MissingCorpus, check_corpus, corpus_of_store
+from search_api.stores.store_corpus import (
+    MissingCorpus,
+    check_corpus,
+    corpus_of_store,
+    record_of,
+    remembered,
+)
 from search_api.timings import Timings
 
 log = logging.getLogger(__name__)
@@ -278,9 +284,23 @@ class SearchEngine:
             BlobError: it was added by hand, and its bytes are missing or damaged.
             PictureError: it is not a usable picture.
         """
-        if entry.origin == "corpus":
+        if entry.origin != "corpus":
+            return decode(self.blobs.get(entry.content_hash or ""), self.limits, at_least)
+        try:
             return self.corpus.read(entry.source, at_least=at_least)
-        return decode(self.blobs.get(entry.content_hash or ""), self.limits, at_least)
+        except CorpusError:
+            if not self._corpus_has_moved():
+                raise
+            return self.corpus.read(entry.source, at_least=at_least)
+
+    def _corpus_has_moved(self) -> bool:
+        """Use the place of the corpus that the store knows, if another process has changed it."""
+        record = remembered(self.catalogue)
+        if record is None or not record.is_folder or record.is_same(record_of(self.corpus)):
+            return False
+        log.warning("the corpus %s is now %s", self.corpus.name, record.name)
+        self.corpus = record.open(self.limits)
+        return True
 
     def warm(self) -> None:
         """Read one picture, which loads a corpus that is kept in memory as a whole."""

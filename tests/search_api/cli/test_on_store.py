@@ -204,3 +204,30 @@ def test_a_moved_or_missing_folder(alone: Env, own: Env, tmp_path: Path) -> None
     assert "(0 embedded now, 6 unchanged, 0 removed)" in done.stderr
     assert status(env)["corpus"] == str(tmp_path / "there")
     assert "moved" not in run("search", hat, env=env).stderr
+
+
+@pytest.mark.slow
+def test_a_line_for_one_command_is_one_for_another(own: Env, arrivals: Path) -> None:
+    hat = arrivals / "boat" / "new.png"
+    line = [
+        *("--var", own["LOOKALIKE_VAR"], "--index", "faiss", "--data", own["LOOKALIKE_DATA"]),
+        *("--bundle", own["LOOKALIKE_BUNDLE"], "--splits", "auto", "--no-hidden", "--json"),
+        *("--trash-days", 3, "--min-free-bytes", 0),
+    ]
+    for command in (
+        ("search", hat),
+        ("add", hat),
+        ("classify", hat),
+        ("delete", 1),
+        ("purge", "--all"),
+        ("classifier", "show"),
+        ("index", "build"),
+        ("index", "status"),
+        ("index", "verify"),
+        ("index", "snapshot", "monday"),
+        ("index", "restore", "monday"),
+        ("index", "compact"),
+    ):
+        done = run(*command, *line)
+        assert done.returncode == 0, (command, done.stderr)
+        assert json.loads(done.stdout), command

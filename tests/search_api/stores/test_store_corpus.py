@@ -151,6 +151,18 @@ def test_a_moved_folder_is_recognised_and_keeps_its_ids(
     assert engine.store.snapshots.restore("before")[1:] == (2, 0)
 
 
+def test_a_server_follows_a_corpus_that_another_process_found(
+    engine: SearchEngine, folder: Path, tmp_path: Path
+) -> None:
+    (entry,) = engine.catalogue.get([1])
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(CorpusError):
+        engine.picture(entry)
+    find(engine, tmp_path / "moved")
+    assert engine.picture(entry).shape == (32, 32, 3)
+    assert engine.corpus.name == str(tmp_path / "moved")
+
+
 def test_a_folder_that_was_moved_with_its_store_is_found(
     engine: SearchEngine, folder: Path, tmp_path: Path
 ) -> None:
