@@ -144,10 +144,9 @@ def prepare(
     version kept no stamps, so only files changed since then are read. Raises as `sync_corpus` does,
     before anything is changed.
     """
-    if scan is None:
-        scan = _scanned(corpus, catalogue)
-        if not allow_removal:
-            scan = without_drives(scan, json.loads(catalogue.get_meta(_MOUNTS) or "[]"))
+    scan = scan or _scanned(corpus, catalogue)
+    if not allow_removal:
+        scan = without_drives(scan, json.loads(catalogue.get_meta(_MOUNTS) or "[]"))
     tombstones = catalogue.tombstones()
     added = catalogue.all_sources("added")
     items = [i for i in scan.items if i.source not in tombstones and i.source not in scan.missing]

@@ -193,6 +193,7 @@ def _add(state: State, disk: Disk, uploads: Sequence[Mapping[str, Any]]) -> Stat
             continue
         pictures.remove(old)
         fields["payload"] = {**old.payload, **fields["payload"]}
+        fields["content"] = fields["colour"]
         if fields["colour"] == old.colour:
             pictures.append(replace(old, **fields))
         else:
