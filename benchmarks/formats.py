@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 HANG_SECONDS = 31.0
-NAMED = re.compile(r" is (an? .+), which is not read")
+NAMED = re.compile(r" is (.+), which is not read")
 
 
 def decode_all(folder: Path) -> None:

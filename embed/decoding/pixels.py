@@ -35,8 +35,15 @@ RGB = NDArray[np.uint8]
 # process: to change it for a block of one thread would change it for all.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_CONTAINERS = ("HEIF", "AVIF", "JPEG2000")
+_CONTAINERS = ("HEIF", "AVIF", "JPEG2000", "TIFF")
 """Whatever is wrong within them, Pillow says that it does not know the format."""
+_PACKAGES = {
+    "HEIF": "pillow-heif",
+    "AVIF": "Pillow with AVIF",
+    "JPEG2000": "Pillow with OpenJPEG",
+}
+_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+"""What Pillow calls that."""
 
 
 def decode_image(
@@ -123,11 +130,10 @@ def _no_memory(form: str) -> str:
 
 
 def _check_installed(form: str) -> None:
-    package, there = {
-        "HEIF": ("pillow-heif", "HEIF" in Image.OPEN),
-        "AVIF": ("Pillow with AVIF", features.check("avif")),
-        "JPEG2000": ("Pillow with OpenJPEG", features.check("jpg_2000")),
-    }[form]
+    package = _PACKAGES.get(form)
+    if package is None:
+        return
+    there = "HEIF" in Image.OPEN if form == "HEIF" else features.check(_FEATURES[form])
     if not there:
         raise PictureError(
             "undecodable",
@@ -142,8 +148,7 @@ def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
     Raises:
         PictureError: it is over a limit, in another format, or its header is damaged.
     """
-    if form in _CONTAINERS:
-        _check_installed(form)
+    _check_installed(form)
     try:
         image = _read(data, form)
     except UnidentifiedImageError:

@@ -46,6 +46,12 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"\0\0\2\0", "a Windows cursor (CUR) or a TGA picture", _EXPORT),
     (b"\x01\xda", "an SGI picture", _EXPORT),
     (b"P7", "a PAM picture", "save it as PPM or PNG"),
+    (b"\xb1\x68\xde\x3a", "a fax in several PCX pictures (DCX)", _EXPORT),
+    (b"\x59\xa6\x6a\x95", "a Sun raster picture", _EXPORT),
+    (b"BLP1", "a texture of a game (BLP)", _EXPORT),
+    (b"BLP2", "a texture of a game (BLP)", _EXPORT),
+    (b"GRIB", "weather data (GRIB)", _EXPORT),
+    (b"BUFR", "weather data (BUFR)", _EXPORT),
     (b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)", _EXPORT),
     (b"/* XPM */", "an XPM picture", _EXPORT),
     (b"SIMPLE  =", "a FITS picture", _EXPORT),
@@ -98,6 +104,14 @@ _HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)\b",
 _SVG = re.compile(rb"\s*(?:<(?:\?xml|!doctype|!--).*?>\s*)*<(?:\w+:)?svg\b", re.I | re.S)
 _XML = re.compile(rb"\s*<\?xml\b", re.I)
 _JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[\[{"\]\d-])')
+_XBM = re.compile(rb"\s*(?:/\*.*?\*/\s*)?#define\s+\w*_width\s", re.S)
+_PCX = re.compile(rb"\x0a[\0\2\3\4\5]\x01[\1\2\4\x08]")
+_FLIC = (b"\x11\xaf", b"\x12\xaf")
+_TGA = re.compile(
+    rb".(?:\0[\x02\x03\x0a\x0b]\0{5}|\x01[\x01\x09].{4}[\x0f\x10\x18\x20])"
+    rb".{8}[\x08\x0f\x10\x18\x20][\0-\x3f]",
+    re.DOTALL,
+)
 _TGA_END = b"TRUEVISION-XFILE.\0"
 
 
@@ -114,7 +128,10 @@ def recognise(data: bytes) -> Foreign | None:
             return Foreign(what, advice)
     if len(data) >= _SOME and not data[:_BEGINNING].strip(b"\0"):
         return Foreign("a file of zeros", "its copy was probably interrupted: copy it again")
-    return _container(data) or _text(data[:_BEGINNING].removeprefix(b"\xef\xbb\xbf"))
+    found = _container(data) or _text(data[:_BEGINNING].removeprefix(b"\xef\xbb\xbf"))
+    if found is None and _TGA.match(data):  # before version 2, nothing else tells it
+        return Foreign("a TGA picture", _EXPORT)
+    return found
 
 
 def _container(data: bytes) -> Foreign | None:
@@ -137,6 +154,10 @@ def _container(data: bytes) -> Foreign | None:
         return Foreign("a PDF document", "export its pages or pictures as JPEG or PNG")
     if data[257:262] == b"ustar":
         return Foreign("a tar file", _UNPACK)
+    if _PCX.match(data):
+        return Foreign("a PCX picture", _EXPORT)
+    if data[4:6] in _FLIC:
+        return Foreign("an animation (FLIC)", _FRAME)
     if data[128:132] == b"DICM":
         return Foreign("a DICOM picture", _EXPORT)
     if data.startswith(b"\1\0\0\0") and data[40:44] == b" EMF":
@@ -149,6 +170,8 @@ def _text(beginning: bytes) -> Foreign | None:
         return Foreign("a drawing (SVG)", "export it as PNG")
     if _HTML.match(beginning):
         return Foreign("a web page (HTML)", _SAVE)
+    if _XBM.match(beginning):
+        return Foreign("an XBM picture", _EXPORT)
     if _XML.match(beginning):
         return Foreign("an XML text", "send the picture itself")
     if _JSON.match(beginning):

@@ -5,6 +5,7 @@ import struct
 import zipfile
 
 import pytest
+from PIL import Image
 
 from embed.decoding.signatures import recognise
 from embed.pictures import PictureError, decode
@@ -47,6 +48,11 @@ FOREIGN: dict[str, bytes] = {
     "a JPEG XL picture": b"\xff\x0a\xfa\x1f\x41",
     "an OpenEXR picture": b"v/1\x01\2\0\0\0",
     "a TGA picture": encoded(noise(9, 9), "TGA"),
+    "a PCX picture": encoded(noise(9, 9), "PCX"),
+    "an SGI picture": encoded(noise(9, 9), "SGI"),
+    "a macOS icon (ICNS)": encoded(noise(16, 16), "ICNS"),
+    "an XBM picture": encoded(Image.new("1", (9, 9)), "XBM"),
+    "an animation (FLIC)": b"\0\1\0\0\x12\xaf\1\0" + bytes(120),
     "a PAM picture": b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(12),
     "a pointer of Git LFS, not the file": b"version https://git-lfs.github.com/spec/v1\noid",
     "a data URL, in text": b"data:image/png;base64,iVBORw0KGgo=",
@@ -70,7 +76,9 @@ def test_other_files_are_named(what: str) -> None:
     )
 
 
-@pytest.mark.parametrize("data", [b"hello, this is text", b"a{", b"1, 2", bytes(range(1, 99))])
+@pytest.mark.parametrize(
+    "data", [b"hello, this is text", b"a{", b"1, 2", bytes(range(1, 99)), b"a,b,c\n1,2,3"]
+)
 def test_what_does_not_say_what_it_is(data: bytes) -> None:
     assert recognise(data) is None
     with pytest.raises(PictureError, match="not a picture in a known format; expected one of JPEG"):
@@ -81,6 +89,13 @@ def test_what_does_not_say_what_it_is(data: bytes) -> None:
 def test_text_with_a_byte_order_mark(bom: bytes) -> None:
     found = recognise(bom + b"<svg></svg>")
     assert found is not None and found.what == "a drawing (SVG)"
+
+
+def test_a_tga_of_version_1_is_named_by_its_header() -> None:
+    whole = encoded(noise(9, 9), "TGA")
+    assert whole.endswith(b"TRUEVISION-XFILE.\0")
+    found = recognise(whole[:-26].replace(b"\0\0\2", b"\3\0\2", 1))
+    assert found is not None and found.what == "a TGA picture"
 
 
 def test_advice_says_what_to_do() -> None:
