@@ -27,6 +27,7 @@ from search_api.api.params import AfterId, FilterParam, ImageId, ListLimit
 from search_api.api.responses import image, json_response, stored_image
 from search_api.service.cursors import ListCursor, parse_list_cursor
 from search_api.service.page import Page, check_cursor_length, check_limit, fingerprint
+from search_api.text import shortened
 
 router = APIRouter(prefix="/v1/images", tags=["images"], route_class=StrictRoute)
 
@@ -102,7 +103,8 @@ def list_images(
         return _sorted(context, where, limit, order, after, cursor)
     for name, given in (("direction", direction), ("cursor", cursor)):
         if given is not None:
-            raise Problem(422, name, f"{name} is {given!r} without order_by; send both or neither")
+            shown = shortened(given)
+            raise Problem(422, name, f"{name} is {shown!r} without order_by; send both or neither")
     # One more than requested tells whether there is a next page.
     entries = catalogue.page(after, limit + 1, where)
     return schemas.Images(
