@@ -193,11 +193,10 @@ def _add(state: State, disk: Disk, uploads: Sequence[Mapping[str, Any]]) -> Stat
             continue
         pictures.remove(old)
         fields["payload"] = {**old.payload, **fields["payload"]}
-        fields["content"] = fields["colour"]
-        if fields["colour"] == old.colour:
-            pictures.append(replace(old, **fields))
-        else:
-            pictures.append(replace(old, model=model, edited=False, **fields))
+        colour = fields.pop("colour")
+        if colour != old.content:
+            fields |= {"colour": colour, "content": colour, "model": model, "edited": False}
+        pictures.append(replace(old, **fields))
     return replace(state, pictures=tuple(pictures), model=model)
 
 
