@@ -55,7 +55,7 @@ def act(engine: SearchEngine, action: str, key: str, version: int) -> None:
     """Do one thing; ``key`` names a picture, ``version`` is a new number."""
     stored = engine.catalogue.all_sources("added").get(f"key:{key}")
     if action == "add":
-        added = Upload(picture(version), key, payload={"version": version})
+        added = Upload(picture(version), key, None, payload={"version": version})
         engine.ingest.add([added], replace=True)
     elif action == "delete" and stored is not None:
         engine.ingest.delete(stored)
