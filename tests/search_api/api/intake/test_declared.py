@@ -34,7 +34,7 @@ def declared(method: str, path: str) -> Parameters:
 
 def test_parameters_of_dependencies_and_models() -> None:
     takes = declared("POST", "/v1/search")
-    assert set(takes.query) == PAGE | {"classes"}
+    assert set(takes.query) >= PAGE | {"classes"}
     assert takes.files == {"image": False}
     assert (takes.texts, takes.members, takes.json) == ({}, (), False)
     assert {"limit", "after", "filter"} <= set(declared("GET", "/v1/images").query)
@@ -42,15 +42,17 @@ def test_parameters_of_dependencies_and_models() -> None:
 
 def test_fields_that_may_be_sent_several_times() -> None:
     takes = declared("POST", "/v1/images")
-    assert (takes.texts, takes.files) == ({"key": True, "payload": True}, {"images": True})
+    assert takes.texts.items() >= {"key": True, "payload": True}.items()
+    assert takes.files == {"images": True}
     takes = declared("POST", "/v1/recommend/images")
-    assert takes.texts == {"positive": True, "negative": True, "strategy": False}
+    assert takes.texts.items() >= {"positive": True, "negative": True, "strategy": False}.items()
 
 
 def test_members_of_a_json_body_also_if_it_may_be_left_out() -> None:
     takes = declared("PATCH", "/v1/images/{image_id}")
-    assert (takes.members, takes.json) == (("payload", "replace"), True)
-    assert declared("POST", "/v1/snapshots").members == ("name", "allow_missing")
+    assert takes.json
+    assert {"payload", "replace"} <= set(takes.members)
+    assert {"name", "allow_missing"} <= set(declared("POST", "/v1/snapshots").members)
 
 
 @pytest.mark.parametrize(
