@@ -18,6 +18,7 @@ from search_api.api.app import create_app
 from search_api.api.server import Server
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunner
+from search_api.jobs.tasks import Task
 from search_api.service.engine import SearchEngine
 from search_api.settings import Limits, Shutdown
 from tests.search_api.conftest import MeanColour, png
@@ -135,11 +136,14 @@ def until(true: Callable[[], bool], seconds: float = 15) -> None:
 
 @contextmanager
 def running(
-    engine: SearchEngine, limits: Limits = Limits(), shutdown: Shutdown = QUICK
+    engine: SearchEngine,
+    limits: Limits = Limits(),
+    shutdown: Shutdown = QUICK,
+    build: Task | None = None,
 ) -> Iterator[tuple[Server, tuple[str, int]]]:
     """A server in a thread, and its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(create_app(engine, limits), limits, shutdown)
+    server = Server(create_app(engine, limits, build=build), limits, shutdown)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     address = listener.getsockname()
     thread.start()

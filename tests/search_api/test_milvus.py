@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +15,29 @@ from fastapi.testclient import TestClient
 from embed.corpus import FolderCorpus
 from index.blobs.folder import FolderBlobs
 from index.blobs.objects import ObjectBlobs
+from index.contract import CancelledError, JobControl
 from index.local.store import LocalStore
 from search_api.api.app import create_app
+from search_api.jobs.tasks import Task
 from search_api.offline.shards import Shard, embed_shard, import_shards, shard_folders
 from search_api.service.engine import SearchEngine
 from search_api.service.ingest import Upload
-from search_api.service.model_migration import candidates, encoder_of
+from search_api.service.model_migration import candidates, encoder_in_use, encoder_of
 from tests.index.milvus.conftest import ENGINES, MILVUS, opener, real_server
 from tests.search_api.conftest import MeanColour, colour, compact, png, rebuild, source_of
-from tests.search_api.helpers import NEW, ODD, OTHER, Wider, add, first, garden, search, tint, wait
+from tests.search_api.helpers import (
+    NEW,
+    ODD,
+    OTHER,
+    Wider,
+    add,
+    first,
+    garden,
+    search,
+    tint,
+    until,
+    wait,
+)
 
 __all__ = ["real_server"]
 CAT = '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
@@ -275,6 +290,41 @@ def test_pictures_added_during_the_switch_are_found(
     assert (found.entry.source, found.score) == ("key:late", pytest.approx(1))
     assert engine.served.current().index.count() == 25
     engine.close()
+
+
+def test_the_first_build_serves_from_the_start_and_what_changes_is_followed(
+    open_milvus: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_api.service.corpus_sync.BATCH", 5)
+    monkeypatch.setattr("search_api.jobs.watching._STILL_SECONDS", 0.05)
+    engine = opened(open_milvus, folder, tmp_path / "api")
+    batches: list[int] = []
+    go = threading.Event()
+
+    def stop() -> bool:
+        batches.append(1)
+        return len(batches) > 2 and not go.is_set()
+
+    encoder, control = encoder_in_use(engine), JobControl(cancelled=stop)
+    with pytest.raises(CancelledError):
+        engine.builder.rebuild(encoder, engine.corpus, control, first=True)
+    assert engine.builder.unfinished()
+    assert engine.load().generation == 1
+    assert engine.served.current().index.count() == 10
+    go.set()
+    with TestClient(create_app(engine, build=Task("rebuild"), watch="auto")) as client:
+        until(lambda: client.get("/v1/index").json()["complete"], 60)
+        assert client.get("/v1/index").json()["count"] == 24
+        (folder / "train" / "red" / "new.png").write_bytes(png(NEW))
+        (folder / "train" / "red" / "1.png").unlink()
+
+        def followed() -> bool:
+            found = client.get("/v1/images", params={"limit": 100}).json()["points"]
+            sources = {point["payload"]["source"] for point in found}
+            return "train/red/new.png" in sources and "train/red/1.png" not in sources
+
+        until(followed, 60)
+        assert first(client, NEW)["payload"]["source"] == "train/red/new.png"
 
 
 def test_changed_and_moved_files_are_followed_by_either_engine(
