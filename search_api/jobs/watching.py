@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.corpus import CorpusError
+from embed.corpus import CorpusError, Item, file_stamp
 from index.contract import CatalogueError, NoSpaceError, StoreBusyError
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunningError
@@ -42,6 +42,7 @@ _LOOK_SECONDS = 600.0
 _RETRY_SECONDS = 30.0
 _LONGEST_RETRY_SECONDS = 3600.0
 _POLL_MS = 3_000
+_RECENT_NS = 60 * 10**9
 _FEW = 100
 """So many changes are embedded here, within a second; more are left to the worker process."""
 
@@ -177,22 +178,30 @@ class Watching:
         self.stop.wait(min(time.monotonic() - began, _RETRY_SECONDS))
 
     def _files(self) -> tuple[NDArray[np.int64], set[str]]:
-        """What identifies each file and its time, ascending, and the sources still being written.
+        """What may change of each picture, as codes, ascending; and which are still being written.
 
         Those are left for the next look.
         """
-        before = self._stamps()
-        self.stop.wait(_STILL_SECONDS)
-        now = self._stamps()
-        growing = {s for s, stamp in now.items() if s in before and before[s] != stamp}
-        growing |= now.keys() - before.keys()
-        codes = [hash(one) for one in now.items() if one[0] not in growing]
-        return np.unique(np.array(codes, np.int64)), growing
-
-    def _stamps(self) -> dict[str, object]:
-        """What may change of each picture: its file, and what a table says of it."""
         items = self.tasks.engine.corpus.scan().items
-        return {i.source: (i.stamp, i.label, i.split, i.tags, repr(i.payload)) for i in items}
+        codes = np.array([_code(item) for item in items], np.int64)
+        if self._seen is None:
+            recent = time.time_ns() - _RECENT_NS
+            new = [i.stamp is not None and i.stamp.modified_ns > recent for i in items]
+        else:
+            new = (~np.isin(codes, self._seen)).tolist()
+        sources = [item.source for item, one in zip(items, new, strict=True) if one]
+        growing = self._growing(sources)
+        kept = [item.source not in growing for item in items] if growing else slice(None)
+        return np.unique(codes[kept]), growing
+
+    def _growing(self, sources: list[str]) -> set[str]:
+        """Those whose file changes within a moment."""
+        place = place_of(self.tasks.engine.corpus)
+        if place is None or not sources:
+            return set()
+        before = {source: file_stamp(place / source) for source in sources}
+        self.stop.wait(_STILL_SECONDS)
+        return {source for source, stamp in before.items() if file_stamp(place / source) != stamp}
 
     def _sync(self, task: Task, few: bool) -> Job | None:
         """The job that does the task, once it has ended; None if the server stops before."""
@@ -232,6 +241,12 @@ class Watching:
             "counts": {} if last is None else last.counts,
             "problem": self.problem,
         }
+
+
+def _code(item: Item) -> int:
+    """Of the file, and of what a table says of it."""
+    payload = repr(item.payload) if item.payload else ""
+    return hash((item.source, item.stamp, item.label, item.split, item.tags, payload))
 
 
 def watched(folder: Path, polling: bool, stop: threading.Event) -> Iterator[bool]:

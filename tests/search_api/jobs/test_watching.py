@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from embed.corpus import ArrayCorpus, Corpus, FolderCorpus, TableCorpus
+from embed.corpus import ArrayCorpus, Corpus, FolderCorpus, TableCorpus, file_stamp
 from search_api.api.app import create_app
 from search_api.jobs import watching
 from search_api.jobs.tasks import Task
@@ -146,20 +146,17 @@ def test_a_file_that_is_being_written_waits(
     monkeypatch.setattr(FolderCorpus, "load", noted)
     with following(engine) as client:
         synced(client, embedded=0)
-        watcher = client.app.state.context.watching  # type: ignore[attr-defined]
         writing = threading.Event()
-        stamps = type(watcher)._stamps
 
-        def growing(self: Any) -> Any:
-            found = stamps(self)
-            if writing.is_set():  # a further piece, between two looks
-                with path.open("ab") as file:
-                    file.write(data[path.stat().st_size :][:8])
+        def growing(file: Path) -> Any:
+            if writing.is_set() and file == path:  # a further piece, between two looks
+                with path.open("ab") as further:
+                    further.write(data[path.stat().st_size :][:8])
                 if path.stat().st_size == len(data):
                     writing.clear()
-            return found
+            return file_stamp(file)
 
-        monkeypatch.setattr(type(watcher), "_stamps", growing)
+        monkeypatch.setattr(watching, "file_stamp", growing)
         path.write_bytes(data[:8])
         (folder / "train" / "red" / "whole.png").write_bytes(png((1, 200, 1)))
         writing.set()
