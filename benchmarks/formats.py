@@ -82,7 +82,8 @@ def report(name: str, found: tuple[dict[str, dict], int, float, str]) -> None:
     hangs = sum(line["seconds"] > HANG_SECONDS for line in files.values())
     slowest = max(files.values(), key=lambda line: line["seconds"])
     print(f"\n{name}: {len(files):,} files, {counts.pop('read', 0):,} read, in {seconds:.1f} s")
-    print(f"crashes {counts.pop('crash', 0)}, hangs {hangs}, lines on stderr {len(errors.splitlines())}")
+    said = len(errors.splitlines())
+    print(f"crashes {counts.pop('crash', 0)}, hangs {hangs}, lines on stderr {said}")
     print(f"slowest {slowest['seconds']:.2f} s ({slowest['name']})")
     print(f"largest process {peak / 2**20:,.0f} MiB")
     for reason, number in sorted(counts.items(), key=lambda pair: -pair[1]):
