@@ -149,10 +149,9 @@ def scenario(client: TestClient) -> None:
     ids = [result["id"] for result in added.json()["results"]]
     assert added.status_code == 201
     assert first(client, NEW)["id"] == ids[0]
-    assert (
-        add(client, png((8, 98, 9)), key="b", payload='{"n": 3}').json()["results"][0]["id"]
-        == ids[1]
-    )
+    replacing = {"key": "b", "payload": '{"n": 3}', "replace": "true"}
+    (replaced,) = add(client, png((8, 98, 9)), **replacing).json()["results"]
+    assert (replaced["id"], replaced["status"]) == (ids[1], "replaced")
     assert first(client, (8, 98, 9))["payload"]["n"] == 3
     bad = add(client, b"rubbish", png((1, 2, 3)), key=["c", "d"]).json()["results"]
     assert bad[0]["error"]["status"] == 415
