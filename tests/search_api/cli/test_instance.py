@@ -135,3 +135,9 @@ def test_renamed_options_work_under_their_old_names(name: str, old_name: str) ->
     assert f"LOOKALIKE_{old_name.upper()}" not in text
     assert f"--{name.replace('_', '-')}" in text
     assert f"LOOKALIKE_{name.upper()}" in " ".join(text.split())
+
+
+def test_watching() -> None:
+    assert made().watch == ""
+    assert made("--watch").watch == made(WATCH="1").watch == "auto"
+    assert made("--watch-poll").watch == made(WATCH="1", WATCH_POLL="1").watch == "poll"

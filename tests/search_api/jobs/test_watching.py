@@ -292,9 +292,14 @@ def _tasks(engine: SearchEngine) -> Any:
 
 
 @pytest.mark.slow
-def test_events_of_the_system(engine: SearchEngine, folder: Path) -> None:
-    with following(engine) as client:
+@pytest.mark.parametrize(("mode", "state"), [("auto", "watching"), ("poll", "polling")])
+def test_events_of_the_system(
+    engine: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch, mode: Any, state: str
+) -> None:
+    monkeypatch.setattr(watching, "_POLL_MS", 100)
+    with TestClient(create_app(engine, watch=mode)) as client:
         synced(client, embedded=0)
+        assert watch(client)["state"] == state
         red = folder / "train" / "red"
         temporary = red / ".new.part"
         temporary.write_bytes(png(NEW))
