@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from embed.pictures import PictureLimits
 from search_api.api.app import create_app
 from search_api.keys import Access, Keys
 from search_api.service.engine import SearchEngine
+from search_api.settings import Limits
 from tests.search_api.api.middleware.conftest import request_lines
 from tests.search_api.helpers import assert_problem
 
@@ -45,9 +47,10 @@ def test_pages_of_allowed_origins_can_read_errors(
         raise ZeroDivisionError
 
     origin = {"origin": "https://shop.example"}
-    app = create_app(engine, access=Access(Keys(), ("https://shop.example",)))
+    limits = Limits(picture=PictureLimits(max_bytes=1000))
+    app = create_app(engine, limits, Access(Keys(), ("https://shop.example",)))
     with TestClient(app, raise_server_exceptions=False) as client:
-        for data, status in ((b"rubbish", 415), (b"", 422), (bytes(21 * 2**20), 413)):
+        for data, status in ((b"rubbish", 415), (b"", 422), (bytes(1001), 413)):
             files = {"image": ("q.png", data)}
             answer = client.post("/v1/search", files=files, headers=origin)
             assert_problem(answer, status)

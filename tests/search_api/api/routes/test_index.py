@@ -26,6 +26,8 @@ def test_index_info(client: TestClient, engine: SearchEngine, encoder: MeanColou
         "generation": 1,
         "sequence": 1,
         "pending": {"added": 0, "deleted": 0},
+        "complete": True,
+        "watch": None,
         "parameters": {},
         "recall": None,
         "corpus": "pictures",
