@@ -135,6 +135,18 @@ def test_pnm_values_are_relative_to_the_largest(data: bytes, row: list[list[int]
     assert decode(data).tolist() == [expected]
 
 
+def test_12_bits_in_16_look_alike_in_every_container() -> None:
+    grey = np.tile(np.arange(4096, dtype=np.uint16)[::16], (64, 1))
+    expected = np.rint(grey / 4095 * 255).astype(np.uint8)
+    data = [b"P5 256 64 %d\n" % most + grey.astype(">u2").tobytes() for most in (4095, 65535)]
+    for form, options in (("PNG", {}), ("TIFF", {}), ("JPEG2000", {"irreversible": False})):
+        buffer = io.BytesIO()
+        Image.fromarray(grey).save(buffer, form, **options)
+        data.append(buffer.getvalue())
+    for picture in map(decode, data):
+        assert np.abs(picture[:, :, 0].astype(int) - expected).max() <= 1
+
+
 def test_the_largest_icon_of_several() -> None:
     data = encoded(
         Image.fromarray(slope(256, 256)), "ICO", sizes=[(16, 16), (32, 32), (256, 256), (48, 48)]

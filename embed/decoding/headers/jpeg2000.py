@@ -35,11 +35,7 @@ def read(data: bytes) -> Measured:
     header = first(data, 0, len(data), b"jp2h")
     image = first(data, header.start, header.end, b"ihdr")
     high, wide = struct.unpack_from(">II", data, image.start)
-    # An unknown box may be anywhere; the first codestream is the picture.
-    stream = next((box.start for box in boxes(data, 0, len(data)) if box.kind == b"jp2c"), -1)
-    if stream < 0 or not data.startswith(CODESTREAM, stream):
-        raise UnreadableError
-    found = _codestream(data, stream)
+    found = _codestream(data, _stream(data))
     if wide * high <= found.pixels:
         return found
     memory = found.memory + _PIXEL * (wide * high - found.pixels)
@@ -54,6 +50,24 @@ def profile(data: bytes) -> bytes | None:
             if box.kind == b"colr" and data[box.start] in _PROFILES:
                 return data[box.start + 3 : box.end]
     return None
+
+
+def bits(data: bytes) -> int | None:
+    """Bits per sample of its first component; None if its codestream is not found."""
+    with contextlib.suppress(UnreadableError, struct.error, IndexError, OverflowError):
+        return (data[_stream(data) + 42] & 0x7F) + 1
+    return None
+
+
+def _stream(data: bytes) -> int:
+    """Where its codestream begins."""
+    if data.startswith(CODESTREAM):
+        return 0
+    # An unknown box may be anywhere; the first codestream is the picture.
+    stream = next((box.start for box in boxes(data, 0, len(data)) if box.kind == b"jp2c"), -1)
+    if stream < 0 or not data.startswith(CODESTREAM, stream):
+        raise UnreadableError
+    return stream
 
 
 def _codestream(data: bytes, at: int) -> Measured:

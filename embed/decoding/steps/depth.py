@@ -6,7 +6,7 @@ black and white is decided so, the first that applies:
 
 1. What the file says: TIFF's SMinSampleValue and SMaxSampleValue, ImageJ's display range, the
    significant bits of OME-XML, MaxSampleValue, PNG's sBIT. A range that is the whole one of the
-   type says nothing. JPEG 2000 and PNM are scaled by their decoders as their headers say.
+   type says nothing. JPEG 2000 and PNM of less than 16 bits are scaled by their decoders.
 2. Otherwise what the pixels say, of which up to a quarter million are looked at. These do not
    count: not a number; the no-data value that GDAL writes; magnitudes of ``_BEYOND`` and more; a
    value at either end that many pixels share and that lies further from all others than they from
@@ -38,6 +38,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
+
+from embed.decoding.headers import jpeg2000
 
 Values = NDArray[Any]
 
@@ -125,11 +127,21 @@ def samples(image: Image.Image) -> Samples | None:
     if image.mode == "F":
         return Samples(np.dtype(np.float32))
     if image.mode == "I" or (image.mode.startswith("I;16") and image.format != "PNG"):
-        # The decoders of PNM and JPEG 2000 have scaled them.
-        return Samples(np.dtype(np.int32 if image.mode == "I" else np.uint16), range=(0, 65535))
+        kind = np.dtype(np.uint32 if image.mode == "I" else np.uint16)
+        return Samples(kind, range=None if _says_16_bits(image) else (0, 65535))
     if image.mode.startswith("I;16"):
         return Samples(np.dtype(np.uint16), most=_png_most(image))
     return None
+
+
+def _says_16_bits(image: Image.Image) -> bool:
+    """Whether a JPEG 2000 or PNM says no more than that its samples have 16 bits.
+
+    Fewer are scaled to 16 by its decoder.
+    """
+    if image.format == "JPEG2000":
+        return jpeg2000.bits(file_of(image)) == 16
+    return _raw_mode(image) == "I;16B"
 
 
 def load(image: Image.Image) -> Image.Image:
