@@ -35,6 +35,7 @@ LIMITS = PictureLimits(max_bytes=100 * 2**20)
 AT_LEAST = 224
 THREADS = 4
 
+
 def adobe_rgb() -> bytes:
     """EXIF which says that the colours are those of Adobe RGB, and need to be converted."""
     exif = Image.Exif()
