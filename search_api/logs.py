@@ -42,6 +42,7 @@ def configure(format_: str | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # which of its builds fits this CPU
     # What Python itself would write: warnings of libraries, and errors that nobody handles.
     logging.captureWarnings(True)
     threading.excepthook = _log_thread_error
