@@ -22,7 +22,7 @@ from embed.folders.names import escaped, is_utf8, nfc
 from embed.folders.options import FolderOptions
 from embed.folders.scan import FileStamp as FileStamp
 from embed.folders.scan import scan_folder
-from embed.label_table import Row, TableError, read_table
+from embed.label_table import ENDINGS, Row, TableError, read_table
 from embed.pictures import RGB, SUFFIXES, Opened, PictureLimits, decode, read_file
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
@@ -398,6 +398,7 @@ class TableCorpus(FolderCorpus):
                 " --table-payload keeps them as payload.",
             )
         items = tuple(self._row_item(row) for row in table.rows)
+        self._check_spellings(items)
         unseen = [item.source for item in items if item.stamp is None]
         missing = frozenset(source for source in unseen if _is_missing(self._path(source)))
         if len(missing) == len(items):
@@ -406,6 +407,17 @@ class TableCorpus(FolderCorpus):
                 f" {items[0].source}; paths in it are relative to {self.root}"
             )
         return Scan(items, notices=notices, missing=missing)
+
+    def _check_spellings(self, items: Sequence[Item]) -> None:
+        """Raise CorpusError if two sources, which look alike, are one file."""
+        first: dict[str, str] = {}
+        for source in (item.source for item in items if not item.source.isascii()):
+            other = first.setdefault(nfc(source), source)
+            if other != source and self._path(other) == self._path(source):
+                raise CorpusError(
+                    f"{self.table} names the file {nfc(source)} twice, with composed and with"
+                    " decomposed characters; remove one of the lines"
+                )
 
     def _row_item(self, row: Row) -> Item:
         tags = tuple(dict.fromkeys(map(nfc, row.tags or ())))
@@ -491,6 +503,11 @@ def sample(per_class: int = 200) -> ArrayCorpus:
     return ArrayCorpus("rendered sample", names, load, SAMPLE_NOTICE)
 
 
+def is_table(place: Path) -> bool:
+    """Whether this is a file with the ending of a table."""
+    return place.suffix.lower() in ENDINGS and place.is_file()
+
+
 def open_corpus(
     root: Path,
     limits: PictureLimits = PictureLimits(),
@@ -506,7 +523,7 @@ def open_corpus(
     Raises:
         CorpusError: ``root`` is neither.
     """
-    if root.suffix.lower() == ".csv" and root.is_file():
+    if is_table(root):
         return TableCorpus(root, limits, options)
     if (root / CIFAR10_FOLDER).is_dir():
         return cifar10(root)

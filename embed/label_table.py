@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
+import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from embed.folders.names import nfc
+
+ENDINGS = (".csv", ".tsv", ".tab", ".txt")
 COLUMNS = ("file", "label", "split", "tags")
 DELIMITERS = (",", ";", "\t", "|")
 _TAG_SEPARATORS = re.compile("[,;|]")
@@ -23,7 +29,12 @@ _MARKS = (
 )
 # Without leading zeros, which a stock number has and a number loses.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]+([eE][+-]?[0-9]{1,2})?")
+# An exponent alone, as in 12e5, may be part of a name; a signed one, as in 1e-05, is a number.
+_DECIMAL = re.compile(
+    r"-?(0|[1-9][0-9]{0,17})?\.[0-9]+([eE][+-]?[0-9]{1,2})?"
+    r"|-?(0|[1-9][0-9]{0,17})[eE][+-][0-9]{1,2}"
+)
+_DECLARED = re.compile(r'"?sep=(.)[^\r\n]*(?:\r\n|\r|\n)', re.IGNORECASE)
 
 
 class TableError(ValueError):
@@ -68,7 +79,8 @@ def read_table(path: Path, splits: dict[str, str], payload: bool = False) -> Tab
 
     ``file`` (relative to the table's folder) and ``label`` are required, ``split`` and ``tags``
     are optional. Empty lines are skipped. Columns are separated by commas, semicolons, tabs or
-    vertical bars, which the first line shows; tags by commas, semicolons or vertical bars.
+    vertical bars, which the first line shows; tags likewise, or they are a list as JSON or Python
+    writes it. Empty cells at the end of a line may be missing.
 
     Args:
         path: the file, in UTF-8 or UTF-16, with or without a byte order mark.
@@ -90,7 +102,8 @@ def read_table(path: Path, splits: dict[str, str], payload: bool = False) -> Tab
 
 def _decoded(path: Path, data: bytes) -> str:
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    if encoding is None and b"\0" in data[:256]:
+    begin = data[:256]
+    if encoding is None and 3 * begin.count(0) > len(begin):
         # The text of its first line is ASCII, so every other byte is zero.
         encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
     try:
@@ -105,16 +118,18 @@ def _decoded(path: Path, data: bytes) -> str:
 
 
 def _table(path: Path, text: str, splits: dict[str, str], payload: bool) -> Table:
-    first, _, rest = text.partition("\n")
-    declared = re.fullmatch(r"sep=(.)\r?", first)  # how Excel is told
+    declared = _DECLARED.match(text)  # how Excel is told
+    skipped = 1 if declared else 0
     if declared:
-        delimiter, text, skipped = declared[1], rest, 1
-    else:
-        delimiter, skipped = _delimiter(first), 0
+        text = text[declared.end() :]
+    while blank := re.match(r"[\s,;|]*?(?:\r\n|\r|\n)", text):
+        text, skipped = text[blank.end() :], skipped + 1
+    delimiter = declared[1] if declared else _delimiter(re.split("[\r\n]", text, maxsplit=1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header = _header(path, next(reader, []), 1 + skipped, payload)
     columns = {name: header.index(name) for name in COLUMNS if name in header}
     further = {name: at for at, name in enumerate(header) if name and name not in COLUMNS}
+    least = 1 + max(columns[name] for name in COLUMNS[:2])
     rows: list[Row] = []
     values: list[list[str]] = []
     seen: dict[str, int] = {}
@@ -123,12 +138,15 @@ def _table(path: Path, text: str, splits: dict[str, str], payload: bool) -> Tabl
             continue
         number = reader.line_num + skipped
         line = f"{path}, line {number}"
-        if len(fields) != len(header):
+        # Spreadsheets leave out empty cells at the end of some lines, and add some to others.
+        if len(fields) >= least:
+            fields += [""] * (len(header) - len(fields))
+        if len(fields) < least or any(field.strip() for field in fields[len(header) :]):
             raise TableError(
                 f"{line}: {len(fields)} fields; expected {len(header)}, as in the header"
                 f" (a name that contains {delimiter!r} needs quotes)"
             )
-        row = _row({name: fields[at].strip() for name, at in columns.items()}, line, splits)
+        row = _row({n: fields[at].strip() for n, at in columns.items()}, line, splits, path.parent)
         if row.file in seen:
             raise TableError(f"{line}: {row.file} is already in line {seen[row.file]}; remove one")
         seen[row.file] = number
@@ -161,7 +179,7 @@ def _delimiter(header: str) -> str:
 
 def _header(path: Path, names: Sequence[str], line: int, payload: bool) -> list[str]:
     """The names of the columns; those known here in lower case."""
-    header = [name.strip() for name in names]
+    header = [nfc(name.strip()) for name in names]
     header = [name.lower() if name.lower() in COLUMNS else name for name in header]
     if any(name not in header for name in COLUMNS[:2]):
         raise TableError(
@@ -179,7 +197,7 @@ def _header(path: Path, names: Sequence[str], line: int, payload: bool) -> list[
     return header
 
 
-def _row(found: Mapping[str, str], line: str, splits: dict[str, str]) -> Row:
+def _row(found: Mapping[str, str], line: str, splits: dict[str, str], folder: Path) -> Row:
     split = found.get("split", "").lower()
     if split and split not in splits:
         raise TableError(
@@ -187,15 +205,30 @@ def _row(found: Mapping[str, str], line: str, splits: dict[str, str]) -> Row:
         )
     tags = None
     if "tags" in found:
-        tags = tuple(
-            dict.fromkeys(t for tag in _TAG_SEPARATORS.split(found["tags"]) if (t := tag.strip()))
-        )
-    return Row(_inside(found["file"], line), found["label"] or None, splits.get(split), tags)
+        tags = tuple(dict.fromkeys(t for tag in _listed(found["tags"]) if (t := tag.strip())))
+    return Row(
+        _inside(found["file"], line, folder), found["label"] or None, splits.get(split), tags
+    )
 
 
-def _inside(name: str, line: str) -> str:
-    file = PurePosixPath(name.replace("\\", "/"))
-    if not name or file.is_absolute() or ".." in file.parts or "\0" in name:
+def _listed(text: str) -> list[str]:
+    """The tags of a cell: a list as JSON or as Python writes it, or separated."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return _TAG_SEPARATORS.split(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if all(isinstance(tag, str) for tag in found):
+            return list(found)
+    return [tag.strip().strip("'\"") for tag in _TAG_SEPARATORS.split(text[1:-1])]
+
+
+def _inside(name: str, line: str, folder: Path) -> str:
+    """The path below ``folder``; it may be given as an absolute one, or with steps up."""
+    file = PurePosixPath(posixpath.normpath(name.replace("\\", "/")))
+    for root in (folder.absolute(), folder.resolve()):
+        if file.is_relative_to(root):
+            file = file.relative_to(root)
+    if not file.parts or file.is_absolute() or ".." in file.parts or "\0" in name or not name:
         raise TableError(f"{line}: file is {name!r}; expected a path below the table's folder")
     return file.as_posix()
 

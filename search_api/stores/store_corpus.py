@@ -24,10 +24,12 @@ from embed.corpus import (
     TableCorpus,
     cifar10,
     find_corpus,
+    is_table,
     open_corpus,
     sample,
 )
 from embed.folders.options import FolderOptions
+from embed.label_table import ENDINGS
 from embed.pictures import RGB, PictureLimits
 from index.contract import (
     EARLIER_CORPUS_NAMES,
@@ -167,7 +169,7 @@ def resolved(place: Path) -> Path:
     """The absolute path, without links and ``~``; a table keeps its own name."""
     with suppress(RuntimeError):  # nobody has that home
         place = place.expanduser()
-    if place.suffix.lower() == ".csv" and place.is_file():
+    if is_table(place):
         return place.parent.resolve() / place.name
     return place.resolve()
 
@@ -204,7 +206,7 @@ def remembered(catalogue: Catalogue) -> CorpusRecord | None:
         )
     if catalogue.get_meta(_SAMPLE) == "yes" or name in (_CIFAR10, _RENDERED):
         return CorpusRecord(name, name)
-    return CorpusRecord("table" if name.lower().endswith(".csv") else "folder", name, Path(name))
+    return CorpusRecord("table" if name.lower().endswith(ENDINGS) else "folder", name, Path(name))
 
 
 def remember(catalogue: Catalogue, corpus: Corpus, var: Path) -> None:

@@ -305,6 +305,17 @@ def test_other_kinds_of_files_are_not_read(tmp_path: Path) -> None:
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_table_names_a_file_once_however_it_is_written(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
+    put(tmp_path / composed)
+    table = tmp_path / "labels.tsv"
+    table.write_text(f"file\tlabel\n{composed}\tx\n{decomposed}\ty\n")
+    with pytest.raises(CorpusError, match=r"names the file café\.png twice"):
+        open_corpus(table).scan()
+    put(tmp_path / decomposed)
+    assert len(open_corpus(table).scan().items) == 2
+
+
 def test_a_table_may_name_files_that_do_not_exist(tmp_path: Path) -> None:
     put(tmp_path / "a.png", encode_png(noise(5, 9)))
     put(tmp_path / "b" / "c.png", encode_png(noise(5, 9)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,69 @@ def test_a_column_twice_matters_only_where_it_is_kept(tmp_path: Path) -> None:
     assert len(read_table(path, SPLITS).rows) == 1
     with pytest.raises(TableError, match="the column note occurs more than once"):
         read_table(path, SPLITS, payload=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;label;note\ra.png;cat, small;x\rb.png;dog;\r",
+        "SEP=;\rfile;label;note\ra.png;cat, small;x\rb.png;dog;\r",
+        '"sep=;"\r\nfile;label;note\r\na.png;cat, small;x\r\nb.png;dog;\r\n',
+        "sep=;;\nfile;label;note\na.png;cat, small;x\nb.png;dog;\n",
+        "\n;;\nfile;label;note\na.png;cat, small;x\nb.png;dog;\n",
+        "file;label;note\na.png;cat, small;x;;\nb.png;dog\n",
+    ],
+)
+def test_what_spreadsheets_leave_out_and_add(tmp_path: Path, text: str) -> None:
+    found = read_table(table(tmp_path, text), SPLITS, payload=True)
+    assert found.rows == [
+        Row("a.png", "cat, small", None, None, {"note": "x"}),
+        Row("b.png", "dog", None, None, {"note": None}),
+    ]
+
+
+def test_a_line_is_named_as_it_is_numbered_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="line 5: 3 fields; expected 2"):
+        read_table(table(tmp_path, "\n\n\nfile,label\nb,c.png,cat\n"), SPLITS)
+
+
+def test_other_spellings_of_a_path(tmp_path: Path) -> None:
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    text = f"file,label\n{tmp_path}/cats/a.png,cat\n{link}/b.png,cat\n./x/../cats/c.png,cat\n"
+    table(tmp_path, text)
+    names = [row.file for row in read_table(link / "labels.csv", SPLITS).rows]
+    assert names == ["cats/a.png", "b.png", "cats/c.png"]
+    with pytest.raises(TableError, match=r"line 3: cats/a.png is already in line 2"):
+        read_table(table(tmp_path, "file,label\ncats/a.png,x\ncats/x/..//a.png,x\n"), SPLITS)
+
+
+def test_tags_as_a_list(tmp_path: Path) -> None:
+    text = """file\tlabel\ttags
+a.png\tcat\t["red, dark", "big"]
+b.png\tcat\t['red', 'big']
+c.png\tcat\t[]
+d.png\tcat\t[red; big]
+e.png\tcat\t[1, 2]
+"""
+    text = text.replace('["red, dark", "big"]', '"[""red, dark"", ""big""]"')
+    found = [row.tags for row in read_table(table(tmp_path, text), SPLITS).rows]
+    assert found == [("red, dark", "big"), ("red", "big"), (), ("red", "big"), ("1", "2")]
+
+
+def test_numbers_as_programs_write_them(tmp_path: Path) -> None:
+    text = "file,label,small,number,café\na.png,cat,1e-05,12e5,x\nb.png,cat,.5,13e5,y\n"
+    path = table(tmp_path, unicodedata.normalize("NFD", text))
+    assert read_table(path, SPLITS, payload=True).rows[0].payload == {
+        "small": 1e-05,
+        "number": "12e5",
+        "café": "x",
+    }
+
+
+def test_a_null_character_in_utf_8(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label,note\na.png,cat,x\0y\n")
+    assert read_table(path, SPLITS, payload=True).rows[0].payload == {"note": "x\0y"}
 
 
 @pytest.mark.parametrize(

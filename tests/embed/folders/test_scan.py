@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from embed.corpus import CorpusError, FolderCorpus, Scan
+from embed.folders import kinds
 from embed.folders.kinds import Skipped, count_kinds
 from embed.folders.options import FolderOptions
 from embed.folders.scan import FolderScan, scan_folder
@@ -109,6 +110,49 @@ def test_folders_of_other_programs_are_left_out_and_counted(name: str, tmp_path:
         f"{name}/b.png",
         f"{name}/deep/er/c.png",
     }
+
+
+def test_of_a_library_of_pictures_the_originals_are_taken(tmp_path: Path) -> None:
+    library = tmp_path / "My.photoslibrary"
+    put(library, "originals/0/a.png", "resources/derivatives/a_1.png", "database/x.sqlite", "n.png")
+    put(tmp_path, "Old.aplibrary/Masters/b.png", "Old.aplibrary/Thumbnails/b.png")
+    put(tmp_path, "Cat Previews.lrdata/0/c.png", "FOUND.017/d.png", "lrdata/e.png")
+    taken = ["My.photoslibrary/n.png", "My.photoslibrary/originals/0/a.png"]
+    assert sorted(scanned(tmp_path).taken) == [
+        *taken,
+        "Old.aplibrary/Masters/b.png",
+        "lrdata/e.png",
+    ]
+    assert counts(tmp_path) == {
+        "in Cat Previews.lrdata": 1,
+        "in FOUND.017": 1,
+        "in Thumbnails": 1,
+        "in database": 1,
+        "in resources": 1,
+    }
+    assert sorted(scanned(library).taken) == ["n.png", "originals/0/a.png"]
+    assert len(scanned(tmp_path, program_folders=True).taken) == 8
+
+
+@pytest.mark.parametrize("file", ["catalogue.sqlite", "store.json"])
+def test_a_store_in_the_folder_is_one_entry(file: str, tmp_path: Path) -> None:
+    put(tmp_path, "a.png", f"var/{file}", "var/build.lock", "var/pictures/0a/b.png")
+    found = scanned(tmp_path, hidden=True, program_folders=True)
+    assert list(found.taken) == ["a.png"]
+    assert {place: (why.kind, why.files) for place, why in found.skipped.items()} == {
+        "var": ("in stores", 3)
+    }
+    put(tmp_path, "other/build.lock", "other/c.png")
+    assert list(scanned(tmp_path).taken) == ["a.png", "other/c.png"]
+
+
+def test_what_icloud_has_taken_away_is_named_as_it_was(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "cats/.IMG_1.HEIC.icloud", "cats/.b.mov.icloud", "c.icloud", ".icloud")
+    for hidden in (False, True):
+        skipped = scanned(tmp_path, hidden=hidden).skipped
+        assert skipped["cats/IMG_1.HEIC"] == kinds.NOT_HERE
+        assert skipped["c.icloud"].kind == ".icloud"
+    assert "download it" in kinds.NOT_HERE.reason
 
 
 def test_folders_of_the_user_are_not_taken_for_those_of_programs(tmp_path: Path) -> None:
