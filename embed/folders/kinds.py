@@ -72,7 +72,8 @@ _REASONS = {
     **_reasons("a sound file; only pictures are read", "aac flac m4a mp3 ogg opus wav wma"),
     **_reasons("a sidecar file, which describes a picture", "aae cos dop pp3 thm xmp"),
     **_reasons(
-        "a table; name it with --data to take the pictures and labels that it lists", "csv tsv"
+        "a table; name it with --data to take the pictures and labels that it lists",
+        "csv tab tsv",
     ),
     **_reasons("a download that is not complete", "crdownload part partial !ut opdownload"),
     **_reasons("a medical picture; export it as PNG or TIFF", "dcm dicom nii"),
@@ -89,6 +90,10 @@ APPLE_DOUBLE = Skipped("AppleDouble files", "what a Mac keeps of another file, n
 SYSTEM = Skipped("system files", "a file that a file manager keeps for itself")
 HIDDEN = Skipped("hidden files", "its name is hidden; --hidden takes it")
 EMPTY = Skipped("empty files", "the file is empty (0 bytes)")
+NOT_HERE = Skipped(
+    "only in iCloud", "the file is in iCloud and not on this machine; download it to take it"
+)
+STORE = Skipped("in stores", "the folder of a store of Lookalike; what it keeps is no corpus")
 SPECIAL = Skipped("special files", "neither a file nor a folder: a pipe, a socket or a device")
 NOT_UTF8 = Skipped("names that are not UTF-8", "its name is not UTF-8; rename it")
 _SYSTEM = {
@@ -101,8 +106,9 @@ _PROGRAM_FOLDERS = {
     *("@eadir", ".@__thumb", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "@tmp"),
     *("@__thumb", "network trash folder", "temporary items"),
     *(".snapshot", ".snapshots", "~snapshot", ".zfs", "@sharebin", "@synologydrive"),
+    *(".recycle", ".recycle.bin", ".@upload_cache"),
     # Windows
-    *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+    *("$recycle.bin", "recycler", "recycled", "system volume information"),
     # Linux and Android
     *("lost+found", "lost.dir", ".trash", ".thumbnails", ".thumbs", ".thumb", ".xvpics"),
     # macOS
@@ -110,13 +116,35 @@ _PROGRAM_FOLDERS = {
     *(".documentrevisions-v100", ".appledb", ".appledesktop"),
     # picture managers and synchronisation
     *(".picasaoriginals", ".dtrash", ".stversions", ".dropbox.cache", ".ipynb_checkpoints"),
+    *(".sync", ".tmp.drivedownload", ".tmp.driveupload", ".owncloudsync"),
 }
+_PROGRAM_NAMES = re.compile(r"\.trash-.*|found\.[0-9]{3}|.*\.lrdata", re.DOTALL)
+_LIBRARY = (".photoslibrary", ".photolibrary", ".aplibrary", ".migratedphotolibrary")
+_ORIGINALS = ("originals", "masters")
+_STORE_FILES = ({"build.lock", "catalogue.sqlite"}, {"build.lock", "store.json"})
+_PLACEHOLDER = re.compile(r"\.(.+)\.icloud", re.DOTALL | re.IGNORECASE)
 
 
-def of_another_program(name: str) -> bool:
-    """Whether a folder of this name holds what another program keeps for itself."""
+def of_another_program(name: str, parent: str = "") -> bool:
+    """Whether a folder named so, in one named ``parent``, holds what a program keeps for itself.
+
+    Of a library of Apple's Photos, iPhoto or Aperture that is all but the originals.
+    """
     name = name.lower()
-    return name in _PROGRAM_FOLDERS or name.startswith(".trash-")
+    if name in _PROGRAM_FOLDERS or _PROGRAM_NAMES.fullmatch(name):
+        return True
+    return parent.lower().endswith(_LIBRARY) and name not in _ORIGINALS
+
+
+def is_store(names: Iterable[str]) -> bool:
+    """Whether a folder with these files is that of a store of this program."""
+    return any(files.issubset(names) for files in _STORE_FILES)
+
+
+def placeholder_of(name: str) -> str | None:
+    """The name of the file that iCloud has taken away and left this in its place; None if none."""
+    found = _PLACEHOLDER.fullmatch(name)
+    return found and found[1]
 
 
 def program_folder(name: str) -> Skipped:

@@ -90,6 +90,9 @@ class _Walk:
             except OSError as error:
                 self._unreachable(folder, error)
                 continue
+            if kinds.is_store([entry.name for entry in entries]):
+                self._skip_folder(folder, kinds.STORE)
+                continue
             remaining += reversed(self._folders(folder, entries))
 
     def _folders(self, folder: str, entries: list[os.DirEntry[str]]) -> list[str]:
@@ -116,8 +119,11 @@ class _Walk:
         place = f"{folder}/{entry.name}" if folder else entry.name
         try:
             is_folder = entry.is_dir(follow_symlinks=False)
-            why = self._unwanted(entry.name, is_folder)
-            if why is not None:
+            why = self._unwanted(entry.name, is_folder, folder or self._root)
+            if not is_folder and (original := kinds.placeholder_of(entry.name)) and is_utf8(place):
+                # Under the name of what is not here now, so that it is not taken for deleted.
+                self._skip(f"{place.removesuffix(entry.name)}{original}", kinds.NOT_HERE)
+            elif why is not None:
                 if is_folder:
                     self._skip_folder(place, why)
                 else:
@@ -136,12 +142,12 @@ class _Walk:
             self._unreachable(place, error)
         return None
 
-    def _unwanted(self, name: str, is_folder: bool) -> Skipped | None:
-        """Why an entry is not taken, if its name says so whatever it holds."""
+    def _unwanted(self, name: str, is_folder: bool, parent: str) -> Skipped | None:
+        """Why an entry of ``parent`` is not taken, if its name says so whatever it holds."""
         options = self._options
         if not is_utf8(name):
             return kinds.NOT_UTF8
-        if is_folder and kinds.of_another_program(name):
+        if is_folder and kinds.of_another_program(name, parent):
             return None if options.program_folders else kinds.program_folder(name)
         kept_by_program = None if is_folder else kinds.of_name(name)
         if kept_by_program == kinds.APPLE_DOUBLE and options.program_folders:

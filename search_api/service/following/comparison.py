@@ -26,6 +26,7 @@ FEW = 2
 """So many pictures may always leave a corpus at a time, unless they are all that is stored."""
 
 _SHARE = 10
+_MAY_RETURN = (kinds.EMPTY.kind, kinds.NOT_HERE.kind)
 _NONE: Mapping[str, Skipped] = {}
 
 _READERS = 4
@@ -184,10 +185,11 @@ def check_removal(
 def _looked_at(scan: Scan, source: str) -> bool:
     """Whether a stored picture that was not found is really not there.
 
-    An empty file may be one whose copying was interrupted, or for which the disk had no room.
+    An empty file may be one whose copying was interrupted, or for which the disk had no room;
+    iCloud takes files away that it brings back.
     """
     why = scan.skipped.get(source)
-    return scan.reachable(source) and (why is None or why.kind != kinds.EMPTY.kind)
+    return scan.reachable(source) and (why is None or why.kind not in _MAY_RETURN)
 
 
 @dataclass

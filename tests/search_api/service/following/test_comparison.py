@@ -222,12 +222,17 @@ def test_what_cannot_be_reached_is_neither_gone_nor_moved(
     assert found.unreachable == {source for source in RED if source.startswith("train/")}
     assert [item.source for item in found.new] == ["copy.png"]
     assert (found.moved, found.gone) == ({}, [])
-    # An empty file may be a copy that was interrupted; one that is left out by choice is gone.
+    # An empty file may be a copy that was interrupted, and iCloud brings back what it takes away;
+    # one that is left out by choice is gone.
     left = {RED[0]: Skipped("empty files", "it is empty"), RED[1]: Skipped("links", "a link")}
     items = tuple(item for item in scan.items if item.source not in left)
     found = compared(engine, replace(scan, items=items, skipped=left))
     assert found.unreachable == {RED[0]}
     assert sources(engine, found.gone) == [RED[1]]
+    (folder / RED[0]).unlink()
+    place = folder / RED[0]
+    (place.parent / f".{place.name}.icloud").write_bytes(b"bplist00")
+    assert compared(engine, engine.corpus.scan()).unreachable == {RED[0]}
 
 
 def test_a_changed_file_that_cannot_be_read_stays_as_it_is(
