@@ -20,6 +20,7 @@ from search_api.api.access import needed
 from search_api.api.errors import Problem
 from search_api.api.intake import uploads
 from search_api.api.intake.declared import Parameters, parameters
+from search_api.api.intake.forms import whole_form
 from search_api.keys import Level
 from search_api.text import shortened, unknown_name
 
@@ -138,7 +139,7 @@ class _StrictRequest(Request):
         if kind == "multipart/form-data":
             if not options.get(b"boundary"):
                 raise uploads.without_boundary()
-            return (await super().form(**limits)).multi_items()
+            return (await whole_form(self, **limits)).multi_items()
         data = await self.body()
         if not data and not kind.startswith("image/"):
             return []

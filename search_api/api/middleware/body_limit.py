@@ -64,7 +64,9 @@ class BodyLimitMiddleware:
         length = headers.get(b"content-length", b"0")
         declared = int(length) if length.isdigit() else 0
         problem = None
-        coding = headers.get(b"content-encoding", b"identity").strip().lower()
+        # Several of these headers are several encodings, one within the other.
+        sent = [value for name, value in scope["headers"] if name == b"content-encoding"]
+        coding = b", ".join(sent).strip().lower()
         if coding not in (b"", b"identity"):
             declared = 0  # it says nothing of the body that is limited here
             try:

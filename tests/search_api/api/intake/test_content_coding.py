@@ -100,6 +100,13 @@ def test_other_encodings(client: TestClient, coding: str) -> None:
     assert response.headers["accept-encoding"] == "gzip, deflate"
 
 
+def test_two_headers(client: TestClient) -> None:
+    headers = [("content-type", "image/png"), *[("content-encoding", "gzip")] * 2]
+    body = gzip.compress(gzip.compress(RED))
+    response = client.post("/v1/search", content=body, headers=headers)
+    assert_problem(response, 415, "gzip, gzip")
+
+
 def test_no_encoding(client: TestClient) -> None:
     headers = {"content-type": "image/png", "content-encoding": "identity"}
     assert client.post("/v1/search", content=RED, headers=headers).status_code == 200
