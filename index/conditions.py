@@ -174,6 +174,12 @@ class Filter:
     should: tuple["Condition", ...] = ()
     must_not: tuple["Condition", ...] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no condition, nor has any filter within it."""
+        inner = (*self.must, *self.should, *self.must_not)
+        return all(isinstance(one, Filter) and one.empty for one in inner)
+
     def matches(self, entry: Mapping[str, Any]) -> bool:
         """Whether the entry, a mapping with id, label, split, source and payload, matches."""
         return (

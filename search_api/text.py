@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from embed.folders.names import escaped
 
@@ -33,6 +36,33 @@ def unknown_name(kind: str, name: str, known: Iterable[str], meant: str | None =
     nearest = f"; did you mean {meant!r}?" if meant else ";"
     expected = ", ".join(names) if names else "none here"
     return f"unknown {kind} {shortened(name, 50)!r}{nearest} expected {expected}"
+
+
+def parsed_json(text: str) -> Any:
+    """JSON that was written by hand, as filters are.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deep, or has a member twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=members)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of an object in JSON.
+
+    Raises:
+        ValueError: one is there twice, of which only the last would count.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(
+            f"an object in the JSON has {shortened(twice, 50)!r} twice; send each member once"
+        )
+    return found
 
 
 def printable(text: str) -> str:

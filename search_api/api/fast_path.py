@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search_api.api.context import Context, stamp_of
+from search_api.api.intake.strict import has_body
 from search_api.api.queries import query_of, search_pictures
 from search_api.api.responses import stored_image
 from search_api.service.page import Page
@@ -59,7 +60,7 @@ class FastPath:
                 await self._search(scope, receive, send)
                 return
             usual = scope["method"] == "GET" and not scope["query_string"]
-            if usual and path.startswith(_IMAGES):
+            if usual and path.startswith(_IMAGES) and not has_body("GET", scope["headers"]):
                 number = path[len(_IMAGES) :]
                 if len(number) <= _LONGEST_ID and number.isascii() and number.isdecimal():
                     scope["route"] = _IMAGE_ROUTE

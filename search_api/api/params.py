@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Path, Query
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +15,7 @@ from search_api.schemas import Classes, PageQuery
 from search_api.schemas.search import CLASSES_HELP
 from search_api.service.page import Page, make_page
 from search_api.settings import Limits
+from search_api.text import parsed_json
 
 ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="The picture's id.")]
 ListLimit = Annotated[
@@ -65,11 +65,11 @@ def filter_from_text(text: str | None, limits: Limits) -> Filter | None:
             f"filter has {len(text):,} characters; expected at most {longest:,}. The JSON body of"
             " POST /v1/recommend may contain a longer one",
         )
-    if text is None or not text.strip():
+    if text is None:
         return None
     try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parsed_json(text)
+    except ValueError as error:
         raise Problem(
             422,
             "filter",

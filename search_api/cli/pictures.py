@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ from search_api.service.ingest import KeyExistsError, Status, Stored, Upload
 from search_api.service.storage.identity import Place
 from search_api.service.storage.quotas import StorageQuotas
 from search_api.service.storage.trash import TrashService
-from search_api.text import displayed, printable
+from search_api.text import displayed, parsed_json, printable
 
 _BATCH = 250
 _REPLACE = "; pass --replace to replace it"
@@ -178,22 +177,23 @@ def delete(
       lookalike delete --undo
       lookalike delete --filter '{"must": [{"key": "label", "match": {"value": "cat"}}]}'
     """
-    if undo and (ids or keys or text):
+    if undo and (ids or keys or text is not None):
         raise click.UsageError(
             "--undo restores the last delete; expected no ids, --key or --filter"
         )
     if undo:
         _undo(store, as_json)
         return
-    if not (ids or keys or text):
+    if not (ids or keys or text is not None):
         raise click.UsageError("nothing to delete; expected ids, --key, --filter or --undo")
     where = None
-    if text:
+    if text is not None:
         try:
-            where = parse_filter(json.loads(text))
-        except json.JSONDecodeError as error:
+            found = parsed_json(text)
+        except ValueError as error:
             raise click.UsageError(f"--filter is not JSON: {error}") from None
-        if not (where.must or where.should or where.must_not):
+        where = parse_filter(found)
+        if where.empty:
             raise click.UsageError(
                 "--filter is empty and would delete everything; expected at least one condition"
             )

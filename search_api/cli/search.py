@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from search_api.schemas import (
     Prediction,
     SearchResponse,
 )
-from search_api.text import displayed
+from search_api.text import displayed, parsed_json
 
 if TYPE_CHECKING:
     # With --server neither torch nor FAISS is needed, so they are imported only for local work.
@@ -74,8 +73,8 @@ class _Filter(click.ParamType[dict[str, Any]]):
         if isinstance(value, dict):
             return value
         try:
-            found = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            found = parsed_json(value)
+        except ValueError as error:
             return self.fail(f"{value[:100]!r} is not JSON ({error})")
         return found if isinstance(found, dict) else self.fail(f"{value[:100]!r} is not an object")
 

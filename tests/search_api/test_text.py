@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search_api.text import PublicText, displayed, shortened, unknown_name
+from search_api.text import PublicText, displayed, parsed_json, shortened, unknown_name
 
 
 def test_shortened() -> None:
@@ -23,6 +23,14 @@ def test_unknown_names() -> None:
     assert unknown_name("field", "x", ()) == "unknown field 'x'; expected none here"
     assert "did you mean 'limit'?" in unknown_name("field", "file", known, "limit")
     assert len(unknown_name("field", "x" * 10**6, known)) < 200
+
+
+def test_json_written_by_hand() -> None:
+    assert parsed_json('{"a": {"b": 1}, "b": [2]}') == {"a": {"b": 1}, "b": [2]}
+    with pytest.raises(ValueError, match="'b' twice"):
+        parsed_json('{"a": [{"b": 1, "b": 2}]}')
+    with pytest.raises(ValueError, match="too deep"):
+        parsed_json("[" * 100_000)
 
 
 @pytest.mark.parametrize(

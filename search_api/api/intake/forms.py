@@ -32,8 +32,8 @@ async def whole_form(request: Request, **limits: Any) -> FormData:
         raise Problem(
             400,
             "bad-request",
-            "the body is not a form with the boundary that its Content-Type names; leave the header"
-            " out: the client that builds the form sets it, and a picture alone needs none",
+            "the body cannot be read as a form with the boundary that its Content-Type names; leave"
+            " that header out: the client that builds the form sets it, and a picture needs none",
         ) from error
     if parser.begun and not parser.ended:
         await form.close()

@@ -22,7 +22,7 @@ from search_api.api.intake import uploads
 from search_api.api.intake.declared import Parameters, parameters
 from search_api.api.intake.forms import whole_form
 from search_api.keys import Level
-from search_api.text import shortened, unknown_name
+from search_api.text import members, shortened, unknown_name
 
 Item = tuple[str, Any]
 _JSON = re.compile(r"application/(?:json|.+\+json)")
@@ -44,7 +44,7 @@ class StrictRoute(APIRoute):
         async def checked(request: Request) -> Response:
             _check_writable(request)
             strict = _StrictRequest(request.scope, request.receive, takes)
-            if not any(takes.bodies) and request.method != "GET":
+            if not any(takes.bodies) and has_body(request.method, request.scope["headers"]):
                 await strict.check_no_body()
             try:
                 return await handler(strict)
@@ -207,6 +207,14 @@ class _StrictRequest(Request):
         return unknown_name("field", name, known, files[0] if len(files) == 1 else None)
 
 
+def has_body(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request may have a body; with GET, few have."""
+    return method != "GET" or any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in headers
+    )
+
+
 def _check_writable(request: Request) -> None:
     """Refuse what would change a store that can only be read, before anything is read of it."""
     context = getattr(request.app.state, "context", None)
@@ -255,15 +263,10 @@ def _check_several(given: Iterable[Item], several: Mapping[str, bool]) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise Problem(
-            422,
-            "repeated-parameter",
-            f"an object in the JSON has {shortened(twice, 50)!r} twice; send each member once",
-        )
-    return found
+    try:
+        return members(pairs)
+    except ValueError as error:
+        raise Problem(422, "repeated-parameter", str(error)) from error
 
 
 def _shown(values: list[Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from search_api.api.responses import image, item_error
 from search_api.api.routes.trash import iso
 from search_api.schemas import Added, AddResponse, ChangeRequest, DeletedResponse, DeleteRequest
 from search_api.service.ingest import KeyExistsError, Stored, Upload
-from search_api.text import shortened
+from search_api.text import parsed_json, shortened
 
 _FIXED = ("label", "split")
 router = APIRouter(prefix="/v1/images", tags=["write"], route_class=StrictRoute)
@@ -142,7 +141,7 @@ def delete_images(context: Ctx, request: DeleteRequest) -> DeletedResponse:
     where = None
     if request.filter is not None:
         where = parse_filter(request.filter, context.limits.filter_bounds)
-    if where is not None and not (where.must or where.should or where.must_not):
+    if where is not None and where.empty:
         raise Problem(
             422, "delete", "the filter is empty and would delete everything; add a condition"
         )
@@ -234,8 +233,8 @@ def _change(payload: dict[str, Any] | None) -> dict[str, Any]:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parsed_json(text)
+    except ValueError as error:
         raise Problem(422, "payload", f"payload is not JSON ({error}); send an object") from error
     if not isinstance(value, dict):
         raise Problem(422, "payload", f"payload is {shortened(text)}; expected a JSON object")

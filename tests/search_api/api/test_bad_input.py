@@ -163,6 +163,20 @@ def test_malformed_filter(client: TestClient, text: str) -> None:
     assert_problem(client.get("/v1/images", params={"filter": text}), 422)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"must": [{"has_id": [1]}], "must": []}', "'must' twice"),
+        ("", "filter is not JSON"),
+        (" ", "filter is not JSON"),
+    ],
+)
+def test_a_filter_that_would_find_everything(client: TestClient, text: str, words: str) -> None:
+    assert_problem(client.get("/v1/images", params={"filter": text}), 422, words)
+    picture = {"image": ("q.png", png((1, 2, 3)))}
+    assert_problem(client.post("/v1/search", files=picture, data={"filter": text}), 422, words)
+
+
 def test_filter_too_long(client: TestClient) -> None:
     assert_problem(client.get("/v1/images", params={"filter": " " * 20_000}), 422, "filter")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -163,6 +164,23 @@ def test_a_deleted_picture_stays_deleted(client: TestClient, engine: SearchEngin
     assert (job["result"]["total"], job["result"]["removed"]) == (23, 0)
     assert client.get("/v1/index").json()["count"] == 23
     assert first(client, colour("red", 3))["payload"]["source"] != source_of("red", 3)
+
+
+@pytest.mark.parametrize(
+    "empty", [{}, {"must": []}, {"must": [{"should": []}, {"must": [{"must_not": []}]}]}]
+)
+def test_a_filter_without_conditions_deletes_nothing(client: TestClient, empty: Any) -> None:
+    response = client.post("/v1/images/delete", json={"filter": empty})
+    assert_problem(response, 422, "would delete everything")
+    assert client.get("/v1/images").json()["total"] == 24
+
+
+@pytest.mark.parametrize("name", ["a", "label"])
+def test_a_payload_with_a_member_twice(client: TestClient, name: str) -> None:
+    text = f'{{"{name}": "x", "{name}": "y"}}'
+    files = {"images": ("a.png", png(colour("red", 1)))}
+    response = client.post("/v1/images", files=files, data={"payload": text})
+    assert_problem(response, 422, f"{name!r} twice")
 
 
 def test_delete_by_ids_or_filter(client: TestClient) -> None:
