@@ -193,7 +193,7 @@ def open_image(data: bytes, form: str, limits: PictureLimits) -> Image.Image:
 
 def _read(data: bytes, form: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=(form,))
+        return depth.open_file(data, form)
     except Exception:
         kept = ends.without_damaged_chunks(data) if form == "PNG" else None
         if kept is None:

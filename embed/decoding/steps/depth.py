@@ -14,8 +14,10 @@ black and white is decided so, the first that applies:
    of signed ones and floats the last hundredth where it lies far from the others. The rest decides:
 
    - integers without a sign: 0 to the first of 2^8 - 1, 2^10 - 1, ... 2^16 - 1 that holds them. A
-     picture that uses the upper three quarters of 16 bits is only ever divided by 65,535.
-   - signed integers and floats: 0 to 1 for floats within it or up to 1, -1 to 1 likewise, 0 to
+     picture that uses the upper three quarters of 16 bits is only ever divided by 65,535. Values
+     of less than an eighth of it, far from zero and from white, are temperatures and the like:
+     from the lowest to the highest.
+   - signed integers and floats: 0 to 1 for floats within it that reach 1/4, -1 to 1 likewise, 0 to
      2^n - 1 or -2^(n-1) to 2^(n-1) - 1 where they use most of it, otherwise from 0, or from their
      lowest value if that is negative or more than half of their highest.
 
@@ -27,6 +29,7 @@ it. Sources: TIFF 6.0, sections 8, 19; GDAL's raster data model; PNG (third edit
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import re
@@ -49,6 +52,8 @@ _SAMPLE = 2**18
 _BEYOND = 1e30
 _CONTAINERS = (8, 10, 12, 14, 16)
 _LARGE_CONTAINERS = (24, 32)
+_SIGNED_CONTAINERS = (8, 10, 12, 14, 15, 16, 24, 31, 32)
+"""All values of a signed type that are not negative have a bit less than it."""
 _IGNORED = 1000
 """One in so many pixels at either end does not decide about the range."""
 _FEW = 100
@@ -60,7 +65,7 @@ _NO_DATA = (-999, -9999, -99999, -32767, -32768, -(2**31), 1 - 2**31)
 
 _PHOTOMETRIC, _BITS, _COMPRESSION, _PLANAR, _FORMAT = 262, 258, 259, 284, 339
 _DESCRIPTION, _GDAL_NO_DATA = 270, 42113
-_MIN, _MAX, _S_MIN, _S_MAX = 280, 281, 340, 341
+_MIN, _MAX, _S_MIN, _S_MAX, _EXTRA = 280, 281, 340, 341, 338
 _FAX = (2, 3, 4)
 _UNSIGNED, _SIGNED, _REAL = 1, 2, 3
 _NATIVE = {
@@ -70,14 +75,18 @@ _NATIVE = {
 """What Pillow calls big-endian samples, and what they are once libtiff has read them."""
 _EIGHT_BITS = ("JPEG", "MPO", "WEBP", "GIF", "BMP")
 
+_BIG_TIFF = b"MM\0\x2b"
+_SWAPPED = b"MM\x2b\0"
+
 _IMAGEJ = re.compile(r"^(min|max)=([-+.\deE]+)\s*$", re.MULTILINE)
 _OME_BITS = re.compile(r'SignificantBits="(\d{1,2})"')
+_DEEP_PPM = ("ppm", ("RGB", 65535))
 _DEEP_COLOUR = re.compile(r"(LA|RGB|RGBA|RGBX|R);16([BLN])")
 
 
 def _more_tiffs() -> dict[Any, tuple[str, str]]:
     """Combinations that Pillow's unpackers can read, but that its table of TIFFs lacks."""
-    found = {}
+    found: dict[Any, tuple[str, str]] = {}
     for order, big in ((b"II", ""), (b"MM", "B")):
         for photometric in (0, 1):
             for kind, bits, mode, raw in (
@@ -92,11 +101,30 @@ def _more_tiffs() -> dict[Any, tuple[str, str]]:
                 (_REAL, 64, "F", f"F;64{big}F"),
             ):
                 found[(order, photometric, (kind,), 1, (bits,), ())] = (mode, raw)
+        for extra in (0, 1, 2):
+            raw = "LA;16" + (big or "L")
+            found[(order, 1, (_UNSIGNED,), 1, (16, 16), (extra,))] = ("RGBA", raw)
     return found
 
 
 for _key, _modes in _more_tiffs().items():
     TiffImagePlugin.OPEN_INFO.setdefault(_key, _modes)
+
+
+def _read_big_endian_directories() -> None:
+    """Pillow takes a header for that of a BigTIFF by the third byte, in either byte order."""
+    directory: Any = TiffImagePlugin.ImageFileDirectory_v2
+    plain = directory.__init__
+
+    @functools.wraps(plain)
+    def swapped(self: Any, ifh: bytes = b"II*\0\0\0\0\0", *args: Any, **more: Any) -> None:
+        plain(self, _SWAPPED + ifh[4:] if ifh.startswith(_BIG_TIFF) else ifh, *args, **more)
+
+    directory.__init__ = swapped
+    TiffImagePlugin.PREFIXES.append(_SWAPPED)
+
+
+_read_big_endian_directories()
 
 
 @dataclass(frozen=True)
@@ -149,24 +177,25 @@ def load(image: Image.Image) -> Image.Image:
     if image.format in _EIGHT_BITS:
         image.load()
         return image
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _correct(image)
+    _correct(image)
     raw = _raw_mode(image)
     deep = _DEEP_COLOUR.fullmatch(raw)
-    data, form = file_of(image) if deep else b"", image.format
-    image.load()
-    if deep is None or not data:
-        return image
-    if deep[1] == "LA":  # Pillow makes colours of it
-        grey = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
-        grey.info = image.info
-        image = grey
-    tops = [_top(band.histogram()) for band in image.split()]
-    colours = 1 if image.mode == "LA" else 3
+    data, form = file_of(image) if deep else b"", image.format or ""
+    if deep is None:
+        scaled = form == "JPEG2000" and image.mode in ("RGB", "RGBA") and _says_16_bits(image)
+        image.load()
+        return _brighter(image) if scaled else image
+    if deep[1] == "LA":
+        high, low = _grey_and_alpha(image, deep[2])
+    else:
+        image.load()
+        high, low = image, None
+    tops = [_top(band.histogram()) for band in high.split()]
+    colours = 1 if high.mode == "LA" else 3
     top = max(tops[:colours])
-    if top >= 64:
-        return image
-    return _filled(image, _low_bytes(data, form, deep), [top] * colours + tops[colours:])
+    if top >= 64 or not data:
+        return high
+    return _filled(high, low or _low_bytes(data, form, deep), [top] * colours + tops[colours:])
 
 
 def to_8_bits(image: Image.Image, said: Samples) -> Image.Image:
@@ -210,7 +239,11 @@ def black_and_white(values: Values, said: Samples) -> tuple[float, float]:
         return said.range
     if said.kind.kind == "u" and said.kind.itemsize <= 2:
         most = said.most if said.most is not None and said.most >= high else high
-        return 0.0, _container(most)
+        top = _container(most)
+        narrow = high - low < high / 8 and high < 7 / 8 * top
+        if narrow and len(np.unique(ordered)) >= _LEVELS:
+            return low, high
+        return 0.0, top
     if said.most is not None and said.most >= high and low >= 0:
         return 0.0, said.most
     # Only what lies far from the others is left out: a picture's own lights are not.
@@ -218,16 +251,18 @@ def black_and_white(values: Values, said: Samples) -> tuple[float, float]:
         low = float(ordered[0])
     if ordered[-1] <= high + (high - low):
         high = float(ordered[-1])
-    return _range(low, high, said.kind.kind == "f")
+    return _range(low, high, said.kind.kind)
 
 
-def _range(low: float, high: float, real: bool) -> tuple[float, float]:
+def _range(low: float, high: float, kind: str) -> tuple[float, float]:
+    real = kind == "f"
+    containers = _SIGNED_CONTAINERS if kind == "i" else _CONTAINERS + _LARGE_CONTAINERS
     if low >= -0.05 * high and high > 0:
-        if real and high <= 1.05:
+        if real and (0.25 <= high <= 1.05 or low == high < 1):
             return 0.0, 1.0
-        for bits in _CONTAINERS + _LARGE_CONTAINERS:
+        for bits in containers:
             top = 2.0**bits - 1
-            partly = high > top / 2 or (not real and bits in _CONTAINERS)
+            partly = high > top / 2 or (not real and bits <= 16)
             if high <= top and partly and low <= high / 2:
                 return 0.0, top
         return (max(low, 0.0), high) if high / 2 < low < high else (0.0, high)
@@ -410,7 +445,27 @@ def _with_raw_modes(image: Any, change: Callable[[str], str]) -> None:
     ]
 
 
+def open_file(data: bytes, form: str) -> Image.Image:
+    """Pillow's picture of a file, of a big-endian BigTIFF too."""
+    file = io.BytesIO(data)
+    if not data.startswith(_BIG_TIFF):
+        return Image.open(file, formats=(form,))
+    file.getbuffer()[:4] = _SWAPPED
+    image = Image.open(file, formats=(form,))
+    file.getbuffer()[:4] = _BIG_TIFF  # libtiff reads it, too
+    return image
+
+
 def _correct(image: Any) -> None:
+    """Put right how Pillow takes samples to be stored."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _correct_tiff(image)
+    elif image.format == "PPM" and image.tile[0][:1] + image.tile[0][3:] == _DEEP_PPM:
+        # Pillow would keep nothing of the lower bytes.
+        image.tile = [image.tile[0]._replace(codec_name="raw", args=("RGB;16B", 0, 1))]
+
+
+def _correct_tiff(image: Any) -> None:
     """Put right in which order Pillow takes a TIFF's bytes to be.
 
     libtiff returns the machine's, which Pillow expects only of 16-bit samples. Of colours that are
@@ -439,19 +494,41 @@ def _top(histogram: list[int]) -> int:
 
 def _low_bytes(data: bytes, form: str | None, deep: re.Match[str]) -> Image.Image:
     """The lower bytes of a picture of which Pillow keeps the upper ones."""
-    image = Image.open(io.BytesIO(data), formats=(form or "",))
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _correct(image)
-    if deep[1] == "LA":  # all four bytes of a pixel
-        _with_raw_modes(image, lambda _: "RGBA")
-        image.load()
-        _, grey, _, alpha = image.split()
-        return Image.merge("LA", (grey, alpha))
-    native = "L" if struct.pack("=H", 1)[0] else "B"
-    order = native if deep[2] == "N" else deep[2]
-    _with_raw_modes(image, lambda raw: raw[:-1] + ("B" if order == "L" else "L"))
+    image = open_file(data, form or "")
+    _correct(image)
+    other = "B" if _order(deep[2]) == "L" else "L"
+    _with_raw_modes(image, lambda raw: raw[:-1] + other)
     image.load()
     return image
+
+
+def _order(letter: str) -> str:
+    return letter if letter != "N" else "L" if struct.pack("=H", 1)[0] else "B"
+
+
+def _grey_and_alpha(image: Image.Image, order: str) -> tuple[Image.Image, Image.Image]:
+    """The upper and the lower bytes of grey and alpha, of which Pillow would make colours."""
+    extra = image.tag_v2.get(_EXTRA) if hasattr(image, "tag_v2") else None
+    _with_raw_modes(image, lambda _: "RGBA")  # all four bytes of a pixel
+    image.load()
+    first, second, third, fourth = image.split()
+    if extra == (0,):  # a second channel that is no alpha
+        third = fourth = Image.new("L", image.size, 255)
+    pairs = (first, third), (second, fourth)
+    high, low = (Image.merge("LA", pair) for pair in pairs)
+    high.info = low.info = image.info
+    return (low, high) if _order(order) == "L" else (high, low)
+
+
+def _brighter(image: Image.Image) -> Image.Image:
+    """Colours of which the decoder keeps the upper byte, rounded, by the largest of them."""
+    top = max(_top(band.histogram()) for band in image.split()[:3])
+    if top > 64:
+        return image
+    white = _container(256.0 * top - 128)
+    scaled = [min(255, round(value * 256 * 255 / white)) for value in range(256)]
+    alpha = list(range(256)) if image.mode == "RGBA" else []
+    return image.point(scaled * 3 + alpha)
 
 
 def _filled(high: Image.Image, low: Image.Image, tops: list[int]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from typing import Any
@@ -20,6 +21,14 @@ GREY = np.asarray(Image.fromarray(render(next(iter(SCENES)), 1)).convert("L").re
 UNIT = GREY / np.float32(255)
 INVERTED, NORMAL = 0, 1
 UNSIGNED, SIGNED, REAL = 1, 2, 3
+JPEG_2000 = base64.b85decode(
+    "|4;u>051Rl0000G0000200000000000000G00002000000000000R#J0S^HI4*>!HQUDA90003200aa8"
+    "0smY81VDiQWB?@q0Yh?SVRU6=AYyqSPjF>!N>D{dAa-SPb7^mGATlmBE;Rp;015yA0002100IA#&-^gp"
+    "2$2;x<bVbQ6(D6TgKE*MP>;AK8bJ;RKdf7LcbQO<mtr2fU19;r?=Z~8Vorw3r<)JWforRO!Tt+CNONS4"
+    "#*TVc%<12*@toLbJ#k=m2!<3J4h6TPQ%R^o+WvvqD@;JxaFfManZf=G00@tA&`9IY6asq5X1~sGjQ6iu"
+    "c;5nTV%x*Ks$S#h!19h(A-HbVmd^62fB)G"
+)
+"""A ramp of 16 colours, of 12 bits in 16, which Pillow does not write."""
 
 
 def scaled(top: float, dtype: str = "uint16") -> NDArray[Any]:
@@ -203,6 +212,27 @@ def test_signed_values_around_zero() -> None:
         assert np.abs(decoded - np.rint(unit * 255)).max() <= 1, (low, high, dtype)
 
 
+def test_the_positive_half_of_16_signed_bits() -> None:
+    assert_grey(any_tiff(scaled(32767, "int16")), 0.5)
+
+
+@pytest.mark.parametrize("top", [0.2, 1e-3])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_small_floats_are_not_black(dtype: str, top: float) -> None:
+    assert_grey(any_tiff((UNIT / UNIT.max() * top).astype(dtype)), 255 - GREY.max() + 1)
+    assert shown(any_tiff((UNIT / UNIT.max() * top).astype(dtype))).max() >= 254
+
+
+def test_temperatures_in_16_bits_are_stretched() -> None:
+    unit = (UNIT - UNIT.min()) / (UNIT.max() - UNIT.min())
+    kelvin = np.rint(28000 + 3000 * unit).astype(np.uint16)
+    for data in (png(kelvin), any_tiff(kelvin), any_tiff(kelvin, ">", 8)):
+        assert np.abs(shown(data).astype(int) - unit * 255).mean() <= 3
+    # A light wall is no such thing, nor is a grey card.
+    assert shown(png((62000 + kelvin // 10).astype(np.uint16))).min() >= 250
+    assert (shown(png(np.full((60, 80), 30000, np.uint16))) == 117).all()
+
+
 def test_elevations_are_stretched() -> None:
     unit = (UNIT - UNIT.min()) / (UNIT.max() - UNIT.min())
     decoded = shown(any_tiff((1500 + 80 * unit).astype(np.float32))).astype(int)
@@ -304,6 +334,50 @@ def test_what_decoders_scale_by_the_header(most: int) -> None:
     # Dark, but only the header says what is white.
     dark = np.rint(scaled(most) / 100).astype(">u2" if most > 255 else "u1")
     assert shown(b"P5 80 60 %d\n" % most + dark.tobytes()).max() <= 3
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_colours_that_do_not_fill_a_pnm(bits: int) -> None:
+    colours = np.stack([GREY, 255 - GREY, np.full_like(GREY, 40)], axis=2)
+    deep = np.rint(colours / np.float32(255) * (2**bits - 1)).astype(np.uint16)
+    decoded = decode(b"P6 80 60 65535\n" + deep.astype(">u2").tobytes()).astype(int)
+    assert np.abs(decoded - colours).max() <= 1
+
+
+def test_colours_that_do_not_fill_a_jpeg_2000() -> None:
+    ramp = 17 * np.arange(16)
+    decoded = decode(JPEG_2000).astype(int)
+    # The upper bytes are all that Pillow keeps.
+    assert np.abs(decoded[0] - np.stack([ramp, 255 - ramp, np.full(16, 136)], 1)).max() <= 9
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_grey_and_alpha_of_16_bits_in_a_tiff(bits: int, order: str, compression: int) -> None:
+    tags = {256: (4, [80]), 257: (4, [60]), 258: (3, [16] * 2), 259: (3, [compression]),
+            262: (3, [1]), 277: (3, [2])}  # fmt: skip
+    alpha = np.full((60, 80), 65535, np.uint16)
+    alpha[:30] = 0
+    for extra, transparent in ((2, True), (0, False)):
+        body = np.dstack([scaled(2**bits - 1), alpha]).astype(f"{order}u2").tobytes()
+        body = zlib.compress(body) if compression == 8 else body
+        data = tiff(tags | {338: (3, [extra])}, [body], order)
+        if transparent:
+            assert (shown(data)[:30] == 255).all()
+        assert_grey(data, 0.5, np.s_[30:] if transparent else np.s_[:])
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_a_bigtiff_in_either_byte_order(compression: int) -> None:
+    for order in "<>":
+        body = scaled(4095).astype(f"{order}u2").tobytes()
+        tags = {256: (4, [80]), 257: (4, [60]), 258: (3, [16]), 259: (3, [compression]),
+                262: (3, [1]), 277: (3, [1]), 274: (3, [3])}  # fmt: skip
+        body = zlib.compress(body) if compression == 8 else body
+        picture, facts = Opened(tiff(tags, [body], order, big=True)).decode_with_facts()
+        assert np.abs(picture[::-1, ::-1, 0].astype(int) - GREY).max() <= 1
+        assert facts.orientation == 3
 
 
 def test_a_large_deep_picture_is_averaged_down() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -105,6 +106,25 @@ def test_a_progressive_jpeg_that_ends_early() -> None:
         assert 0 < np.abs(early - whole).mean() < 3
     # In the tables before a scan.
     assert np.abs(decode(data[: starts[7] - 10]).astype(int) - whole).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["baseline", "without subsampling", "grey", "restarts"])
+def test_every_place_where_a_jpeg_may_end(kind: str) -> None:
+    mode, options = KINDS[kind]
+    y, x = np.mgrid[:48, :64]
+    rough = 128 + 80 * np.sin(x / 9) + np.random.default_rng(3).normal(0, 16, x.shape)
+    waves = np.dstack([rough, rough + 40 * np.cos(y / 11), 128 + 60 * np.cos(y / 7)])
+    image = Image.fromarray(np.clip(waves, 0, 255).astype(np.uint8)).convert(mode)
+    data = encoded(image, "JPEG", quality=92, **options)
+    whole = decode(data)
+    for end in range(data.index(b"\xff\xda") + 14, len(data)):
+        completed = ends.completed(data[:end], "JPEG")
+        if completed is None:
+            continue
+        picture = np.asarray(Image.open(io.BytesIO(completed)).convert("RGB"))
+        differs = np.abs(picture.astype(int) - whole).max(2) > 8
+        # Those of the last block's colours reach into its neighbours.
+        assert not differs[:31].any() and differs.mean() <= 0.1, end
 
 
 def test_a_small_jpeg_has_no_block_to_spare() -> None:
