@@ -42,6 +42,9 @@ from search_api.service.following.contents import file_hash, pixels_hash
 BATCH = 500
 """Pictures embedded, and recorded durably in the catalogue, at a time."""
 
+_FIRST = 50
+"""So many are in the first batch of a build: searches of an empty store wait for it."""
+
 UNREADABLE = "unreadable pictures"
 """The kind of a picture that is in the corpus and cannot be read, or whose name is in use."""
 
@@ -238,7 +241,7 @@ def sync_corpus(
     control.progress("embedding", 0, len(missing))
 
     done = 0
-    for batch in batches(missing, item_reader(corpus, encoder)):
+    for batch in batches(missing, item_reader(corpus, encoder), _FIRST):
         done += len(batch)
         if control.cancelled():
             raise CancelledError(
@@ -435,14 +438,17 @@ def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], Rea
 
 
 def batches(
-    items: Iterable[T], read: Callable[[T], Found | str]
+    items: Iterable[T], read: Callable[[T], Found | str], first: int | None = None
 ) -> Iterator[list[tuple[T, Found | str]]]:
     """Batches of items, each with what was read or the reason why it cannot be read.
+
+    Of ``BATCH`` items; if ``first`` is given, the first has so many, and the next ones grow.
 
     A few threads read and decode while the previous batch is embedded, at most
     ``_BATCHES_AHEAD`` batches ahead, so that memory use does not grow with the corpus.
     """
     remaining = iter(items)
+    size = min(first or BATCH, BATCH)
     ahead: deque[tuple[list[T], list[Future[list[Found | str]]]]] = deque()
 
     def read_some(some: Sequence[T]) -> list[Found | str]:
@@ -450,7 +456,8 @@ def batches(
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
         while True:
-            while len(ahead) < _BATCHES_AHEAD and (batch := list(islice(remaining, BATCH))):
+            while len(ahead) < _BATCHES_AHEAD and (batch := list(islice(remaining, size))):
+                size = min(2 * size, BATCH)
                 chunks = [batch[start : start + _CHUNK] for start in range(0, len(batch), _CHUNK)]
                 ahead.append((batch, [pool.submit(read_some, chunk) for chunk in chunks]))
             if not ahead:

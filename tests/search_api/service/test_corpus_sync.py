@@ -183,6 +183,18 @@ def test_cancelling_keeps_finished_batches(
     assert engine.catalogue.count() == 20
 
 
+def test_the_first_pictures_of_a_build_can_be_searched_soon(
+    engine: SearchEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_sync, "_FIRST", 2)
+    monkeypatch.setattr(corpus_sync, "BATCH", 10)
+    engine.catalogue.delete(engine.catalogue.ids())
+    done: list[int] = []
+    control = JobControl(progress=lambda stage, at, of: done.append(at))
+    sync_corpus(MeanColour(), FolderCorpus(folder), engine.catalogue, control)
+    assert done == [0, 2, 6, 14, 24]
+
+
 def test_missing_embeddings_are_staged_until_the_model_is_in_use(engine: SearchEngine) -> None:
     other = Wider()
     unreadable = engine.catalogue.all_sources()[source_of("red", 5)]
