@@ -702,6 +702,10 @@ class Catalogue(Protocol):
         """Sources of the corpus that were deleted by hand and must stay deleted."""
         ...
 
+    def forget_tombstones(self) -> None:
+        """Let all sources of the corpus be added again: another corpus takes its place."""
+        ...
+
     def known_sources(self, model_digest: str) -> dict[str, int]:
         """Source to id of everything that this model has embedded."""
         ...

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "training": "train",
+    "testing": "test",
+}
 """Names of top-level folders that can denote a split, and the split that each denotes."""
 
 _NAMED = 5
@@ -19,7 +27,8 @@ def are_splits(places: Iterable[Sequence[str]]) -> bool:
 
     They are if each is named like a split and holds class folders. They are not if none is named
     like one, or none of those that are holds folders and there are others: then ``train`` is a
-    class like ``bus`` and ``car``.
+    class like ``bus`` and ``car``. A single folder that holds nothing but splits can be around
+    them, as ZIP files often have it, or be the class of all pictures.
 
     Args:
         places: of each picture, the names of the folders that it is in, from the top.
@@ -27,12 +36,14 @@ def are_splits(places: Iterable[Sequence[str]]) -> bool:
     Raises:
         LayoutError: neither is certain.
     """
+    places = [place for place in places if place]
+    _check_outer(places)
     direct: set[str] = set()
     classes: dict[str, set[str]] = {}
     for place in places:
         if len(place) > 1:
             classes.setdefault(place[0], set()).add(place[1])
-        elif place:
+        else:
             direct.add(place[0])
     every = direct | classes.keys()
     named = {name for name in every if name.lower() in SPLITS}
@@ -52,6 +63,23 @@ def are_splits(places: Iterable[Sequence[str]]) -> bool:
         f" {'a class' if one else 'classes'}{like}; choose with --splits yes (or"
         " LOOKALIKE_SPLITS=yes) or --splits no"
     )
+
+
+def _check_outer(places: Sequence[Sequence[str]]) -> None:
+    """Raise LayoutError if all is in one folder, or one in another, that holds only splits."""
+    top: list[str] = []
+    while len({place[0] for place in places}) == 1 and places[0][0].lower() not in SPLITS:
+        top.append(places[0][0])
+        places = [place[1:] for place in places if len(place) > 1]
+    named = {place[0] for place in places}
+    holding = {place[0] for place in places if len(place) > 1}
+    if top and named and named == holding and all(name.lower() in SPLITS for name in named):
+        splits = f"the split{'' if len(named) == 1 else 's'} {_listed(named)}"
+        raise LayoutError(
+            f"{top[0]} can be the class of all pictures, or just a folder around {splits}; name"
+            f" {'/'.join(top)} itself for the second, or choose with --splits no (or"
+            " LOOKALIKE_SPLITS=no) for the first"
+        )
 
 
 def split_and_class(place: Sequence[str], splits: bool) -> tuple[str | None, str | None]:

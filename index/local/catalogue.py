@@ -378,6 +378,13 @@ class SqliteCatalogue:
             rows = connection.execute("SELECT source FROM deletions WHERE tombstone").fetchall()
         return {row[0] for row in rows}
 
+    def forget_tombstones(self) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE deletions SET tombstone = 0, crc = crc(id, source, sequence, 0) "
+                "WHERE tombstone"
+            )
+
     def get(self, ids: IdsLike) -> list[Entry]:
         with self._database.read() as connection:
             return _entries(connection, ids)

@@ -508,6 +508,10 @@ class MilvusCatalogue:
     def tombstones(self) -> set[str]:
         return set(self._ledger.all(_TOMBSTONE))
 
+    def forget_tombstones(self) -> None:
+        with self._exclusive():
+            self._ledger.remove(_TOMBSTONE, sorted(self.tombstones()))
+
     def known_sources(self, model_digest: str) -> dict[str, int]:
         if self.model() != model_digest:
             return {}

@@ -138,19 +138,23 @@ def prepare(
     scan: Scan | None = None,
     within: Callable[[str], bool] | None = None,
     built: float | None = None,
+    replacing: bool = False,
 ) -> Prepared:
     """Find out what is new, changed, moved and gone; record the moves and label changes.
 
     The first half of `sync_corpus`, whose parameters these are; nothing is embedded, and nothing
     removed but what others have moved over. ``at_least`` is the shorter side, in pixels, that the
     encoder needs; ``built`` when the store's index was built, in seconds since 1970: an earlier
-    version kept no stamps, so only files changed since then are read. Raises as `sync_corpus` does,
-    before anything is changed.
+    version kept no stamps, so only files changed since then are read. With ``replacing`` what is
+    stored is of another corpus: what has only the name of another picture is that picture no
+    longer, nor deleted by hand, and all that is gone may be. Raises as `sync_corpus` does, before
+    anything is changed.
     """
+    allow_removal = allow_removal or replacing
     scan = scan or _scanned(corpus, catalogue)
     if not allow_removal:
         scan = without_drives(scan, json.loads(catalogue.get_meta(_MOUNTS) or "[]"))
-    tombstones = catalogue.tombstones()
+    tombstones = set() if replacing else catalogue.tombstones()
     added = catalogue.all_sources("added")
     items = [i for i in scan.items if i.source not in tombstones and i.source not in scan.missing]
     not_taken = {**scan.skipped, **dict.fromkeys(scan.missing, _MISSING)}
@@ -162,13 +166,17 @@ def prepare(
     stored = catalogue.all_sources("corpus")
     looked_for = {s: id_ for s, id_ in stored.items() if within is None or within(s)}
     since = int(built * 1e9) if built and catalogue.get_meta(_STAMPED) is None else None
-    found = compare(corpus, catalogue, scan, items, looked_for, at_least, control, since)
+    found = compare(
+        corpus, catalogue, scan, items, looked_for, at_least, control, since, another=replacing
+    )
     gone = found.overwritten + found.gone
     if not allow_removal:
         names = {id_: source for source, id_ in looked_for.items()}
         check_removal([names[id_] for id_ in gone], len(stored), corpus.name, scan.skipped)
     skipped |= found.skipped
     control.skip(skipped)
+    if replacing:
+        catalogue.forget_tombstones()
     removed, moved = _follow(catalogue, found)
     if within is None and catalogue.get_meta(_STAMPED) is None:
         catalogue.set_meta(_STAMPED, "yes")

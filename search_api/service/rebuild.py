@@ -126,8 +126,9 @@ class IndexBuilder:
                 catalogue,
                 encoder.input_size,
                 control,
-                allow_removal=allow_removal or replacing,
+                allow_removal=allow_removal,
                 built=self._built(),
+                replacing=replacing,
             )
             switched = None
             if catalogue.model() not in (None, encoder.digest):

@@ -275,8 +275,6 @@ def corpus_of_store(
                 f"nothing has been built in {store.name}; build it with `lookalike index build"
                 " --data FOLDER`, or choose another store with --var"
             )
-        if building and record.kind == _RENDERED:
-            return find_corpus(data, say, limits, options)
         options = options.over(record.options)
         if data is None:
             return _remembered_corpus(catalogue, record, location, same, say, limits, options)
@@ -312,9 +310,9 @@ def mismatch(store: str, stored: str, given: str) -> str:
     """The message for a corpus that is not the store's."""
     return (
         f"{store} holds the corpus {stored!r}, and {given!r} is another one with other pictures;"
-        " leave out --data to use the store's own, choose another folder with --var or"
-        " LOOKALIKE_VAR, or replace the pictures of this store with `lookalike index build --data"
-        " ... --replace-corpus`"
+        " leave out --data (or LOOKALIKE_DATA) to use the store's own, choose another folder with"
+        " --var or LOOKALIKE_VAR, or replace the pictures of this store with `lookalike index build"
+        " --data ... --replace-corpus`"
     )
 
 

@@ -88,6 +88,8 @@ def compare(
     at_least: int,
     control: JobControl = JobControl(),
     unstamped_since: int | None = None,
+    *,
+    another: bool = False,
 ) -> Comparison:
     """Find out what became of the stored pictures; reads only files that may have changed or moved.
 
@@ -101,6 +103,8 @@ def compare(
         control: receives progress and can cancel.
         unstamped_since: for a store of an earlier version, which kept no stamps: when its index was
             built, in nanoseconds since 1970. Files that are older count as unchanged.
+        another: what is stored is of another corpus, so a name says nothing: contents are compared
+            whatever the stamps, and what has the name of another picture is new, not changed.
 
     Raises:
         CancelledError: ``control`` cancelled it.
@@ -112,9 +116,13 @@ def compare(
     result.unreachable = {source for source in lost if not _looked_at(scan, source)}
     look: list[Item] = []
     for item in items:
-        if (id_ := stored.get(item.source)) is None or item.stamp is None:
+        if (id_ := stored.get(item.source)) is None:
             continue
-        if id_ not in stamps and item.stamp.modified_ns < (unstamped_since or 0):
+        if another:
+            look.append(item)
+        elif item.stamp is None:
+            continue
+        elif id_ not in stamps and item.stamp.modified_ns < (unstamped_since or 0):
             result.stamps[id_] = result.kept_stamp(item)
         elif stamps.get(id_) != Stamp(*item.stamp):
             look.append(item)
@@ -131,6 +139,9 @@ def compare(
             new.append(item)  # unless something has moved here
         elif item.source in places:
             result.overwritten.append(id_)
+        elif another:
+            result.overwritten.append(id_)
+            new.append(item)
         else:
             result.changed.append(item)
     result.new = [item for item in new if item.source not in places]

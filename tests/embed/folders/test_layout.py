@@ -94,6 +94,22 @@ def test_layouts_without_a_doubt() -> None:
     assert are_splits([("train", "cats"), ("validation", "dogs", "old"), ("TEST", "cats"), ()])
     assert not are_splits([("test",), ("val",), ("screws", "m3")])
     assert not are_splits([])
+    assert are_splits([("Training", "glioma"), ("Testing", "glioma")])
+    assert not are_splits([("training",), ("cycling",)])
+    assert not are_splits([("bus", "test"), ("bus", "old", "x")])
+
+
+def test_a_folder_around_splits_is_no_class_without_a_word(tmp_path: Path) -> None:
+    put(tmp_path, "zip/pets/train/cats/a.png", "zip/pets/Test/dogs/b.png", "cover.png")
+    with pytest.raises(CorpusError, match="zip can be the class of all pictures, or just a folder"):
+        found(tmp_path)
+    with pytest.raises(CorpusError, match="name zip/pets itself for the second, or choose"):
+        found(tmp_path)
+    assert {label for _, _, label in found(tmp_path, "no")} == {None, "zip"}
+    assert found(tmp_path / "zip" / "pets") == [
+        ("Test/dogs/b.png", "test", "dogs"),
+        ("train/cats/a.png", "train", "cats"),
+    ]
 
 
 def test_an_error_names_a_few_of_many() -> None:

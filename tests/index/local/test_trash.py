@@ -112,6 +112,9 @@ def test_a_corpus_picture_has_no_tombstone_once_it_is_restored(catalogue: Sqlite
     catalogue.delete([1], tombstone=True)
     assert catalogue.trash.purge([1]).ids == [1]
     assert catalogue.tombstones() == {"0"}  # a rebuild does not add it again
+    catalogue.forget_tombstones()
+    assert catalogue.tombstones() == set()
+    assert catalogue.check() is None
 
 
 def test_what_the_corpus_no_longer_has_is_not_kept(catalogue: SqliteCatalogue) -> None:

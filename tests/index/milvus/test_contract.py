@@ -247,6 +247,8 @@ def test_the_catalogue(open_store: Opener) -> None:
     assert again.served.current().index.count() == catalogue.count() == 20
     catalogue.upsert(records(1), XB[:1], "m")
     assert "0.png" not in catalogue.tombstones()
+    catalogue.forget_tombstones()
+    assert catalogue.tombstones() == set()
 
     catalogue.set_meta("corpus", "pictures")
     assert again.catalogue.get_meta("corpus") == "pictures"

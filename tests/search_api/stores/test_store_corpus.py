@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from embed.corpus import Corpus, CorpusError, FolderCorpus, TableCorpus, sample
+from embed.corpus import ArrayCorpus, Corpus, CorpusError, FolderCorpus, TableCorpus, sample
 from embed.folders.options import FolderOptions
 from index.contract import IndexInputError
 from search_api.service.engine import SearchEngine
@@ -280,6 +281,62 @@ def test_the_rendered_sample_may_be_replaced_when_building(
     remember(engine.catalogue, sample(), engine.var)
     with pytest.raises(CorpusMismatchError, match="rendered sample"):
         find(engine, folder)
+
+
+def test_the_rendered_sample_stays_unless_another_corpus_is_named(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFAR-10 may have turned up since."""
+    monkeypatch.setattr(store_corpus, "find_corpus", lambda *_: pytest.fail("it looked"))
+    remember(engine.catalogue, sample(), engine.var)
+    corpus, said = find(engine, None, building=True)
+    assert (corpus.name, said) == ("rendered sample", [])
+
+
+def test_names_mean_nothing_when_a_corpus_is_replaced(
+    engine: SearchEngine, folder: Path, other: Path
+) -> None:
+    """Labels by hand, deletions and embeddings belong to pictures, not to those of their name."""
+    kept, labelled, deleted = (source_of("red", shade) for shade in (0, 1, 2))
+    ids = engine.catalogue.all_sources()
+    engine.catalogue.update([ids[kept], ids[labelled]], label="mine", by_hand=True)
+    engine.catalogue.delete([ids[deleted]], tombstone=True)
+    for source in (kept, labelled, deleted):
+        stamp = (folder / source).stat()
+        if source == kept:
+            (other / source).write_bytes((folder / source).read_bytes())
+        data = (other / source).read_bytes()
+        # As large and as old as the other corpus's file of this name.
+        (other / source).write_bytes(data + bytes(max(0, stamp.st_size - len(data))))
+        os.utime(other / source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    corpus, _ = find(engine, other, building=True, replacing=True)
+    _, counts = engine.builder.rebuild(engine.encoder, corpus, replace_corpus=True)
+    assert (counts.total, counts.embedded, counts.kept, counts.removed) == (24, 23, 1, 22)
+    found = engine.catalogue.of_sources([kept, labelled, deleted])
+    assert [found[source].label for source in (kept, labelled, deleted)] == ["mine", "red", "red"]
+    assert found[kept].id == ids[kept]
+    assert found[labelled].id not in ids.values()
+    points = engine.search((other / labelled).read_bytes()).points
+    assert labelled in {point.entry.source for point in points if point.score > 0.999999}
+
+
+def test_pictures_without_files_are_compared_when_they_replace_others(
+    encoder: MeanColour, tmp_path: Path
+) -> None:
+    """The sample's train/00000 is not CIFAR-10's."""
+    first = sample(5)
+    splits = {
+        split: (pictures.copy(), labels) for split, (pictures, labels) in first.splits.items()
+    }
+    splits["test"][0][1:] = 255 - splits["test"][0][1:]
+    engine = SearchEngine(encoder, first, tmp_path / "arrays")
+    rebuild(engine)
+    ids = engine.catalogue.all_sources()
+    second = ArrayCorpus("another", first.classes, lambda: splits)
+    _, counts = engine.builder.rebuild(encoder, second, replace_corpus=True)
+    assert (counts.embedded, counts.kept, counts.removed) == (9, 41, 9)
+    now = engine.catalogue.all_sources()
+    assert [s for s in ids if now[s] != ids[s]] == [f"test/{n:05d}" for n in range(1, 10)]
 
 
 def test_a_first_build_that_was_interrupted_remembers_its_corpus(
