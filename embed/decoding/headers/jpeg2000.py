@@ -18,6 +18,7 @@ _TILE = 8192
 """Bytes that OpenJPEG keeps for each tile, and as much again for each four components."""
 _PROFILES = (2, 3)
 """Methods of a colour box that contain one."""
+_SIZ, _COD, _COC, _QCD, _QCC, _TILE_PART = 0x51, 0x52, 0x53, 0x5C, 0x5D, 0x90
 _MOST_COMPONENTS = 16
 _MOST_TILES = 65_535
 """The standard's."""
@@ -56,6 +57,38 @@ def bits(data: bytes) -> int | None:
     """Bits per sample of its first component; None if its codestream is not found."""
     with contextlib.suppress(UnreadableError, struct.error, IndexError, OverflowError):
         return (data[_stream(data) + 42] & 0x7F) + 1
+    return None
+
+
+def with_headroom(data: bytes) -> bytes | None:
+    """The same samples, said to be signed and of one bit more; None if the headers cannot say so.
+
+    They then have no value that is close to the largest: `embed.decoding.steps.depth` needs that.
+    Wavelets that are not reversible are scaled by the bits, which their exponents make up for.
+    """
+    found = bytearray(data)
+    with contextlib.suppress(UnreadableError, struct.error, IndexError, OverflowError, ValueError):
+        at = _stream(data) + 2
+        reversible, steps = True, []
+        while data[at + 1] != _TILE_PART:
+            marker = data[at + 1]
+            (length,) = struct.unpack_from(">H", data, at + 2)
+            end = at + 2 + length
+            if data[at] != 0xFF or marker == _COC:
+                return None
+            if marker == _SIZ:
+                for place in range(at + 40, end, 3):
+                    found[place] = 0x80 | (data[place] & 0x7F) + 1
+            elif marker == _COD:
+                reversible = data[at + 13] == 1
+            elif marker in (_QCD, _QCC):
+                steps.append((at + 4 + (marker == _QCC), end))
+            at = end
+        for place, end in () if reversible else steps:
+            found[place] -= 0x20  # a guard bit less, so that there are as many bit planes
+            for exponent in range(place + 1, end, 2):
+                found[exponent] += 0x08
+        return bytes(found)
     return None
 
 

@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageChops, TiffImagePlugin
 
 from embed.decoding.headers import jpeg2000
 
@@ -177,14 +177,14 @@ def load(image: Image.Image) -> Image.Image:
     if image.format in _EIGHT_BITS:
         image.load()
         return image
+    if image.format == "JPEG2000":
+        return _load_jpeg_2000(image)
     _correct(image)
-    raw = _raw_mode(image)
-    deep = _DEEP_COLOUR.fullmatch(raw)
-    data, form = file_of(image) if deep else b"", image.format or ""
+    deep = _DEEP_COLOUR.fullmatch(_raw_mode(image))
     if deep is None:
-        scaled = form == "JPEG2000" and image.mode in ("RGB", "RGBA") and _says_16_bits(image)
         image.load()
-        return _brighter(image) if scaled else image
+        return image
+    data, form = file_of(image), image.format or ""
     if deep[1] == "LA":
         high, low = _grey_and_alpha(image, deep[2])
     else:
@@ -518,6 +518,29 @@ def _grey_and_alpha(image: Image.Image, order: str) -> tuple[Image.Image, Image.
     high, low = (Image.merge("LA", pair) for pair in pairs)
     high.info = low.info = image.info
     return (low, high) if _order(order) == "L" else (high, low)
+
+
+def _load_jpeg_2000(image: Image.Image) -> Image.Image:
+    """Decode the pixels; of colours, Pillow rounds the largest values of more than 8 bits to 0."""
+    data, depth = file_of(image), jpeg2000.bits(file_of(image)) or 8
+    image.load()
+    if depth <= 8 or image.mode not in ("LA", "RGB", "RGBA", "CMYK"):
+        return image
+    whole = jpeg2000.with_headroom(data)
+    if whole is not None and any(band.getextrema()[0] == 0 for band in image.split()):
+        with Image.open(io.BytesIO(whole), formats=("JPEG2000",)) as coarse:
+            pairs = zip(image.split(), coarse.split(), strict=True)
+            bands = [ImageChops.lighter(band, _overflown(band, other)) for band, other in pairs]
+        found = Image.merge(image.mode, bands)
+        found.info = image.info
+        image = found
+    return _brighter(image) if depth == 16 and image.mode in ("RGB", "RGBA") else image
+
+
+def _overflown(band: Image.Image, coarse: Image.Image) -> Image.Image:
+    """255 where a value is 0 that is the largest with a bit more, which is 192 there."""
+    zero = band.point([255] + 255 * [0])
+    return ImageChops.darker(zero, coarse.point(180 * [0] + 76 * [255]))
 
 
 def _brighter(image: Image.Image) -> Image.Image:

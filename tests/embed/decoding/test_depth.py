@@ -30,6 +30,31 @@ JPEG_2000 = base64.b85decode(
 )
 """A ramp of 16 colours, of 12 bits in 16, which Pillow does not write."""
 
+WHITE_IN_JPEG_2000 = {
+    "12 bits with alpha": (
+        "0000CYEU2`4GM<}0000KW^{RQYH%_j00000YH%_j0000jYH%`W0000MX=r3}000020000G00avM00000"
+        "01sntY;pkr000005C8xG`D$=7WB*V8Q2;Uk000005C8xG0ssI200000000005C8xG0ssI200000000CF"
+        "0RamE0Sf^E3jqQDQUDA90003100aa80smY81VCW_WB?@q0Yh?SVRU6=AYyqSPjF>!N>D{dAa-SPb7^mG"
+        "ATlmBE;Rp;015yA0001f00IA#-{80jS0#NB>Ow48;yI5zab2o>$lX&j5;o;`n3?X@B_l7{sy+`UoSwn{"
+        "tz}hJf8XG^Ns%^3WjS{N(^12*p(vHVB|LhmH<_<iHYR62?PolH>S_;z$)_i<f2&zlRaejC5CPc%JkR71"
+        "0oegO|Je"
+    ),
+    "16 bits": (
+        "|4;u>051Rl0000G0000200000000000000G00002000000000000R#J0S^HI4*>!HQUDA90003200aa8"
+        "0smY81VDiQWB?@q0Yh?SVRU6=AYyqSPjF>!N>D{dAa-SPb7^mGATlmBE;Rp;015yA0002c00IA#$Nmg("
+        "0oc(IgbfHw5P^!U;_se{Hu9;ix~pk*!b#=lNCReQ0rMc*uM@5H4VN!88LnnVZ>WA|{OW_m-}sUsDyKU`"
+        "u(H=duiwLDKb1`FC=`xni!>f2ctvg3*y!2LbH+*=5KQ$N4<QE{+pp_!&U2tLnXv-WGeP5&2Da<@WQ3gO"
+        "-}sTx2#<2mNaN2G0(!}2zs_)s_pe!a-vVu7+rzx7UgPM%@{U#^xNg>#&hn{ykD~+1Iar3_yINa2%BBC="
+    ),
+    "12 bits, lossy": (
+        "|4;u>051Rl0000G0000200000000000000G00002000000000000RpF0Sf^E3jqQDQUDDB0ssL400aa8"
+        "0Equw00lx|0RLnFB>(|Ka%Ew3Wn>^?c_2@4Wo}APMMofZWpZ<AZ*CwmE;TMR|BwI*000000E_?u|C7h$"
+        "N&(kn9!rKY808H_ooA`jX9scO;4t<%yArLrsklQCD2)R*yPwb0q$;O7`AeXn_M@82JLr%`&m)1I#4`li"
+        "wtK!(F|#jNzMh%SuLg_I!Ya?moCuIX1FZ~CwyO6B2vSn*f$8#BDTWQTa!vFs_ZmJ9t9a9D;^xJ}|Je"
+    ),
+}
+"""Ramps of red and green, with blue (and alpha) at their largest."""
+
 
 def scaled(top: float, dtype: str = "uint16") -> NDArray[Any]:
     return np.rint(UNIT * top).astype(dtype)
@@ -349,6 +374,13 @@ def test_colours_that_do_not_fill_a_jpeg_2000() -> None:
     decoded = decode(JPEG_2000).astype(int)
     # The upper bytes are all that Pillow keeps.
     assert np.abs(decoded[0] - np.stack([ramp, 255 - ramp, np.full(16, 136)], 1)).max() <= 9
+
+
+@pytest.mark.parametrize("kind", WHITE_IN_JPEG_2000)
+def test_the_largest_values_of_a_deep_jpeg_2000_are_not_black(kind: str) -> None:
+    ramp = 17 * np.arange(16)
+    decoded = decode(base64.b85decode(WHITE_IN_JPEG_2000[kind])).astype(int)
+    assert np.abs(decoded - np.stack([ramp, 255 - ramp, np.full(16, 255)], 1)).max() <= 2
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
