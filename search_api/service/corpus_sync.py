@@ -270,6 +270,8 @@ def sync_corpus(
         control.skip(bad)
         if good:
             _, embeddings = encoder.encode([read.picture for _, read in good])
+            if reembed:
+                changed |= _replaced(catalogue, good, before)
             _record(catalogue, good, embeddings, encoder.digest, stored)
             known_before = {before[i.source]: (i, r) for i, r in good if i.source in before}
             _refresh(catalogue, known_before, changed)
@@ -507,6 +509,20 @@ def _record(
             catalogue.embed(
                 [ids[n] for n in left], embeddings[rows], digest, [hashes[row] for row in rows]
             )
+
+
+def _replaced(
+    catalogue: Catalogue, good: Sequence[tuple[Item, Reading]], stored: Mapping[str, int]
+) -> set[str]:
+    """The sources of those that are stored with another content, whatever their files' stamps."""
+    read = {stored[i.source]: (i.source, r.content) for i, r in good if i.source in stored}
+    found = set()
+    for entry in catalogue.find(list(read)):
+        source, content = read[entry.id]
+        kind, _, name = (entry.content_hash or "").partition(":")
+        if name and content.startswith(f"{kind}:") and content != entry.content_hash:
+            found.add(source)
+    return found
 
 
 def _refresh(

@@ -672,6 +672,22 @@ def test_a_table_whose_paths_are_wrong_removes_nothing(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_embedding_again_finds_what_stamps_do_not_tell(engine: SearchEngine, folder: Path) -> None:
+    source = source_of("red", 0)
+    stamp = (folder / source).stat()
+    os.utime(folder / source, (1e9, 1e9))
+    rebuild(engine)
+    data = png(NEW, (9, 7))
+    (folder / source).write_bytes(data + bytes(stamp.st_size - len(data)))
+    os.utime(folder / source, (1e9, 1e9))
+    _, counts = rebuild(engine)
+    assert (counts.changed, counts.embedded) == (0, 0)
+    _, counts = rebuild(engine, reembed=True)
+    assert (counts.changed, counts.embedded) == (1, 24)
+    (entry,) = engine.catalogue.of_sources([source]).values()
+    assert entry.payload["file"]["width"] == 9  # type: ignore[index, call-overload]
+
+
 def test_what_a_file_says_of_itself_follows_it(
     engine: SearchEngine, folder: Path, encoder: MeanColour
 ) -> None:
