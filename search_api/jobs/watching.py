@@ -152,6 +152,8 @@ class Watching:
             self._report(str(error))
             self._later()
             return
+        # Without the wait for other jobs, which may be long.
+        took = time.monotonic() - began
         few = self._seen is not None and len(np.setxor1d(seen, self._seen)) <= _FEW
         self._next = time.monotonic() + _LOOK_SECONDS
         if growing:
@@ -175,7 +177,7 @@ class Watching:
         else:
             self._retry = _RETRY_SECONDS
         # A large corpus takes long to look at, and searches come first.
-        self.stop.wait(min(time.monotonic() - began, _RETRY_SECONDS))
+        self.stop.wait(min(took, _RETRY_SECONDS))
 
     def _files(self) -> tuple[NDArray[np.int64], set[str]]:
         """What may change of each picture, as codes, ascending; and which are still being written.

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from embed.corpus import ArrayCorpus, Corpus, FolderCorpus, TableCorpus, file_stamp
 from search_api.api.app import create_app
 from search_api.jobs import watching
+from search_api.jobs.model import Job
 from search_api.jobs.tasks import Task
 from search_api.service.engine import SearchEngine
 from tests.search_api.conftest import MeanColour, colour, png, rebuild
@@ -221,6 +224,33 @@ def test_it_waits_for_a_running_job(engine: SearchEngine, folder: Path, tell: Te
         go.set()
         synced(client, embedded=1)
         assert jobs.own(other.id).state == "succeeded"
+
+
+def test_it_rests_as_long_as_the_look_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as long as it waited for another job, which may be a build of hours."""
+
+    class Stop(threading.Event):
+        rests: list[float] = []  # noqa: RUF012
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.rests.append(timeout or 0.0)
+            return False
+
+    def waits(*_: object) -> Job:
+        clock[0] += 1000.0
+        return Job("1", "sync", "succeeded", clock[0], result={})
+
+    def looks() -> tuple[Any, set[str]]:
+        clock[0] += 0.0625
+        return np.zeros(1, np.int64), set()
+
+    clock = [0.0]
+    followed = watching.Watching(Mock(), Stop())
+    monkeypatch.setattr(watching, "time", Mock(monotonic=lambda: clock[0], time=lambda: 0.0))
+    monkeypatch.setattr(followed, "_files", looks)
+    monkeypatch.setattr(followed, "_sync", waits)
+    followed._look()
+    assert Stop.rests == [0.0625]
 
 
 def test_it_begins_after_the_first_build(folder: Path, tmp_path: Path, tell: Tell) -> None:
