@@ -259,7 +259,7 @@ def test_watch_follows_the_folder(trained: Path, tmp_path: Path) -> None:
         (root / "boat" / "1.png").unlink()
         (root / "tree" / "1.png").rename(root / "tree" / "one.png")
         until(lambda: "tree/one.png" in sources(), 60)
-        assert sources().isdisjoint({"boat/1.png", "tree/1.png"})
+        until(lambda: sources().isdisjoint({"boat/1.png", "tree/1.png"}), 60)
         info = server.get("/v1/index")
         assert (info["count"], info["watch"]["state"]) == (26, "watching")
         assert info["watch"]["problem"] is None
