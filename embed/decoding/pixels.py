@@ -95,6 +95,8 @@ def _decoded(
     large = image.width * image.height > LARGE
     samples = depth.samples(image)
     loaded = depth.load(image)
+    if _form(image) == "JPEG" and ends.is_filled_in(loaded, data):
+        raise ValueError("its pixels end before its end marker")
     if wanted and facts is None:  # those of a PNG may follow the pixels
         facts = read_facts(image)
     profile = colour.profile_of(image, data)

@@ -524,7 +524,7 @@ def _load_jpeg_2000(image: Image.Image) -> Image.Image:
     """Decode the pixels; of colours, Pillow rounds the largest values of more than 8 bits to 0."""
     data, depth = file_of(image), jpeg2000.bits(file_of(image)) or 8
     image.load()
-    if depth <= 8 or image.mode not in ("LA", "RGB", "RGBA", "CMYK"):
+    if depth <= 8 or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return image
     whole = jpeg2000.with_headroom(data)
     if whole is not None and any(band.getextrema()[0] == 0 for band in image.split()):

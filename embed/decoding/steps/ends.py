@@ -14,6 +14,7 @@ step, or if its last scan is whole by the same test at full size.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -41,6 +42,7 @@ _FILLS, _LEAST_FILL = (b"\0", b"\xff"), 16
 _BITS = hashlib.shake_128().digest(1024).replace(b"\xff", b"\x7f")
 _OTHER_END = _BITS + b"".join(b"\xff" + bytes([0xD0 + n]) + _BITS for n in range(8)) + _EOI
 """Bits that are no picture, and the same after each restart marker."""
+_REPEATED = 50
 _COEFFICIENTS = 64
 _MOST_SEGMENTS = 8192
 """Before the first scan there may be half as many; `embed.decoding.header`."""
@@ -57,6 +59,33 @@ def completed(data: bytes, form: str) -> bytes | None:
     if form == "BMP":
         return _bmp(data)
     return None
+
+
+def is_filled_in(image: Image.Image, data: bytes) -> bool:
+    """Whether a JPEG has its end marker, but not what should come before it.
+
+    Programs that repair files write one. Of what is missing, libjpeg makes blocks of one colour.
+
+    Args:
+        image: as decoded, at any scale, not turned yet.
+        data: the file.
+    """
+    width, height = image.size
+    row = image.crop((width - 1 - width // 4, height - 1, width, height))
+    if np.ptp(np.reshape(row.getextrema(), (-1, 2)), axis=1).any():
+        return False
+    with contextlib.suppress(Exception):
+        found = list(segments(data))
+        if found[-1][0] != _END or not any(code in _BASELINE for code, _ in found):
+            return False
+        sent = data[: found[-1][1] - 2]
+        return not _repeats(sent[-_REPEATED:-2]) and not _whole(sent, 8)
+    return False
+
+
+def _repeats(sent: bytes) -> bool:
+    """Whether these bytes are those of blocks that are all alike, as below a drawing."""
+    return any(sent[period:] == sent[:-period] for period in range(1, _REPEATED // 2))
 
 
 def without_damaged_chunks(png: bytes) -> bytes | None:

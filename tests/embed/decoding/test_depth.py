@@ -55,6 +55,14 @@ WHITE_IN_JPEG_2000 = {
 }
 """Ramps of red and green, with blue (and alpha) at their largest."""
 
+WHITE_IN_9_BITS = base64.b85decode(
+    "0000CYEU2`4GM<}0000KW^{RQYH%_j00000YH%_j0000jYH%`W0000MX=r3}000020000G009UG00000"
+    "01sntY;pkr000005dZ)HqiS$6WB*V8Q2;3b000005C8xG0ssI200000000005C8xG0ssI20000000039"
+    "0RjI~01N;C009611Oxy9|6BkBKuG^&03`qcLvm$dbY)~9VtF7>aAj^vP(?=|c4cyNX>V>IGA=bPH2;tQ"
+    "3IG5A001!n0soWVnE(k_C4CX<LM&P0IgdPXU8;r4Pn^Vp-#)EnRaIVTbw~f%"
+)
+"""A grey ramp, in a JP2."""
+
 
 def scaled(top: float, dtype: str = "uint16") -> NDArray[Any]:
     return np.rint(UNIT * top).astype(dtype)
@@ -381,6 +389,7 @@ def test_the_largest_values_of_a_deep_jpeg_2000_are_not_black(kind: str) -> None
     ramp = 17 * np.arange(16)
     decoded = decode(base64.b85decode(WHITE_IN_JPEG_2000[kind])).astype(int)
     assert np.abs(decoded - np.stack([ramp, 255 - ramp, np.full(16, 255)], 1)).max() <= 2
+    assert np.abs(shown(WHITE_IN_9_BITS).astype(int) - ramp).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])

@@ -127,6 +127,23 @@ def test_every_place_where_a_jpeg_may_end(kind: str) -> None:
         assert not differs[:31].any() and differs.mean() <= 0.1, end
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_end_marker_does_not_make_half_a_jpeg_whole(kind: str) -> None:
+    data = jpeg(kind)
+    start = data.index(b"\xff\xda") + 14
+    for share in (0.3, 0.6):
+        cut = data[: start + round(share * (len(data) - start))].rstrip(b"\xff") + b"\xff\xd9"
+        if "progressive" not in kind:
+            assert refused(cut) and refused(cut, at_least=22) and refused(cut + b"\0\0")
+    # Not even what ends in one colour: below a drawing, or all of it.
+    mode, options = KINDS[kind]
+    image = SCENE.convert(mode)
+    image.paste(SCENE.convert(mode).getpixel((0, 0)), (0, 90, 240, 180))
+    for plain in (image, image.resize((64, 64)), Image.new(mode, (40, 30))):
+        for end in (b"", b"after the end"):
+            decode(encoded(plain, "JPEG", quality=85, **options) + end)
+
+
 def test_a_small_jpeg_has_no_block_to_spare() -> None:
     data = encoded(SCENE.resize((32, 32)), "JPEG", quality=90)
     assert np.array_equal(decode(data[:-2]), decode(data))
