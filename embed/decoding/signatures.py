@@ -84,6 +84,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
 _RIFF = {
     b"AVI ": ("a video (AVI)", _FRAME),
     b"WAVE": ("a sound file (WAV)", "send a picture"),
+    b"ACON": ("an animated Windows cursor (ANI)", _EXPORT),
 }
 _ZIPPED = (
     (b"word/", "an Office document (Word)", _PICTURES),
@@ -97,6 +98,9 @@ _ZIPPED = (
 )
 _MOVIES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """Boxes that old QuickTime files start with."""
+_JPEG_LS = 0xF7
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_MOST_SEGMENTS = 4096
 _BEGINNING = 4096
 _SOME = 64
 """Bytes of zeros that are more than an odd short answer."""
@@ -136,6 +140,8 @@ def recognise(data: bytes) -> Foreign | None:
 
 def _container(data: bytes) -> Foreign | None:
     beginning = data[:_BEGINNING]
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(data)
     if data.startswith(b"RIFF") and data[8:12] in _RIFF:
         return Foreign(*_RIFF[data[8:12]])
     if data.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
@@ -162,6 +168,22 @@ def _container(data: bytes) -> Foreign | None:
         return Foreign("a DICOM picture", _EXPORT)
     if data.startswith(b"\1\0\0\0") and data[40:44] == b" EMF":
         return Foreign("a Windows metafile (EMF)", _EXPORT)
+    return None
+
+
+def _jpeg(data: bytes) -> Foreign | None:
+    """What its frame says, of kinds of JPEG that libjpeg does not know."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        if not data.startswith(b"\xff", at) or at + 5 > len(data):
+            return None
+        marker, bits = data[at + 1], data[at + 4]
+        if marker == _JPEG_LS:
+            return Foreign("a JPEG-LS picture", _EXPORT)
+        if marker in _FRAMES:
+            what = f"a JPEG of {bits} bits per sample"
+            return None if bits == 8 else Foreign(what, "export it as PNG, TIFF or JPEG of 8 bits")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
 
 
