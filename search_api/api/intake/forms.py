@@ -11,6 +11,8 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from search_api.api.errors import Problem
+from search_api.api.intake import uploads
+from search_api.text import shortened
 
 _NOT_PARSED = "Invalid multipart data."
 
@@ -21,6 +23,7 @@ async def whole_form(request: Request, **limits: Any) -> FormData:
     Raises:
         Problem: 400 for a body that is none, or that ends before its form does: its last field
             would be lost.
+            Also 422 for text in another encoding than the form's.
         HTTPException: 400 for a form beyond the limits.
     """
     parser = _Parser(request.headers, request.stream(), **limits)
@@ -57,6 +60,12 @@ class _Parser(MultiPartParser):
 
     def on_end(self) -> None:
         self.ended = True
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is None:
+            uploads.check_encoding(shortened(part.field_name, 50), part.data, self._charset)
+        super().on_part_end()
 
     def on_headers_finished(self) -> None:
         disposition = self._current_part.content_disposition or b""

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -68,6 +69,7 @@ class _StrictRequest(Request):
         self._query = QueryParams(scope["query_string"])
         given = self._query.multi_items()
         if given:
+            uploads.check_encoding("the query string", unquote_to_bytes(scope["query_string"]))
             _check_names("parameter", given, known, self._elsewhere)
             _check_several(given, known)
 

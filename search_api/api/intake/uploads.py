@@ -67,6 +67,26 @@ def not_text(field: str) -> Problem:
     )
 
 
+def check_encoding(what: str, data: bytes, encoding: str = "utf-8") -> None:
+    """Refuse text in another encoding: it would be stored, or compared, as other characters.
+
+    Raises:
+        Problem: 422 with the first byte that is wrong.
+    """
+    try:
+        data.decode(encoding)
+    except (UnicodeError, LookupError) as error:
+        where = ""
+        if isinstance(error, UnicodeDecodeError):
+            where = f": its byte {error.start:,} is 0x{data[error.start]:02X}"
+        raise Problem(
+            422,
+            "not-text",
+            f"{what} is not text in {encoding.upper()}{where}; send UTF-8, whatever the terminal or"
+            " the program uses",
+        ) from error
+
+
 def check_part(field: str, file: UploadFile) -> None:
     """Refuse a file that is itself encoded, which forms have not been since RFC 7578.
 

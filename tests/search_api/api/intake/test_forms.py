@@ -77,6 +77,38 @@ def test_names_of_files_in_another_notation(client: TestClient, sent: str, name:
     assert response.json()["results"][0]["filename"] == name
 
 
+@pytest.mark.parametrize(
+    ("text", "byte"),
+    [('{"label": "é"}'.encode("latin-1"), "0xE9"), ('{"label": "é"}'.encode("cp850"), "0x82")],
+)
+def test_text_in_another_encoding(client: TestClient, text: bytes, byte: str) -> None:
+    picture = part('name="images"; filename="q.png"', png((7, 7, 7)))
+    response = send(client, "/v1/images", picture + part('name="payload"', text) + END)
+    assert_problem(response, 422, "payload is not text in UTF-8: its byte 11 is", byte)
+    assert client.get("/v1/images").json()["total"] == 24
+
+
+def test_text_in_the_encoding_that_the_form_names(client: TestClient) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=B; charset=iso-8859-1"}
+    picture = part('name="images"; filename="q.png"', png((7, 7, 7)))
+    body = picture + part('name="payload"', '{"label": "é"}'.encode("latin-1")) + END
+    response = client.post("/v1/images", content=body, headers=headers)
+    (added,) = response.json()["results"]
+    assert client.get(f"/v1/images/{added['id']}").json()["payload"]["label"] == "é"
+
+
+@pytest.mark.parametrize("charset", ["hex", "idna"])
+def test_encodings_that_are_none_of_text(client: TestClient, charset: str) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary=B; charset={charset}"}
+    body = PICTURE + part('name="limit"', b"\xff..2") + END
+    assert_problem(client.post("/v1/search", content=body, headers=headers), 422, "is not text in")
+
+
+def test_a_query_string_in_another_encoding(client: TestClient) -> None:
+    response = client.get("/v1/images?filter=%7B%22must%22%3A%5B%5D%7D%E9")
+    assert_problem(response, 422, "the query string is not text in UTF-8", "0xE9")
+
+
 def test_a_field_called_like_the_notation_is_no_file(client: TestClient) -> None:
     response = send(client, "/v1/search", PICTURE + part('name="filename*"', b"x") + END)
     assert_problem(response, 422, "unknown field 'filename*'")
