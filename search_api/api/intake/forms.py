@@ -64,7 +64,7 @@ class _Parser(MultiPartParser):
     def on_part_end(self) -> None:
         part = self._current_part
         if part.file is None:
-            uploads.check_encoding(shortened(part.field_name, 50), part.data, self._charset)
+            uploads.check_encoding(shortened(part.field_name, 50), bytes(part.data), self._charset)
         super().on_part_end()
 
     def on_headers_finished(self) -> None:
