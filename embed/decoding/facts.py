@@ -12,7 +12,9 @@ from typing import Any
 from PIL import ExifTags, Image
 
 _BASE, _GPS = ExifTags.Base, ExifTags.GPS
-_OFFSET = re.compile(r"[+-](0[0-9]|1[0-4]):[0-5][0-9]")
+_OFFSET = re.compile(r"([+-])(0[0-9]|1[0-4]):?([0-5][0-9])|[zZ]")
+# As in XML, where a few programs take it from: 2021-02-03T10:11:12.345+02:00
+_REST = re.compile(r"(?:\.([0-9]+))?\s*([+-][0-9]{2}:?[0-9]{2}|[zZ])?")
 _DATES = (
     (_BASE.DateTimeOriginal, _BASE.OffsetTimeOriginal, _BASE.SubsecTimeOriginal),
     (_BASE.DateTimeDigitized, _BASE.OffsetTimeDigitized, _BASE.SubsecTimeDigitized),
@@ -110,6 +112,10 @@ def _text(value: object) -> str:
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
         return ""
+    if not value.isascii():
+        # Pillow takes text for Latin-1, and many phones write UTF-8.
+        with contextlib.suppress(UnicodeError):
+            value = value.encode("latin-1").decode()
     value = "".join(c if c.isprintable() else " " for c in value.partition("\0")[0])
     return " ".join(value.split())[:_MOST_CHARS]
 
@@ -117,19 +123,23 @@ def _text(value: object) -> str:
 def _taken(tags: dict[int, Any]) -> str | None:
     for date, offset, fraction in _DATES:
         # A few programs write other separators than the colon.
-        digits = re.findall(r"[0-9]+", _text(tags.get(date)))[:6]
+        written = _text(tags.get(date))
+        digits = list(re.finditer(r"[0-9]+", written))[:6]
         try:
-            taken = datetime(*map(int, digits))  # type: ignore[arg-type]
+            taken = datetime(*(int(one[0]) for one in digits))  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             continue
         if len(digits) < 6 or taken.year < 1800:
             continue
         text = taken.isoformat()
-        part = _text(tags.get(fraction))
+        rest = _REST.fullmatch(written[digits[-1].end() :])
+        part = _text(tags.get(fraction)) or (rest and rest[1]) or ""
         if part.isascii() and part.isdecimal() and int(part):
             text += f".{part[:6]}"
-        zone = _text(tags.get(offset))
-        return text + zone if _OFFSET.fullmatch(zone) else text
+        for zone in (_text(tags.get(offset)), (rest and rest[2]) or ""):
+            if found := _OFFSET.fullmatch(zone):
+                return text + (f"{found[1]}{found[2]}:{found[3]}" if found[1] else "Z")
+        return text
     return None
 
 

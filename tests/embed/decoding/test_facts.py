@@ -72,6 +72,11 @@ def test_a_picture_without_exif(form: str) -> None:
         ({36868: "2023:01:02 03:04:05", 36882: "-09:30"}, "2023-01-02T03:04:05-09:30"),
         ({36867: "0000:00:00 00:00:00", 36868: "2023:01:02 03:04:05"}, "2023-01-02T03:04:05"),
         ({36867: "2024:05:01 10:20:30", 36881: "summer"}, "2024-05-01T10:20:30"),
+        ({36867: "2024:05:01 10:20:30", 36881: "Z"}, "2024-05-01T10:20:30Z"),
+        ({36867: "2024:05:01 10:20:30", 36881: "+0530"}, "2024-05-01T10:20:30+05:30"),
+        ({36867: "2024:05:01 10:20:30+02:00"}, "2024-05-01T10:20:30+02:00"),
+        ({36867: "2024-05-01T10:20:30.25Z"}, "2024-05-01T10:20:30.25Z"),
+        ({36867: "2024:05:01 10:20:30 PM"}, "2024-05-01T10:20:30"),
         ({36867: "2024:13:41 10:20:30"}, None),
         ({36867: "    :  :     :  :  "}, None),
         ({36867: "2024:05:01"}, None),
@@ -95,12 +100,17 @@ def test_the_date_of_the_file_where_the_camera_wrote_no_other() -> None:
         ("Google ", "Pixel 8\0\0", "Google Pixel 8"),
         ("", "X100\x1b[31m", "X100 [31m"),
         ("Leica", None, "Leica"),
+        ("小米".encode().decode("latin-1"), None, "小米"),
+        ("Caf\xe9", None, "Café"),
         ("x" * 500, None, "x" * 100),
         (None, None, None),
     ],
 )
 def test_the_camera(make: str | None, model: str | None, camera: str | None) -> None:
-    tags = {tag: text for tag, text in ((271, make), (272, model)) if text is not None}
+    # Pillow writes text as ASCII only.
+    tags = {
+        t: text.encode("latin-1") for t, text in ((271, make), (272, model)) if text is not None
+    }
     assert facts(photograph(base=tags)).camera == camera
 
 

@@ -238,7 +238,7 @@ def test_it_rests_as_long_as_the_look_took(monkeypatch: pytest.MonkeyPatch) -> N
 
     def waits(*_: object) -> Job:
         clock[0] += 1000.0
-        return Job("1", "sync", "succeeded", clock[0], result={})
+        return Job("1", "sync", "succeeded", finished=clock[0], result={})
 
     def looks() -> tuple[Any, set[str]]:
         clock[0] += 0.0625
