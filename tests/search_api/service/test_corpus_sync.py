@@ -593,7 +593,7 @@ def test_an_empty_folder_removes_nothing(engine: SearchEngine, folder: Path) -> 
     """A drive that is not mounted leaves an empty folder."""
     shutil.rmtree(folder)
     folder.mkdir()
-    with pytest.raises(CorpusError, match="The 24 pictures of it that are stored stay"):
+    with pytest.raises(CorpusError, match=r"pictures of it that are stored \(24\) stay"):
         sync_corpus(engine.encoder, engine.corpus, engine.catalogue, JobControl())
     assert engine.catalogue.count() == 24
 
@@ -657,7 +657,7 @@ def test_a_table_whose_paths_are_wrong_removes_nothing(tmp_path: Path) -> None:
     engine = SearchEngine(MeanColour(), open_corpus(table), tmp_path / "var")
     rebuild(engine)
     write([f"wrong/{name}" for name in names])
-    with pytest.raises(CorpusError, match="The 6 pictures of it that are stored stay as they are"):
+    with pytest.raises(CorpusError, match=r"pictures of it that are stored \(6\) stay as they are"):
         rebuild(engine)
     write([*names[:3], *(f"wrong/{name}" for name in names[3:])])
     with pytest.raises(RemovalError, match="would remove 3 of the 6"):
