@@ -177,14 +177,14 @@ def test_the_first_build_serves_from_the_start_and_goes_on(trained: Path, tmp_pa
     until(lambda: code_of(server, "/readyz") == 200, 60)
     partial = server.get("/v1/index")
     assert (partial["complete"], partial["generation"]) == (False, 1)
-    assert partial["count"] in range(500, 2_600, 500)
+    assert 0 < partial["count"] < 2_600
     found = server.get("/v1/images/1/similar?limit=3")
     assert [round(point["score"], 3) for point in found["points"]] == [1.0, 1.0, 1.0]
     code, stderr = server.stop(signal.SIGINT)
     assert code == 130
     assert finished_builds(stderr) == [("interrupted", 0)]
     kept = status(env)["pictures"]
-    assert kept in range(500, 2_600, 500)
+    assert partial["count"] <= kept < 2_600
     # What has been embedded serves at once, and the rest follows.
     server = Server("up", env, wait=False)
     assert "indexing 2,603 pictures" in server.line

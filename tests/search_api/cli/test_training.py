@@ -202,7 +202,7 @@ def test_another_model_is_compared(old: Path, tmp_path: Path) -> None:
         (["--size", "16"], ["--size", "16"]),
         (["--data", "{tmp}/bad.csv"], ["bad.csv, line 2", "expected 2"]),
         (["--data", "{tmp}/none.csv"], ["none.csv", "does not exist"]),
-        (["--data", "{tmp}/notes.txt"], ["notes.txt is not a folder", "CSV"]),
+        (["--data", "{tmp}/notes.txt"], ["notes.txt, line 2: 1 fields; expected 2"]),
         (["--resume", "{tmp}", "--init", "pretrained"], ["--resume"]),
         (["--recipe", "{tmp}/resnet50.json"], ["'resnet50'", "lookalike model import"]),
         (["--recipe", "resnet18", "--init", "pretrained"], ["resnet18", "whitened-resnet"]),

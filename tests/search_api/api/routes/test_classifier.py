@@ -49,7 +49,7 @@ def test_it_is_described(garden_client: TestClient, own: SearchEngine) -> None:
         "digest": classifier.digest,
         "reason": None,
         "fitted": info["fitted"],
-        "fitted_sequence": 1,
+        "fitted_sequence": 2,  # batches of 50 and 10
         "classes": {"leaf": 20, "rose": 20, "sea": 20},
         "left_out": {},
         "accuracy": 1.0,
@@ -62,7 +62,7 @@ def test_it_is_described(garden_client: TestClient, own: SearchEngine) -> None:
         },
         "model": "sha256:mean-colour",
         "generation": 1,
-        "sequence": 1,
+        "sequence": 2,
     }
     assert garden_client.get("/v1/index").json()["classifier"] == {
         "classes": 3,
