@@ -309,8 +309,8 @@ def _scanned(corpus: Corpus, catalogue: Catalogue) -> Scan:
         if not count:
             raise
         raise CorpusError(
-            f"{error}. The pictures of it that are stored ({count:,}) stay as they are; if a drive or"
-            " network share is gone, bring it back and build again"
+            f"{error}. The pictures of it that are stored ({count:,}) stay as they are; if a drive"
+            " or network share is gone, bring it back and build again"
         ) from error
 
 
