@@ -19,10 +19,10 @@ from index.ann.scan import best_of, exact_rows
 from index.ann.vector_files import (
     IDS_FILE,
     VECTORS_FILE,
+    ScatteredRows,
     ascending,
     link_or_copy,
     mapped_files,
-    scattered_vectors,
 )
 from index.contract import Ids, IdsLike, IndexFileError, Neighbours, Vectors
 from index.vectors import SPARE, as_allowed, as_ids, as_vectors, check_k, rows_of, rows_of_all
@@ -39,8 +39,8 @@ class IndexParts:
 
     ``ids`` int64 (n,) ascend, ``xb`` float32 (n, d) holds their vectors; both may be memory-mapped
     from files in ``folder``. FAISS returns rows of ``xb`` or, if the integer array ``order`` (n,)
-    is given, i for the row ``order[i]``. ``scattered`` is a second mapping of ``xb`` for reading
-    isolated rows; None if ``xb`` is in memory.
+    is given, i for the row ``order[i]``. ``scattered`` reads isolated rows of ``xb``; None
+    if it is in memory.
     """
 
     index: Any
@@ -48,7 +48,7 @@ class IndexParts:
     xb: Vectors
     order: NDArray[np.integer] | None = None
     folder: Path | None = None
-    scattered: Vectors | None = None
+    scattered: ScatteredRows | None = None
 
 
 class ApproximateIndex:
@@ -112,8 +112,9 @@ class ApproximateIndex:
         if (rows[:, min(k, self.count()) - 1] < 0).any():
             # The probed lists hold fewer than k vectors.
             return self._exact(xq, k, None)
-        xb = self._parts.xb if self._parts.scattered is None else self._parts.scattered
-        return best_of(self._parts.ids, xb, xq, k, rows)
+        if self._parts.scattered is not None:
+            return self._parts.scattered.best_of(self._parts.ids, xq, k, rows)
+        return best_of(self._parts.ids, self._parts.xb, xq, k, rows)
 
     def exact(self, xq: Vectors, k: int) -> Neighbours:
         """Find the ``k`` nearest to each query by brute force."""
@@ -173,7 +174,7 @@ class ApproximateIndex:
             flags = faiss.IO_FLAG_MMAP if parameters.get("mapped") else 0
             index: Any = read_index(folder / INDEX_FILE, flags)
             ids, xb = mapped_files(folder)
-            scattered = scattered_vectors(folder)
+            scattered = ScatteredRows(folder)
             order = None
             if (folder / ORDER_FILE).exists():
                 # No pickles: an untrusted file must not run code.

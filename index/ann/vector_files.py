@@ -6,6 +6,7 @@ is in files. They are written once, read by row, and hard-linked into the genera
 
 import mmap
 import os
+import resource
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from index.contract import Ids, IndexInputError, Vectors
+from index.ann.scan import best_of
+from index.contract import Ids, IndexInputError, Neighbours, Vectors
 from index.temporaries import remove_if_free, remove_orphans, temporary_folder
 from index.vectors import as_new_ids, as_vectors
 
@@ -24,6 +26,9 @@ PIECE = 20_000
 """The number of vectors processed at a time."""
 _FOLDER = "building"
 _CHECKED = 1_000_000
+_REQUESTED = 1024
+"""Rows that are requested from the disk at a time; a page or two each."""
+_CAN_ADVISE = hasattr(mmap, "MADV_RANDOM") and hasattr(mmap, "MADV_WILLNEED")
 
 Pieces = Iterable[tuple[Ids, Vectors]]
 """Ids int64 (m,), ascending from piece to piece, and their vectors float32 (m, d)."""
@@ -82,16 +87,71 @@ def mapped_files(folder: Path) -> tuple[Ids, Vectors]:
     return np.asarray(ids), np.asarray(xb)
 
 
-def scattered_vectors(folder: Path) -> Vectors:
+class ScatteredRows:
     """The vectors of `mapped_files`, mapped a second time for reading isolated rows.
 
     The system reads ahead of every access to a mapping, which suits a scan. For isolated rows it
-    would read a hundred times as much as needed and evict what is cached.
+    would read a hundred times as much as needed and evict what is cached, so here it does not.
+    Then a row that is not in memory is waited for when it is touched, one after the other.
+    `best_of` requests all of them first, which a disk serves ten times as fast.
+
+    Safe to use from several threads.
+
+    Attributes:
+        xb: float32 (n, d), read-only.
     """
-    xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
-    if isinstance(xb.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
-        xb.base.madvise(mmap.MADV_RANDOM)
-    return np.asarray(xb)
+
+    def __init__(self, folder: Path) -> None:
+        """Map the file in the folder. Raises as `mapped_files` does."""
+        xb = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+        mapping = xb.base
+        self._mapping = mapping if isinstance(mapping, mmap.mmap) and _CAN_ADVISE else None
+        if self._mapping is not None:
+            self._mapping.madvise(mmap.MADV_RANDOM)
+        self.xb: Vectors = np.asarray(xb)
+        self._row_bytes = self.xb.strides[0] if self.xb.ndim == 2 else 0
+        self._first = xb.offset % mmap.ALLOCATIONGRANULARITY
+        self._reading = True
+
+    def best_of(self, ids: Ids, xq: Vectors, k: int, rows: Ids) -> Neighbours:
+        """`index.ann.scan.best_of` among these rows, which are read from the disk all at once.
+
+        Requesting rows that are in memory would cost a tenth of the search, so it is done only
+        while searches have to read: one that did not have to turns it off, one that had to, on.
+        """
+        if not self._reading:
+            before = _blocks_read()
+            found = best_of(ids, self.xb, xq, k, rows)
+            self._reading = _blocks_read() != before
+            return found
+        before = _blocks_read()
+        step = max(1, _REQUESTED // max(rows.shape[1], 1))
+        parts = []
+        for start in range(0, max(len(xq), 1), step):
+            some = slice(start, start + step)
+            self._request(rows[some])
+            parts.append(best_of(ids, self.xb, xq[some], k, rows[some]))
+        self._reading = before < 0 or _blocks_read() != before
+        return Neighbours(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+        )
+
+    def _request(self, rows: Ids) -> None:
+        if self._mapping is None:
+            return
+        starts = self._first + np.unique(rows[rows >= 0]) * self._row_bytes
+        pages = starts // mmap.PAGESIZE * mmap.PAGESIZE
+        lengths = starts + self._row_bytes - pages
+        for page, length in zip(pages.tolist(), lengths.tolist(), strict=True):
+            self._mapping.madvise(mmap.MADV_WILLNEED, page, length)
+
+
+def _blocks_read() -> int:
+    """Blocks that this thread has read from disks so far; -1 where the system does not count."""
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return -1
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
 
 def ascending(ids: Ids) -> bool:

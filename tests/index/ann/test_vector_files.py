@@ -1,6 +1,7 @@
 """Vectors in files are written and read in pieces, never all in memory."""
 
 import itertools
+import mmap
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from index.ann import build, vector_files
+from index.ann.scan import best_of
 from index.ann.vector_files import (
     VECTORS_FILE,
+    ScatteredRows,
     mapped_files,
-    scattered_vectors,
     workspace,
     write_pieces,
 )
@@ -80,8 +82,8 @@ def test_what_a_crash_left_is_removed(tmp_path: Path) -> None:
 def test_isolated_rows_are_read_without_read_ahead(tmp_path: Path) -> None:
     xb = random_vectors(2000, 16, seed=0)
     write_pieces(pieces_of(np.arange(2000), xb), 2000, 16, tmp_path)
-    scattered = scattered_vectors(tmp_path)
-    np.testing.assert_array_equal(scattered, xb)
+    scattered = ScatteredRows(tmp_path)
+    np.testing.assert_array_equal(scattered.xb, xb)
     mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
     flags = [
         after.splitlines()[0].split()
@@ -90,3 +92,72 @@ def test_isolated_rows_are_read_without_read_ahead(tmp_path: Path) -> None:
     ]
     assert len(flags) == 1
     assert "rr" in flags[0]
+
+
+class _Requests:
+    """A mapping that notes what is requested of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []
+
+    def madvise(self, advice: int, start: int, length: int) -> None:
+        self.asked.append((advice, start, length))
+
+
+def _scattered(folder: Path, n: int, d: int) -> tuple[ScatteredRows, Vectors, _Requests]:
+    xb = random_vectors(n, d, seed=0)
+    write_pieces(pieces_of(np.arange(n), xb), n, d, folder)
+    scattered, requests = ScatteredRows(folder), _Requests()
+    scattered._mapping = requests  # type: ignore[assignment]
+    return scattered, xb, requests
+
+
+def test_rows_that_may_be_on_the_disk_are_requested_at_once_and_ranked_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, d = 2000, 266
+    scattered, xb, requests = _scattered(tmp_path, n, d)
+    rng = np.random.default_rng(1)
+    xq = random_vectors(7, d, seed=2)
+    rows = np.stack([rng.permutation(n)[:100] for _ in xq])
+    rows[3, 40:] = -1
+    wanted = best_of(np.arange(n), xb, xq, 10, rows)
+    monkeypatch.setattr(vector_files, "_REQUESTED", 200)  # two queries at a time
+    found = scattered.best_of(np.arange(n), xq, 10, rows)
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_array_equal(found.scores, wanted.scores)
+
+    assert {advice for advice, _, _ in requests.asked} == {mmap.MADV_WILLNEED}
+    assert all(start % mmap.PAGESIZE == 0 for _, start, _ in requests.asked)
+    asked = {page for _, start, length in requests.asked for page in _pages(start, start + length)}
+    header = (tmp_path / VECTORS_FILE).stat().st_size - n * d * 4
+    starts = header + np.unique(rows[rows >= 0]) * d * 4
+    assert asked == {page for start in starts for page in _pages(start, start + d * 4)}
+
+
+def _pages(start: int, stop: int) -> range:
+    return range(int(start) // mmap.PAGESIZE, -(-int(stop) // mmap.PAGESIZE))
+
+
+def test_rows_in_memory_are_not_requested_again_until_a_search_reads_from_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scattered, _, requests = _scattered(tmp_path, 500, 16)
+    xq, rows = random_vectors(1, 16, seed=2), np.arange(50)[None]
+    read_before_and_after = iter([0, 8, 8, 8, 8, 8, 8, 16, 16, 24])
+    monkeypatch.setattr(vector_files, "_blocks_read", lambda: next(read_before_and_after))
+    requested = []
+    for _ in range(5):
+        requests.asked.clear()
+        scattered.best_of(np.arange(500), xq, 5, rows)
+        requested.append(len(requests.asked))
+    # The first reads, the second does not; the fourth reads without having requested anything.
+    assert requested == [50, 50, 0, 0, 50]
+
+
+def test_no_queries_have_no_neighbours(tmp_path: Path) -> None:
+    scattered, _, _ = _scattered(tmp_path, 50, 16)
+    found = scattered.best_of(
+        np.arange(50), np.empty((0, 16), np.float32), 5, np.empty((0, 9), int)
+    )
+    assert found.scores.shape == found.ids.shape == (0, 5)
