@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test quick test-milvus torture torture-index check format openapi client constraints audit clean
+.PHONY: run test quick test-milvus torture torture-index bench bench-check check format openapi client constraints audit clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
@@ -70,6 +70,17 @@ $(TORTURE:%=$(PASSED)/%) $(TORTURE_INDEX:%=$(PASSED)/%): $(PASSED)/%: | .venv/.d
 # Only the store in Milvus: milvus-lite, and the real server, which is installed for it.
 test-milvus: .venv/.dev
 	$(BIN)/python -m pytest tests/index/milvus tests/search_api/test_milvus.py tests/torture/index/test_milvus_kill.py
+
+# The benchmarks of what ships, in parts that resume: half an hour on two quiet cores. They write the
+# tables between markers in docs/benchmarks.md and the README, and the ratios that bench-check compares.
+# `make bench PARTS='index serving'` runs these; AGAIN=--again also what has passed at this revision.
+# Larger ones, and those that train, are run by hand: docs/benchmarks.md has their commands.
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks $(AGAIN) $(PARTS)
+
+# Before a model, FAISS or torch changes, and after: which ratios against peers fell by a quarter.
+bench-check: .venv/.dev
+	$(BIN)/python -m benchmarks --check
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,56 @@
+"""Measures what ships, writes the tables of docs/benchmarks.md, and tells what became slower.
+
+    make bench                          # all parts; goes on where it was interrupted
+    make bench-check                    # three minutes: which ratios against peers fell
+    python -m benchmarks index serving  # these parts
+    python -m benchmarks --short        # does every part work? writes nothing
+
+Each part is a process of its own. What has passed with this model, revision and CPU is not run
+again unless `--again` is given. The other modules of this folder have command lines of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.suite import machine, ratios
+from benchmarks.suite.parts import PARTS
+from benchmarks.suite.result import Work
+from benchmarks.suite.run import Suite
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts, or the check; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [part.name for part in PARTS]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(names)}")
+    parser.add_argument("--again", action="store_true", help="run what has passed, too")
+    parser.add_argument("--short", action="store_true", help="see that it works; write nothing")
+    parser.add_argument("--check", action="store_true", help="compare ratios with the committed")
+    parser.add_argument("--data", type=Path, default=Path("../shared"), help="contains CIFAR-10")
+    parser.add_argument(
+        "--folder", type=Path, default=machine.ROOT / ".bench", help="for what is kept"
+    )
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.parts if name not in names]:
+        parser.error(f"no part {unknown[0]!r}; expected some of {', '.join(names)}")
+    if not options.data.is_dir():
+        parser.error(f"no folder {options.data}; name the one that contains CIFAR-10: --data")
+    work = Work(options.data.resolve(), options.folder.resolve(), options.short)
+    try:
+        if options.check:
+            return ratios.compare(ratios.PATH, machine.cpu(), ratios.measure(work))
+        return Suite(work).run(options.parts, options.again)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The parts of `make bench`, in the order in which they run.
+
+To add one, write ``def part(work: Work) -> Result`` next to what it measures, name it here, and put
+the markers of its block into docs/benchmarks.md. Ratios against a peer that should never fall
+unseen come from ``def ratios(work: Work) -> dict[str, float]``, in `RATIOS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process that measures something and whose tables become one block of the document.
+
+    Attributes:
+        name: of the block.
+        what: for people, in a few words.
+        minutes: it takes about, on two cores.
+        function: ``module:name`` of a function from `Work` to `Result`.
+    """
+
+    name: str
+    what: str
+    minutes: float
+    function: str
+
+
+PARTS = (
+    Part("index", "kinds of index, the model that ships", 4, "benchmarks.index:part"),
+    Part("index-photo", "kinds of index, the photo encoder", 8, "benchmarks.index:photo_part"),
+    Part("ratios", "what `make bench-check` compares", 4, "benchmarks.suite.ratios:part"),
+)
+RATIOS = {
+    "index": "benchmarks.index:ratios",
+}
+"""Functions from `Work` to ratios against peers by name, larger is better: see `suite.ratios`."""

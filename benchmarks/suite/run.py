@@ -1,0 +1,140 @@
+"""Runs the parts that have not passed yet, one after the other, and writes their tables.
+
+What passed is kept in `.bench/passed/KEY`, KEY being `machine.key`: the model, the revision and the
+CPU. An interrupted run therefore goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.suite import documents, machine, ratios
+from benchmarks.suite.child import call
+from benchmarks.suite.parts import PARTS, Part
+from benchmarks.suite.result import Work, table
+
+SUMMARY = "speed"
+"""The block of the README that has the headlines of all parts."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where figures are written."""
+
+    document: Path = machine.ROOT / "docs" / "benchmarks.md"
+    readme: Path = machine.ROOT / "README.md"
+    ratios: Path = ratios.PATH
+
+
+class Suite:
+    """The parts for one model, revision and CPU.
+
+    Args:
+        work: for every part; if it is short, nothing is kept or written.
+        parts: in their order.
+        targets: the documents.
+        key: of what has passed; see `machine.key`.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        parts: Sequence[Part] = PARTS,
+        targets: Targets = Targets(),
+        key: str | None = None,
+    ) -> None:
+        self._work, self._parts, self._targets = work, parts, targets
+        self._passed = work.folder / "passed" / (key or machine.key())
+
+    def run(self, names: Sequence[str] = (), again: bool = False) -> int:
+        """Run parts, all by default, and write the tables of each; the exit code.
+
+        Args:
+            names: of the parts.
+            again: also those that have passed.
+        """
+        chosen = [part for part in self._parts if not names or part.name in names]
+        due = [
+            part for part in chosen if again or self._work.short or not self._path(part).exists()
+        ]
+        for part in chosen:
+            if part not in due:
+                print(f"{part.name}: has passed at this revision; `--again` runs it again")
+        failed = []
+        started, left = time.monotonic(), sum(part.minutes for part in due)
+        for number, part in enumerate(due, 1):
+            passed = (time.monotonic() - started) / 60
+            print(
+                f"[{number}/{len(due)}] {part.name}: {part.what}; about {part.minutes:g} min"
+                f" ({passed:.0f} min so far, about {left:.0f} left)",
+                flush=True,
+            )
+            left -= part.minutes
+            if not self._measure(part):
+                failed.append(part.name)
+        if not self._work.short:
+            self._write_documents(chosen)
+        if failed:
+            print(f"failed: {', '.join(failed)}; the rest is written and need not run again")
+        return 1 if failed else 0
+
+    def _path(self, part: Part) -> Path:
+        return self._passed / f"{part.name}.json"
+
+    def _measure(self, part: Part) -> bool:
+        try:
+            found = call(part.function, self._work)
+        except SystemExit as error:
+            print(f"    {part.name} failed: {error}", flush=True)
+            return False
+        if self._work.short:
+            print(f"{found['text']}\n> {found['stamp']}", flush=True)
+            return True
+        path = self._path(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(found), "utf-8")
+        temporary.replace(path)
+        return True
+
+    def _write_documents(self, chosen: Sequence[Part]) -> None:
+        targets = self._targets
+        found = {part.name: self._read(part) for part in self._parts if self._path(part).exists()}
+        for part in chosen:
+            if (result := found.get(part.name)) is None:
+                continue
+            documents.write(targets.document, part.name, result["stamp"], result["text"])
+            if result["ratios"]:
+                ratios.commit(targets.ratios, machine.cpu(), result["stamp"], result["ratios"])
+        print(f"written: {targets.document}")
+        if len(found) < len(self._parts):
+            missing = [part.name for part in self._parts if part.name not in found]
+            print(f"not written: {targets.readme}, which waits for {', '.join(missing)}")
+            return
+        write_summary(targets.readme, [*found.values()])
+        print(f"written: {targets.readme}")
+
+    def _read(self, part: Part) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads(self._path(part).read_text("utf-8"))
+        return result
+
+
+def write_summary(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Write the README's table: the headlines of all parts."""
+    rows = [
+        (one["what"], one["ours"], one["peer"], f"{one['ratio']:.1f}")
+        for result in results
+        for one in result["headlines"]
+    ]
+    used = [result for result in results if result["headlines"]]
+    if not used:
+        return
+    models = list(dict.fromkeys(name for result in used for name in result["models"]))
+    packages = list(dict.fromkeys(name for result in used for name in result["packages"]))
+    stamp = machine.stamp(models, "2 unless named", packages, "as in docs/benchmarks.md")
+    documents.write(path, SUMMARY, stamp, table(("", "Lookalike", "compared with", "times"), rows))
