@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.approximate import ApproximateIndex, IndexParts, inner
-from index.ann.factory import LEAST_LISTS, TRAINING_PER_LIST
+from index.ann.factory import LEAST_LISTS, TRAINING_PER_LIST, padding
 from index.ann.tuning import tuned
 from index.ann.vector_files import PIECE
 from index.contract import Ids, IndexInputError, Vectors
@@ -40,16 +40,17 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
 
 
 def create(factory: str, dimension: int) -> Any:
-    """An empty FAISS index; ``factory`` must have been checked by `index.ann.factory.parse`.
+    """An empty FAISS index of vectors of ``dimension``, which it pads with zeros itself.
 
-    Raises IndexInputError for a string that FAISS does not know.
+    Raises IndexInputError as `index.ann.factory.parse` does, and for a string that FAISS does not
+    know.
     """
     # Dimensionality reduction preserves distances, not inner products. Both rank unit vectors the
     # same way.
     reduced = not factory.startswith(("IVF", "HNSW"))
     metric = faiss.METRIC_L2 if reduced else faiss.METRIC_INNER_PRODUCT
     try:
-        index: Any = faiss.index_factory(dimension, factory, metric)
+        index: Any = faiss.index_factory(dimension, padding(factory, dimension), metric)
     except RuntimeError as error:
         raise IndexInputError(f"kind is {factory!r}, which FAISS refuses: {error}") from error
     if isinstance(inner(index), faiss.IndexHNSW):

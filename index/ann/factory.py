@@ -18,6 +18,9 @@ _GRAMMAR = (
     "[PCAd, | PCARd, | RRd, | OPQm, | OPQm_d,] IVFn[_HNSWm],CODE or HNSWm[,CODE], where CODE is "
     "Flat, SQ4, SQ6, SQ8, SQfp16, SQbf16, PQm, PQmxb, PQmx4fs or, after IVF, RaBitQ"
 )
+STEP = 16
+"""FAISS's scalar quantisers use SIMD for multiples of this many dimensions only, and are ten times
+slower for others. (Measured: multiples of 32 or 64 are no faster.)"""
 TRAINING_PER_LIST = 64
 LEAST_LISTS = 256
 
@@ -40,6 +43,7 @@ _FORM = re.compile(
     f"(?:IVF{_NUMBER}(?:_HNSW{_NUMBER})?|HNSW{_NUMBER})"
     f"(?:[,_]{_CODE})?"
 )
+_TRANSFORM = re.compile("(PCAR?|RR|OPQ)[0-9_]+,")
 _SCALAR_BITS = {"Flat": 32, "SQ4": 4, "SQ6": 6, "SQ8": 8, "SQfp16": 16, "SQbf16": 16}
 
 
@@ -68,8 +72,17 @@ class Factory:
     bits: int
 
     def output(self, dimension: int) -> int:
-        """The dimensions that are indexed."""
+        """The dimensions that are indexed, without padding."""
         return dimension if self.width is None else self.width
+
+    def indexed(self, dimension: int) -> int:
+        """The dimensions that are indexed, with zeros for padding.
+
+        A ``PQ`` needs none for its speed, so it gets none unless its parts divide only the padded
+        dimensions.
+        """
+        width = self.output(dimension)
+        return width if self.parts and width % self.parts == 0 else padded(width)
 
     def trained_on(self, count: int) -> int:
         """How many of ``count`` vectors it is trained on."""
@@ -85,7 +98,7 @@ class Factory:
 
     def memory(self, dimension: int, count: int) -> int:
         """Bytes that building it over ``count`` vectors takes, estimated."""
-        width, trained = self.output(dimension), self.trained_on(count)
+        width, trained = self.indexed(dimension), self.trained_on(count)
         graph = (self.lists or count) * (8 * self.links + 16) if self.links else 0
         tables = 2 * 4 * width * 2**self.bits if self.parts else 0
         precomputed = 4 * self.lists * self.parts * 2**self.bits
@@ -101,7 +114,7 @@ class Factory:
 
     def work(self, dimension: int, count: int) -> int:
         """Operations that training and adding ``count`` vectors take, estimated."""
-        width, trained = self.output(dimension), self.trained_on(count)
+        width, trained = self.indexed(dimension), self.trained_on(count)
         total = 2 * 10 * trained * self.lists * width
         if self.lists:
             total += 2 * count * width * (64 * self.links if self.links else self.lists)
@@ -114,6 +127,28 @@ class Factory:
         if self.transform == "OPQ":
             total += 50 * (2 * 4 * min(trained, 2**16) * 256 * width + 20 * width**3)
         return total
+
+
+def padded(dimension: int) -> int:
+    """The least multiple of STEP that is not below ``dimension``."""
+    return -(-dimension // STEP) * STEP
+
+
+def padding(text: str, dimension: int) -> str:
+    """The string ``text``, which `parse` accepts, with the padding that FAISS's index needs.
+
+    The index still takes vectors of ``dimension`` and pads them itself.
+    """
+    factory = parse(text, dimension, None)
+    width = factory.indexed(dimension)
+    if width == factory.output(dimension):
+        return text
+    found = _TRANSFORM.match(text)
+    if found is None:
+        return f"Pad{width},{text}"
+    if factory.transform == "RR":  # may rotate into more dimensions, which then are not zeros
+        return f"RR{width},{text[found.end() :]}"
+    return f"{found[0]}Pad{width},{text[found.end() :]}"
 
 
 def parse(text: str, dimension: int, count: int | None) -> Factory:
@@ -171,9 +206,13 @@ def _check(factory: Factory, dimension: int, count: int | None, refuse: _Refuse)
         raise refuse(f"HNSW{factory.links}; expected HNSW{_LINKS[0]} to HNSW{_LINKS[1]}")
     if not _BITS[0] <= factory.bits <= _BITS[1]:
         raise refuse(f"a PQ of {factory.bits} bits; expected {_BITS[0]} to {_BITS[1]}")
-    for name, parts in (("PQ", factory.parts), ("OPQ", factory.blocks)):
-        if parts and width % parts:
-            raise refuse(f"{name}{parts} of {width} dimensions; expected a divisor of {width}")
+    for name, parts, widths in (
+        ("PQ", factory.parts, sorted({width, padded(width)})),
+        ("OPQ", factory.blocks, [width]),
+    ):
+        if parts and all(one % parts for one in widths):
+            either = " or ".join(str(one) for one in widths)
+            raise refuse(f"{name}{parts} of {width} dimensions; expected a divisor of {either}")
     if count is None:
         return
     if factory.lists * _PICTURES_PER_LIST > max(count, _PICTURES_PER_LIST):

@@ -1,9 +1,7 @@
 """Inverted lists that are quick to build, for many queries that may miss a few neighbours."""
 
-from typing import Any
-
-import faiss
-
+from index.ann.approximate import inner
+from index.ann.build import create
 from index.ann.scan import best_of
 from index.contract import Neighbours, Searchable, Vectors
 from index.vectors import SPARE
@@ -27,11 +25,9 @@ class QuickLists:
         self._ids = index.ids()
         self._xb = xb = index.vectors(self._ids)
         count = max(1, int(len(xb) ** 0.5))
-        lists: Any = faiss.index_factory(
-            index.dimension, f"IVF{count},SQ8", faiss.METRIC_INNER_PRODUCT
-        )
-        lists.cp.niter = _ITERATIONS
-        lists.nprobe = max(1, round(_PROBED * count))
+        lists = create(f"IVF{count},SQ8", index.dimension)
+        inner(lists).cp.niter = _ITERATIONS
+        inner(lists).nprobe = max(1, round(_PROBED * count))
         lists.train(xb[:: max(1, len(xb) // (_SAMPLED * count))])
         lists.add(xb)
         self._lists = lists

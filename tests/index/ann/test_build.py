@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.ann import build, kinds, vector_files
-from index.ann.approximate import ApproximateIndex
+from index.ann import approximate, build, kinds, tuning, vector_files
+from index.ann.approximate import ApproximateIndex, inner
 from index.ann.build import create
 from index.ann.exact import ExactIndex
 from index.contract import Ids, Vectors
@@ -29,26 +29,26 @@ class Recording:
     """A FAISS index that records how many vectors it receives at once."""
 
     def __init__(self, index: Any) -> None:
-        self.index = index
+        self.recorded = index
         self.trained: list[int] = []
         self.added: list[int] = []
 
     def train(self, xb: Vectors) -> None:
         self.trained.append(len(xb))
-        self.index.train(xb)
+        self.recorded.train(xb)
 
     def add_with_ids(self, xb: Vectors, rows: Ids) -> None:
         self.added.append(len(xb))
-        self.index.add_with_ids(xb, rows)
+        self.recorded.add_with_ids(xb, rows)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.index, name)
+        return getattr(self.recorded, name)
 
 
 def test_faiss_receives_a_sample_and_then_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "TRAINING_PER_LIST", 4)
-    monkeypatch.setattr(build, "inner", lambda index: getattr(index, "index", index))
-    monkeypatch.setattr("index.ann.approximate.inner", lambda index: getattr(index, "index", index))
+    for module in (build, approximate, tuning):
+        monkeypatch.setattr(module, "inner", lambda index: inner(getattr(index, "recorded", index)))
     recording = Recording(build.create("IVF20,SQ8", D))
     index = build.train(IDS, XB, recording, "ivf", "IVF20,SQ8", 0.9)
     assert recording.trained == [4 * 256]
@@ -71,4 +71,4 @@ def test_few_vectors_give_no_recall(tmp_path: Path) -> None:
 
 
 def test_graphs_are_built_with_enough_effort() -> None:
-    assert create("HNSW32_SQ8", D).hnsw.efConstruction == 160
+    assert inner(create("HNSW32_SQ8", D)).hnsw.efConstruction == 160
