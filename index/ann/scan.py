@@ -51,6 +51,8 @@ def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours
 
     Scores are those of `index.vectors.cosine`; at equal scores the smaller id comes first.
     """
+    if len(xq) == 1 and len(xb):
+        return _best_of_one(ids, xb, xq[0], k, rows[0])
     scores = np.full((len(xq), k), -np.inf, np.float32)
     found = np.full((len(xq), k), NO_ID, np.int64)
     if not rows.size or not len(xb):
@@ -75,6 +77,39 @@ def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours
         scores[part, :columns] = np.take_along_axis(exact, best, axis=1)
         found[part, :columns] = np.where(chosen >= 0, ids[np.maximum(chosen, 0)], NO_ID)
     return Neighbours(scores, found)
+
+
+def _best_of_one(ids: Ids, xb: Vectors, q: Vectors, k: int, rows: Ids) -> Neighbours:
+    """`best_of` for one query ``q`` (d,), in fewer steps: each costs as much as its arithmetic."""
+    rows = np.sort(rows)
+    if len(rows) and rows[0] < 0:
+        rows = rows[rows.searchsorted(0) :]
+    # Clipping lets NumPy write without a check of each row; none is outside.
+    vectors = xb.take(rows, axis=0, mode="clip")
+    if len(rows) >= 2 * (k + SPARE):
+        kept = _likely_of_one(vectors.dot(q), k)
+        if kept is not None:
+            rows, vectors = rows[kept], vectors.take(kept, axis=0)
+    products = vectors.astype(np.float64)
+    products *= q
+    exact = as_scores(products.sum(axis=1), vectors, q)
+    best = (-exact).argsort(kind="stable")[:k]
+    if len(best) == k:
+        return Neighbours(exact[best][None], ids[rows[best]][None])
+    scores = np.full((1, k), -np.inf, np.float32)
+    found = np.full((1, k), NO_ID, np.int64)
+    scores[0, : len(best)], found[0, : len(best)] = exact[best], ids[rows[best]]
+    return Neighbours(scores, found)
+
+
+def _likely_of_one(rough: Scores, k: int) -> Ids | None:
+    """`_likely` for one query with float32 scores ``rough`` (m,); None for all candidates."""
+    keep = rough.argpartition(len(rough) - k - SPARE)[len(rough) - k - SPARE :]
+    kept = np.sort(rough[keep])
+    if kept[SPARE] - kept[0] <= TIE:
+        return None
+    keep.sort()
+    return keep
 
 
 def _likely(candidates: Ids, vectors: Vectors, xq: Vectors, k: int) -> tuple[Ids, Vectors]:

@@ -5,6 +5,7 @@ import pytest
 
 from index.ann.scan import _largest, best_of
 from index.contract import Vectors
+from index.vectors import cosine
 from tests.index.vectors import assert_same, brute_force, random_vectors, signs
 
 N, D = 900, 16
@@ -32,6 +33,18 @@ def test_candidates_are_ranked_as_brute_force_does(xb: Vectors, k: int, many: in
     for i in range(20):
         alone = best_of(ids, xb, xq[i : i + 1], k, rows[i : i + 1])
         assert_same(alone, type(found)(found.scores[i : i + 1], found.ids[i : i + 1]))
+
+
+@pytest.mark.parametrize("d", [1, 3, 67, 266])
+def test_a_query_alone_scores_as_cosine_does(d: int) -> None:
+    """Bit for bit, however many candidates there are and whether some are dropped beforehand."""
+    xb, xq = random_vectors(N, d, seed=2), random_vectors(5, d, seed=3)
+    for q in (*xq, xb[11]):
+        for rows in (np.arange(7, 12), np.arange(200)[::-1]):
+            scores, ids = best_of(np.arange(N), xb, q[None], 10, rows[None])
+            kept = ids[0] >= 0
+            assert kept.sum() == min(10, len(rows))
+            np.testing.assert_array_equal(scores[0, kept], cosine(xb[ids[0, kept]], q))
 
 
 def test_no_candidates_and_no_queries() -> None:
