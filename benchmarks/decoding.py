@@ -18,14 +18,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
 from PIL import Image
 
+from benchmarks.suite.result import Result, Work, table
 from embed.decoding.header import read_header
 from embed.decoding.pixels import decode_image, open_image
 from embed.decoding.workers import decoders, turn
@@ -44,7 +46,8 @@ def adobe_rgb() -> bytes:
 
 
 SMALL, PHOTO, LARGE = (32, 32), (500, 375), (4000, 3000)
-KINDS: list[tuple[str, tuple[int, int], str, dict[str, object]]] = [
+Kind = tuple[str, tuple[int, int], str, dict[str, object]]
+KINDS: list[Kind] = [
     ("PNG", SMALL, "PNG", {}),
     ("JPEG", SMALL, "JPEG", {}),
     ("PNG", PHOTO, "PNG", {}),
@@ -62,6 +65,20 @@ KINDS: list[tuple[str, tuple[int, int], str, dict[str, object]]] = [
     ("WebP", LARGE, "WEBP", {"method": 0}),
     ("TIFF, Deflate", LARGE, "TIFF", {"compression": "tiff_adobe_deflate"}),
 ]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of picture; ``own`` and ``served`` are milliseconds, elapsed and of the CPUs."""
+
+    name: str
+    pixels: str
+    size: int
+    where: str
+    own: list[float]
+    served: list[float]
+    own_rate: float
+    served_rate: float
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -117,24 +134,12 @@ def memory(pid: int) -> int:
     return 1024 * int(next(line.split()[1] for line in text.splitlines() if line[:4] == "Pss:"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=30)
-    repeats = parser.parse_args().repeats
-    print(
-        f"Python {platform.python_version()}, Pillow {PIL.__version__}, NumPy {np.__version__},"
-        f" {os.cpu_count()} cores, {THREADS} threads for pictures per second, n = {repeats}"
-    )
-    webp = io.BytesIO()
-    picture(*SMALL).save(webp, "WEBP")
-    started = time.perf_counter()
-    decode(webp.getvalue())
-    print(f"first picture, with the start of a process: {time.perf_counter() - started:.2f} s")
-    print(
-        "picture | pixels | kB | where | ms: here, served, ratio | CPU ms: here, served, ratio"
-        " | 4 threads, pictures/s: here, served"
-    )
-    for name, (width, height), form, options in KINDS:
+def measure(
+    repeats: int, kinds: Sequence[Kind] = KINDS, say: Callable[[str], object] = print
+) -> list[Row]:
+    """Each kind of picture in turn."""
+    rows = []
+    for name, (width, height), form, options in kinds:
         buffer = io.BytesIO()
         picture(width, height).save(buffer, form, **options)  # type: ignore[arg-type]
         data = buffer.getvalue()
@@ -146,18 +151,95 @@ def main() -> None:
         for _ in range(n):
             for run, values in times.items():
                 values.append(milliseconds(run, data, inner))
-        text = " | ".join(
-            f"{own:.3f}, {served:.3f}, {served / own:.2f}"
-            for own, served in zip(*map(medians, times.values()), strict=True)
-        )
+        own, served = map(medians, times.values())
         rates = [per_second(run, data, n * min(inner, 20)) for run in times]
-        where = "here" if Opened(data, LIMITS).in_process else "worker"
-        print(
-            f"{name} | {width}x{height} | {len(data) / 1000:.1f} | {where} | {text} |"
-            f" {rates[0]:.0f}, {rates[1]:.0f}"
+        where = "server" if Opened(data, LIMITS).in_process else "worker"
+        rows.append(
+            Row(name, f"{width}x{height}", len(data), where, own, served, rates[0], rates[1])
         )
+        say(f"{name} {width}x{height}: {own[0]:.2f}, {served[0]:.2f} ms")
+    return rows
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    return table(
+        (
+            *("picture", "pixels", "kB", "decoded in", "ms: here, served, ratio"),
+            *("CPU ms: here, served, ratio", f"pictures/s, {THREADS} threads: here, served"),
+        ),
+        (
+            (
+                row.name,
+                row.pixels,
+                f"{row.size / 1000:,.1f}",
+                row.where,
+                _pair(row.own[0], row.served[0]),
+                _pair(row.own[1], row.served[1]),
+                f"{row.own_rate:,.0f}, {row.served_rate:,.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _pair(own: float, served: float) -> str:
+    return f"{own:.3g}, {served:.3g}, {served / own:.2f}"
+
+
+def first_picture() -> float:
+    """Seconds until the first picture that needs a worker process is decoded."""
+    webp = io.BytesIO()
+    picture(*SMALL).save(webp, "WEBP")
+    started = time.perf_counter()
+    decode(webp.getvalue())
+    return time.perf_counter() - started
+
+
+def afterwards(first: float) -> str:
+    """A sentence on the worker processes."""
     sizes = [memory(pid) / 2**20 for pid in decoders.pids]
-    print("memory of each process afterwards, MB:", ", ".join(f"{size:.0f}" for size in sizes))
+    return (
+        f"The first picture that needs a worker process waits {first:.2f} s for its start;"
+        f" afterwards they hold {', '.join(f'{size:.0f}' for size in sizes)} MB."
+    )
+
+
+def part(work: Work) -> Result:
+    """For `make bench`."""
+    repeats = 1 if work.short else 15
+    first = first_picture()
+    rows = measure(repeats, KINDS[:6] if work.short else KINDS, work.say)
+    return Result(
+        f"{as_table(rows)}\n\n{afterwards(first)}",
+        n=f"medians of {repeats}, of {max(3, repeats // 5)} at 4000x3000",
+        threads="1, and as in the last column",
+        models=(),
+        packages=("pillow", "numpy"),
+    )
+
+
+def ratios(work: Work) -> dict[str, float]:
+    """For `make bench-check`: CPU time of plain Pillow, as a multiple of ours."""
+    first_picture()
+    chosen = [kind for kind in KINDS if kind[1] == PHOTO or (kind[1] == SMALL and kind[2] == "PNG")]
+    rows = measure(1 if work.short else 9, chosen, work.say)
+    return {
+        f"decoding: {row.name} {row.pixels} against plain Pillow, CPU": row.own[1] / row.served[1]
+        for row in rows
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=30)
+    repeats = parser.parse_args().repeats
+    print(
+        f"Python {platform.python_version()}, Pillow {PIL.__version__}, NumPy {np.__version__},"
+        f" {os.cpu_count()} cores, {THREADS} threads for pictures per second, n = {repeats}"
+    )
+    first = first_picture()
+    print(f"{as_table(measure(repeats))}\n\n{afterwards(first)}")
 
 
 if __name__ == "__main__":

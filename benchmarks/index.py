@@ -6,9 +6,9 @@
 ``cifar`` embeds CIFAR-10 with the bundle that ships (or reads ``--vectors``) and holds out 1,000
 vectors as queries. Every time comes with recall@10 against brute force in float64. FAISS's
 ``IndexFlatIP`` has its default settings; the last column is the speed-up over it. Times are
-medians. hnswlib (`pip install hnswlib`) has M = 32, efConstruction = 200 and the smallest of twelve
-ef that reaches the target on the queries themselves; Lookalike is tuned on held-out vectors.
-`benchmarks.million` and `benchmarks.growth` measure more vectors.
+medians. hnswlib (`pip install '.[bench]'`) has M = 32, efConstruction = 200 and the smallest of
+twelve ef that reaches the target on the queries themselves; Lookalike is tuned on held-out
+vectors. `benchmarks.million` and `benchmarks.growth` measure more vectors.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _COLUMNS = (
     *("index", "threads", f"recall@{K}", "build s", "MB", "1 query ms", "32 queries ms"),
     *("queries/s (32)", "times faster: 1, 32"),
 )
+_WITHOUT = "\n\nhnswlib was not installed: `pip install '.[bench]'`."
 _PACKAGES = ("faiss-cpu", "hnswlib", "numpy")
 
 Search = Callable[[np.ndarray], np.ndarray]
@@ -272,8 +273,9 @@ def _part(work: Work, x: np.ndarray, model: str) -> Result:
         )
     ]
     shape = f"{len(xb):,} vectors of {xb.shape[1]} dimensions"
+    without = "" if any("hnswlib" in row.contender.name for row in rows) else _WITHOUT
     return Result(
-        f"{shape}, {len(xq):,} others as queries.\n\n{as_table(rows)}",
+        f"{shape}, {len(xq):,} others as queries.\n\n{as_table(rows)}{without}",
         n=f"{len(xq):,} queries, medians of {seconds:g} s each",
         threads="as in the table, 2 to build",
         models=(model,),

@@ -28,11 +28,17 @@ class Part:
 
 
 PARTS = (
+    Part("building", "building a store of 60,000 pictures", 3, "benchmarks.building:part"),
     Part("index", "kinds of index, the model that ships", 4, "benchmarks.index:part"),
     Part("index-photo", "kinds of index, the photo encoder", 8, "benchmarks.index:photo_part"),
+    Part("runtime", "inference runtimes", 4, "benchmarks.runtime:part"),
+    Part("decoding", "decoding untrusted pictures", 2, "benchmarks.decoding:part"),
+    Part("tagging", "tagging a folder", 3, "benchmarks.tagging:part"),
     Part("ratios", "what `make bench-check` compares", 4, "benchmarks.suite.ratios:part"),
 )
 RATIOS = {
     "index": "benchmarks.index:ratios",
+    "runtime": "benchmarks.runtime:ratios",
+    "decoding": "benchmarks.decoding:ratios",
 }
 """Functions from `Work` to ratios against peers by name, larger is better: see `suite.ratios`."""

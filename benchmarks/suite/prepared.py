@@ -17,9 +17,14 @@ QUERIES = 1000
 _SHORT = 5000
 
 
+def store_path(work: Work) -> Path:
+    """Where `store` is, whether it exists or not."""
+    return work.folder / f"store-{machine.digests()['model'][7:19]}"
+
+
 def store(work: Work) -> Path:
     """The folder of a store of the 60,000 pictures by the model that ships."""
-    var = work.folder / f"store-{machine.digests()['model'][7:19]}"
+    var = store_path(work)
     if not var.exists():
         work.say("building a store of CIFAR-10, about a minute")
         new = work.folder / "store.new"

@@ -177,7 +177,7 @@ def test_every_part_exists(function: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nonsense"], "no part 'nonsense'; expected some of index"),
+        (["nonsense"], "no part 'nonsense'; expected some of building, index"),
         (["--data", "/nowhere"], "no folder /nowhere"),
     ],
 )
