@@ -12,6 +12,7 @@ again unless `--again` is given. The other modules of this folder have command l
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -33,15 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="run what has passed, too")
     parser.add_argument("--short", action="store_true", help="see that it works; write nothing")
     parser.add_argument("--check", action="store_true", help="compare ratios with the committed")
-    parser.add_argument("--data", type=Path, default=Path("../shared"), help="contains CIFAR-10")
+    data = Path(os.environ.get("LOOKALIKE_DATA", "../shared"))
+    parser.add_argument("--data", type=Path, default=data, help="the folder that has CIFAR-10")
     parser.add_argument(
-        "--folder", type=Path, default=machine.ROOT / ".bench", help="for what is kept"
+        "--folder", type=Path, default=machine.ROOT / ".bench", help="for stores, vectors, results"
     )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.parts if name not in names]:
         parser.error(f"no part {unknown[0]!r}; expected some of {', '.join(names)}")
-    if not options.data.is_dir():
-        parser.error(f"no folder {options.data}; name the one that contains CIFAR-10: --data")
+    if not (options.data / "cifar-10-batches-py").is_dir():
+        parser.error(
+            f"CIFAR-10 is not in {options.data}; name the folder that has cifar-10-batches-py"
+            " with --data or LOOKALIKE_DATA"
+        )
     work = Work(options.data.resolve(), options.folder.resolve(), options.short)
     try:
         if options.check:

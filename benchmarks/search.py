@@ -19,8 +19,10 @@ import time
 import urllib.request
 import uuid
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.suite.result import table
 from embed.corpus import open_corpus
 from embed.pictures import encode_png
 
@@ -38,6 +40,47 @@ def post(url: str, data: bytes) -> dict:
         return json.load(response)
 
 
+@dataclass(frozen=True)
+class Found:
+    """Milliseconds of each request by stage, and the share that found itself first."""
+
+    times: dict[str, list[float]]
+    itself_first: float
+
+    def table(self) -> str:
+        """Markdown."""
+        rows = table(
+            ("stage", "median ms", "99th percentile"),
+            (
+                (stage, f"{statistics.median(x):.2f}", f"{statistics.quantiles(x, n=100)[98]:.2f}")
+                for stage, x in self.times.items()
+            ),
+        )
+        return f"{rows}\n\nItself first: {self.itself_first:.3f}."
+
+
+def measure(url: str, data: Path, requests: int, warm_up: int = 20) -> Found:
+    """Upload pictures of the indexed corpus ``data``, one after the other."""
+    corpus = open_corpus(data)
+    items = corpus.items
+    step = max(1, len(items) // (requests + warm_up))
+    times: dict[str, list[float]] = defaultdict(list)
+    found = 0
+    for number in range(requests + warm_up):
+        item = items[number * step % len(items)]
+        picture = encode_png(corpus.read(item.source))
+        started = time.perf_counter()
+        answer = post(f"{url}/v1/search?limit=12", picture)
+        seconds = time.perf_counter() - started
+        if number < warm_up:
+            continue
+        for stage, value in answer["time"].items():
+            times[stage].append(value)
+        times["whole request"].append(1000 * seconds)
+        found += answer["points"][0]["payload"]["source"] == item.source
+    return Found(times, found / requests)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -46,31 +89,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--warm-up", type=int, default=20)
     arguments = parser.parse_args()
-
-    corpus = open_corpus(arguments.data)
-    items = corpus.items
-    step = max(1, len(items) // (arguments.requests + arguments.warm_up))
-    times: dict[str, list[float]] = defaultdict(list)
-    found = 0
-    for number in range(arguments.requests + arguments.warm_up):
-        item = items[number * step % len(items)]
-        data = encode_png(corpus.read(item.source))
-        started = time.perf_counter()
-        answer = post(f"{arguments.url}/v1/search?limit=12", data)
-        seconds = time.perf_counter() - started
-        if number < arguments.warm_up:
-            continue
-        for stage, value in answer["time"].items():
-            times[stage].append(value)
-        times["request"].append(1000 * seconds)
-        found += answer["points"][0]["payload"]["source"] == item.source
-
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"n = {arguments.requests}, itself first: {found / arguments.requests:.3f}")
-    print(f"{'stage':<10} {'median ms':>10} {'p99 ms':>10}")
-    for stage, values in times.items():
-        p99 = statistics.quantiles(values, n=100)[98]
-        print(f"{stage:<10} {statistics.median(values):>10.2f} {p99:>10.2f}")
+    print(f"n = {arguments.requests}\n\n{measure(**vars(arguments)).table()}")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def calls(work: Work) -> list[str]:
     return (work.folder / "calls").read_text().split()
 
 
+@pytest.mark.slow
 def test_what_failed_is_run_again_and_what_passed_is_not(
     work: Work, targets: Targets, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_what_failed_is_run_again_and_what_passed_is_not(
     assert calls(work)[4:] == ["other"]
 
 
+@pytest.mark.slow
 def test_short_keeps_and_writes_nothing(
     work: Work, targets: Targets, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +180,7 @@ def test_every_part_exists(function: str) -> None:
     ("arguments", "expected"),
     [
         (["nonsense"], "no part 'nonsense'; expected some of building, index"),
-        (["--data", "/nowhere"], "no folder /nowhere"),
+        (["--data", "/nowhere"], "CIFAR-10 is not in /nowhere; name the folder"),
     ],
 )
 def test_wrong_usage(
@@ -193,6 +195,7 @@ def test_wrong_usage(
 def test_the_exit_code_is_that_of_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
     monkeypatch.setattr(ratios, "measure", lambda work: {"x": 1.0})
     monkeypatch.setattr(ratios, "PATH", tmp_path / "ratios.json")
     arguments = ["--check", "--data", str(tmp_path), "--folder", str(tmp_path)]
