@@ -261,7 +261,7 @@ def part(work: Work) -> Result:
     """For `make bench`: the networks of both models."""
     say, few = work.say, work.short
     test, labels = _cifar(work, "test", 128 if few else 2000)
-    calibration, _ = _cifar(work, "train", 64 if few else 1024)
+    calibration = None if few else _cifar(work, "train", 1024)[0]
     bundle = Bundle.load(PRETRAINED)
     rounds, names = (1, _PLAIN) if few else (5, ())
     ours = measure(bundle, test, labels, calibration, names, rounds=rounds, say=say)
