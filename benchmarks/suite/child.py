@@ -35,10 +35,11 @@ def main() -> None:
     """Print what the function returned as JSON on the last line of stdout."""
     task = json.loads(sys.argv[1])
     module, _, name = task["function"].partition(":")
+    other = machine.other_work()
     work = Work(Path(task["data"]), Path(task["folder"]), task["short"])
     found = getattr(importlib.import_module(module), name)(work)
     if isinstance(found, Result):
-        stamp = machine.stamp(found.models, found.threads, found.packages, found.n)
+        stamp = machine.stamp(found.models, found.threads, found.packages, found.n, other)
         found = {**asdict(found), "stamp": stamp}
     print(json.dumps(found), flush=True)
 

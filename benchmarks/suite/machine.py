@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from datetime import date
 from functools import cache
@@ -24,6 +25,9 @@ _FIELDS = re.compile(
     r" threads (?P<threads>.+?); with (?P<versions>.+?); on (?P<date>\d{4}-\d\d-\d\d);"
     r" n = (?P<n>.+)"
 )
+OTHER_WORK = ", with other work"
+_BUSY = 0.1
+"""Share of the machine from which on other programs are mentioned."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
 
 
@@ -56,6 +60,14 @@ def cpu() -> str:
     return f"{' '.join(words)} with {best}, {os.cpu_count()} cores"
 
 
+def other_work(seconds: float = 0.5) -> str:
+    """For the stamp, whether other programs use the machine; to be called before anything runs."""
+    before = _ticks()
+    time.sleep(seconds)
+    used, total = (now - then for now, then in zip(_ticks(), before, strict=True))
+    return OTHER_WORK if used > _BUSY * total else ""
+
+
 def revision() -> str:
     """The last revision that changed the code, with "+ changes" if it differs from it now."""
     found = _git("log", "-1", "--abbrev=12", "--format=%h", "--", *CODE).strip()
@@ -72,8 +84,12 @@ def key() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def stamp(models: Sequence[str], threads: str, packages: Sequence[str], n: str) -> str:
-    """What figures belong to, in one line; the arguments are those of a `Result`.
+def stamp(
+    models: Sequence[str], threads: str, packages: Sequence[str], n: str, other: str = ""
+) -> str:
+    """What figures belong to, in one line.
+
+    The arguments are those of a `Result`, and what `other_work` said before.
 
     Raises:
         KeyError: a model is not installed.
@@ -83,8 +99,8 @@ def stamp(models: Sequence[str], threads: str, packages: Sequence[str], n: str) 
     versions = [f"Python {platform.python_version()}", *map(_version, packages)]
     return (
         f"model {', '.join(named) or 'none: the figures are the same for every model'};"
-        f" revision {revision()}; CPU {cpu()}; threads {threads}; with {', '.join(versions)};"
-        f" on {date.today()}; n = {n}"
+        f" revision {revision()}; CPU {cpu()}{other}; threads {threads};"
+        f" with {', '.join(versions)}; on {date.today()}; n = {n}"
     )
 
 
@@ -117,6 +133,13 @@ def check(text: str, known: Sequence[str]) -> None:
             f"sha256:{old[0]}… does not ship: run `make bench`, take the figures out, or say in"
             " the stamp that it is an earlier model, `kept because …`"
         )
+
+
+def _ticks() -> tuple[int, int]:
+    """Those of all cores that were used, and all of them, since the machine was started."""
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    ticks = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def _version(package: str) -> str:

@@ -78,7 +78,10 @@ class Suite:
             if not self._measure(part):
                 failed.append(part.name)
         if not self._work.short:
-            self._write_documents(chosen)
+            for part in chosen:
+                self._write(part)
+            print(f"written: {self._targets.document}")
+            self._summarise()
         if failed:
             print(f"failed: {', '.join(failed)}; the rest is written and need not run again")
         return 1 if failed else 0
@@ -100,24 +103,24 @@ class Suite:
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(found), "utf-8")
         temporary.replace(path)
+        self._write(part)  # at once: the next parts may take long
         return True
 
-    def _write_documents(self, chosen: Sequence[Part]) -> None:
-        targets = self._targets
-        found = {part.name: self._read(part) for part in self._parts if self._path(part).exists()}
-        for part in chosen:
-            if (result := found.get(part.name)) is None:
-                continue
-            documents.write(targets.document, part.name, result["stamp"], result["text"])
-            if result["ratios"]:
-                ratios.commit(targets.ratios, machine.cpu(), result["stamp"], result["ratios"])
-        print(f"written: {targets.document}")
-        if len(found) < len(self._parts):
-            missing = [part.name for part in self._parts if part.name not in found]
-            print(f"not written: {targets.readme}, which waits for {', '.join(missing)}")
+    def _write(self, part: Part) -> None:
+        if not self._path(part).exists():
             return
-        write_summary(targets.readme, [*found.values()])
-        print(f"written: {targets.readme}")
+        found, targets = self._read(part), self._targets
+        documents.write(targets.document, part.name, found["stamp"], found["text"])
+        if found["ratios"]:
+            ratios.commit(targets.ratios, machine.cpu(), found["stamp"], found["ratios"])
+
+    def _summarise(self) -> None:
+        readme = self._targets.readme
+        if missing := [part.name for part in self._parts if not self._path(part).exists()]:
+            print(f"not written: {readme}, which waits for {', '.join(missing)}")
+            return
+        write_summary(readme, [self._read(part) for part in self._parts])
+        print(f"written: {readme}")
 
     def _read(self, part: Part) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(self._path(part).read_text("utf-8"))
@@ -136,5 +139,6 @@ def write_summary(path: Path, results: Sequence[dict[str, Any]]) -> None:
         return
     models = list(dict.fromkeys(name for result in used for name in result["models"]))
     packages = list(dict.fromkeys(name for result in used for name in result["packages"]))
-    stamp = machine.stamp(models, "2 unless named", packages, "as in docs/benchmarks.md")
+    other = machine.OTHER_WORK if any(machine.OTHER_WORK in one["stamp"] for one in used) else ""
+    stamp = machine.stamp(models, "2 unless named", packages, "as in docs/benchmarks.md", other)
     documents.write(path, SUMMARY, stamp, table(("", "Lookalike", "compared with", "times"), rows))
