@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test quick test-milvus torture torture-index bench bench-check check format openapi client constraints audit clean
+.PHONY: run test quick test-milvus torture torture-index bench bench-check bench-large check format openapi client constraints audit clean
 
 run: .venv/.run
 	$(BIN)/lookalike up
@@ -81,6 +81,11 @@ bench: .venv/.dev
 # Before a model, FAISS or torch changes, and after: which ratios against peers fell by a quarter.
 bench-check: .venv/.dev
 	$(BIN)/python -m benchmarks --check
+
+# A million vectors against other libraries, and up to ten million: some hours, 25 GB, and the vectors
+# of `python -m benchmarks.vectors`. FOLDER is where the folder million with them is.
+bench-large: .venv/.dev
+	$(BIN)/python -m benchmarks --large $(if $(FOLDER),--folder $(FOLDER)) $(AGAIN) $(PARTS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

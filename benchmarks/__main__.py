@@ -4,6 +4,7 @@
     make bench-check                    # three minutes: which ratios against peers fell
     python -m benchmarks index serving  # these parts
     python -m benchmarks --short        # does every part work? writes nothing
+    make bench-large                    # a million vectors and more, in some hours
 
 Each part is a process of its own. What has passed with this model, revision and CPU is not run
 again unless `--again` is given. The other modules of this folder have command lines of their own.
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.suite import machine, ratios
-from benchmarks.suite.parts import PARTS
+from benchmarks.suite.parts import LARGE, PARTS
 from benchmarks.suite.result import Work
 from benchmarks.suite.run import Suite
 
@@ -29,11 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [part.name for part in PARTS]
+    names = [part.name for part in (*PARTS, *LARGE)]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(names)}")
     parser.add_argument("--again", action="store_true", help="run what has passed, too")
     parser.add_argument("--short", action="store_true", help="see that it works; write nothing")
     parser.add_argument("--check", action="store_true", help="compare ratios with the committed")
+    parser.add_argument("--large", action="store_true", help="the parts of `make bench-large`")
     data = Path(os.environ.get("LOOKALIKE_DATA", "../shared"))
     parser.add_argument("--data", type=Path, default=data, help="the folder that has CIFAR-10")
     parser.add_argument(
@@ -51,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             return ratios.compare(ratios.PATH, machine.cpu(), ratios.measure(work))
-        return Suite(work).run(options.parts, options.again)
+        large = options.large or any(part.name in options.parts for part in LARGE)
+        return Suite(work, LARGE if large else PARTS).run(options.parts, options.again)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -26,7 +26,9 @@ import numpy as np
 
 from benchmarks.contenders import MODULE, K, kept, queries_and_truth, starved
 from benchmarks.processes import run
-from benchmarks.vectors import SYNTHETIC, database_and_queries, open_vectors, unit
+from benchmarks.suite import machine
+from benchmarks.suite.result import Result, Work, table
+from benchmarks.vectors import SYNTHETIC, database_and_queries, open_vectors, reals_of, unit
 
 _BYTES_PER_VECTOR = 40
 _RECALL = 0.9
@@ -34,50 +36,59 @@ _STEPS = "10000,30000,100000,300000,1000000,3000000,10000000"
 
 
 def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
-    """Print the table and return its rows."""
+    """Measure every count that exists."""
     xb = open_vectors(folder, SYNTHETIC)
-    rows = []
-    print(
-        "| vectors | build s | RAM building, bytes per vector | files, bytes per vector: codes,"
-        f" vectors and ids | RAM held, bytes per vector | recall@{K} | 1 query ms: median, p99"
-        f" | with {_BYTES_PER_VECTOR} bytes per vector in all: recall, median, p99 |\n"
-        f"|{'---|' * 8}"
+    return [
+        kept(folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, xb, count, kind))
+        for count in counts
+        if count <= len(xb)
+    ]
+
+
+def growth_table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    return table(
+        (
+            "vectors",
+            "build: s; CPU s",
+            "RAM building, bytes per vector",
+            "files, bytes per vector: codes; vectors and ids",
+            "RAM held, bytes per vector",
+            f"recall@{K}",
+            "1 query, ms: median, p99",
+            f"with {_BYTES_PER_VECTOR} bytes per vector in all: recall; median, p99",
+        ),
+        [_cells(row) for row in rows],
     )
-    for count in counts:
-        if count > len(xb):
-            print(f"| {count:,} | only {len(xb):,} exist: make more with benchmarks.vectors |")
-            continue
-        row = kept(
-            folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, xb, count, kind)
-        )
-        rows.append(row)
-        sizes = row["sizes"]
-        rest = sizes["vectors.npy"] + sizes["ids.npy"]
-        less = row["limited"]
-        strict = (
-            f"{less['recall']:.3f}, {less['median']:.2f}, {less['p99']:.2f}"
-            if "recall" in less
-            else less["problem"]
-        )
-        print(
-            f"| {count:,} | {row['seconds']:.1f} | {row['anonymous'] / count:.0f}"
-            f" | {sizes['index.faiss'] / count:.1f}, {rest / count:.0f}"
-            f" | {row['held'] / count:.1f} | {row['recall_found']:.4f}"
-            f" | {row['median']:.2f}, {row['p99']:.2f} | {strict} |",
-            flush=True,
-        )
-    return rows
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    count, sizes, less = row["count"], row["sizes"], row["limited"]
+    rest = sum(size for name, size in sizes.items() if name != "index.faiss")
+    strict = less.get("problem", "")
+    if "recall" in less:
+        strict = f"{less['recall']:.3f}; {less['median']:.2f}, {less['p99']:.2f}"
+    return [
+        f"{count:,}",
+        f"{row['seconds']:,.1f}; {row['cpu']:,.1f}",
+        f"{row['anonymous'] / count:,.0f}",
+        f"{sizes['index.faiss'] / count:.1f}; {rest / count:,.0f}",
+        f"{row['held'] / count:.1f}",
+        f"{row['recall_found']:.3f}",
+        f"{row['median']:.2f}, {row['p99']:.2f}",
+        strict,
+    ]
 
 
 def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]:
     """Build an index of ``count`` vectors and search it; its files are removed afterwards."""
-    xq, _ = queries_and_truth(folder, xb, SYNTHETIC, count)
-    np.save(folder / "results" / "queries.npy", xq)
+    _, xq = database_and_queries(folder, reals_of(folder))
+    queries, truth = queries_and_truth(folder, xb[:count], xq, f"{SYNTHETIC}-{count}")
     work = folder / f"work-{count}"
     task = {
         "vectors": str(folder / f"{SYNTHETIC}.npy"),
-        "queries": str(folder / "results" / "queries.npy"),
-        "truth": str(folder / "results" / f"truth-{SYNTHETIC}-{count}.npy"),
+        "queries": str(queries),
+        "truth": str(truth),
         "work": str(work),
         "count": count,
         "kind": kind,
@@ -90,19 +101,36 @@ def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]
     )
     searching = {**task, "do": "search", "threads": [1]}
     answer = run(MODULE, searching)
-    if answer["recall"] < _RECALL:
-        found = run(MODULE, {**searching, "targets": [_RECALL]})["rows"]
-        answer |= found[0] if found else {}
-        searching |= {"settings": [found[0]["values"]]} if found else {}
+    if answer["rows"][0]["recall"] < _RECALL:
+        found = run(MODULE, {**searching, "targets": [_RECALL]})
+        answer = found if found["rows"] else answer
+    row = answer["rows"][0]
+    if row["values"] is not None:
+        searching |= {"settings": [row["values"]]}
     # The memory of the interpreter and the libraries is not attributed to the vectors.
     base = run(MODULE, {"do": "nothing"})["peak"]
     limit = base + _BYTES_PER_VECTOR * count
-    limited = starved(searching, work, limit) if count >= 1_000_000 else {"problem": "not tried"}
+    limited = starved(searching, work, limit) if count >= 1_000_000 else {"problem": "-"}
+    limited |= limited.get("rows", [{}])[0]
     shutil.rmtree(work)
-    if "settings" in searching:
-        limited |= limited.get("rows", [{}])[0]
-    row = {name: answer[name] for name in ("loaded", "median", "p99", "rates", "held")}
-    return {**made, **row, "count": count, "recall_found": answer["recall"], "limited": limited}
+    held = {"loaded": answer["loaded"], "held": answer["held"], "recall_found": row["recall"]}
+    times = {name: row[name] for name in ("setting", "median", "p99", "rates")}
+    return {**made, **held, **times, "count": count, "limited": limited}
+
+
+def part(work: Work) -> Result:
+    """The block ``growth`` of docs/benchmarks.md, and its drawing."""
+    folder = work.folder / "million"
+    rows = growth(folder, [int(n) for n in _STEPS.split(",")], "rabitq")
+    if not work.short:
+        plot(rows, machine.ROOT / "docs" / "growth.svg")
+    reals = reals_of(folder)
+    return Result(
+        growth_table(rows),
+        n=f"{reals:,} real vectors, the rest synthetic; 1,000 queries, one run",
+        threads="2 to build, 1 to search",
+        packages=("faiss-cpu", "numpy"),
+    )
 
 
 def plot(rows: list[dict[str, Any]], out: Path) -> None:
@@ -187,6 +215,7 @@ def main() -> None:
         return
     counts = [int(n) for n in (arguments.counts or _STEPS).split(",")]
     rows = growth(arguments.folder, counts, arguments.kind)
+    print(growth_table(rows))
     if arguments.part == "plot":
         plot(rows, arguments.out)
 

@@ -1,12 +1,18 @@
 """Vectors for the benchmarks of large indexes, made once and kept in a folder.
 
     python -m benchmarks.vectors real --folder FOLDER --data ../shared
+    python -m benchmarks.vectors photos --folder FOLDER --data ../shared --count 300000
     python -m benchmarks.vectors synthetic --folder FOLDER --count 10000000
 
 ``real``: embeddings, by the bundle that ships, of different pictures made from CIFAR-10's 60,000:
 each picture itself, variants by `train.augment` (mirrored, shifted, rotated, brighter or darker)
 and crops (a square of 18 to 31 pixels, scaled up). Their order is random, so that the first n are a
 sample of all.
+
+``photos``: embeddings of the same pictures by the photo encoder, fitted to them as a store fits it
+(256 dimensions). Its network takes 224 x 224 pixels and embeds some 300 such pictures a second on
+two cores; it is fully convolutional, and pictures of 32 x 32 pixels hold no more when scaled up
+further, so here they are scaled to ``--side`` (96) only, which is six times as fast.
 
 ``synthetic``: more vectors than the machine can embed in reasonable time, made from the real ones.
 The real ones come first. For each further one, a real vector and another one of its cell (of some
@@ -15,7 +21,7 @@ noise with 2 t (1 - t) times the mean covariance within a cell is added, which p
 measured spread within a cell; the sum is scaled to length 1. **These vectors belong to no
 picture.** They have the clusters and the local dimension of the real ones.
 
-Both write float16 ``.npy`` chunk by chunk, and resume where they were interrupted.
+All write float16 ``.npy`` chunk by chunk, and resume where they were interrupted.
 """
 
 from __future__ import annotations
@@ -25,33 +31,52 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-REAL, SYNTHETIC = "real", "synthetic"
+if TYPE_CHECKING:
+    from embed.bundle import Bundle
+
+REAL, PHOTOS, SYNTHETIC = "real", "photos", "synthetic"
 QUERIES = 1000
 """The number of real vectors at the end that are queries and never indexed."""
-_CHUNK = {REAL: 2000, SYNTHETIC: 50_000}
+_CHUNK = {REAL: 2000, PHOTOS: 500, SYNTHETIC: 50_000}
 _CELLS = 128
 _SIDES = (18, 31)
 
 
-def open_vectors(folder: Path, name: str = REAL) -> np.ndarray:
-    """The finished vectors float16 (n, d), memory-mapped."""
+def open_vectors(folder: Path, name: str = REAL, count: int | None = None) -> np.ndarray:
+    """The first ``count`` vectors, by default all, float16 (n, d), memory-mapped."""
     state = _state(folder, name)
-    if state is None or state["done"] < state["count"]:
+    if state is None or state["done"] < (count or state["count"]):
         raise SystemExit(
-            f"{folder} has no finished {name}.npy; run `python -m benchmarks.vectors {name} "
-            f"--folder {folder}` first"
+            f"{folder} has {0 if state is None else state['done']:,} finished vectors in "
+            f"{name}.npy, not {f'{count:,}' if count else 'all'}; run `python -m "
+            f"benchmarks.vectors {name} --folder {folder}` first"
         )
-    return np.load(folder / f"{name}.npy", mmap_mode="r")
+    return np.load(folder / f"{name}.npy", mmap_mode="r")[:count]
 
 
-def database_and_queries(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The real vectors without the queries, float16 memory-mapped, and the queries, float32."""
-    real = open_vectors(folder)
+def database_and_queries(
+    folder: Path, count: int | None = None, name: str = REAL
+) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` real vectors, by default all, float16 memory-mapped, and the queries, float32.
+
+    The queries are the vectors after them; without a count, the last of all.
+    """
+    real = open_vectors(folder, name, None if count is None else count + QUERIES)
     return real[:-QUERIES], unit(real[-QUERIES:])
+
+
+def reals_of(folder: Path) -> int:
+    """The number of real vectors that the synthetic ones were made of and begin with."""
+    state = _state(folder, SYNTHETIC)
+    if state is None:
+        raise SystemExit(f"{folder} has no {SYNTHETIC}.npy")
+    return state["real"]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -60,15 +85,16 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def make_real(folder: Path, data: Path, count: int) -> None:
-    """Embed ``count`` pictures and the queries."""
+def make_real(folder: Path, data: Path, count: int, name: str = REAL, side: int = 96) -> None:
+    """Embed ``count`` pictures and the queries; ``side`` is of the photo encoder's input."""
     from embed.bundle import PRETRAINED, Bundle
     from embed.corpus import cifar10
     from embed.encoder import Encoder
 
-    encoder = Encoder(Bundle.load(PRETRAINED))
     splits = cifar10(data).splits
-    pictures = np.concatenate([splits[name][0] for name in ("train", "test")])
+    pictures = np.concatenate([splits[split][0] for split in ("train", "test")])
+    bundle = Bundle.load(PRETRAINED) if name == REAL else _photo_bundle(pictures, side)
+    encoder = Encoder(bundle)
     total = count + QUERIES
     variants = -(-total // len(pictures))
     order = np.random.default_rng(0).permutation(variants * len(pictures))[:total]
@@ -82,8 +108,33 @@ def make_real(folder: Path, data: Path, count: int) -> None:
         made[cropped] = _crops(pictures[picture[cropped]], start)
         return encoder.encode(made).embeddings
 
-    _fill(folder, REAL, total, encoder.dimension, {"model": encoder.digest}, chunk)
-    _count_distinct(folder)
+    about: dict[str, object] = {"model": encoder.digest}
+    if name == PHOTOS:
+        # Fitted to a sample, so the digest of the fitted model is not the one that ships.
+        about = {"model": bundle.training["fit"]["of"], "side": side}
+    _fill(folder, name, total, encoder.dimension, about, chunk)
+    _count_distinct(folder, name)
+
+
+def _photo_bundle(pictures: np.ndarray, side: int) -> Bundle:
+    """The photo encoder for inputs of this side, fitted to the pictures as a store does."""
+    from embed.bundle import Bundle
+    from embed.encoder import Encoder
+    from embed.imported.fitting import PICTURES, fit_embedding
+    from embed.imported.photo_encoder import photo_bundle
+    from embed.private_cache import default_cache
+
+    found = photo_bundle(default_cache())
+    if found is None:
+        raise SystemExit("the photo encoder is not installed: `pip install .`")
+    shipped = Bundle.load(found)
+    small = replace(shipped, preprocess=replace(shipped.preprocess, input_size=side))
+    sample = np.sort(np.random.default_rng(0).permutation(len(pictures))[:PICTURES])
+    fitted = fit_embedding(small, Encoder(small).raw(pictures[sample]).features)
+    return replace(
+        fitted,
+        training={**fitted.training, "fit": {**fitted.training["fit"], "of": shipped.digest}},
+    )
 
 
 def _augmenter(pictures: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -120,15 +171,15 @@ def _crops(pictures: np.ndarray, seed: int) -> np.ndarray:
     return made
 
 
-def _count_distinct(folder: Path) -> None:
-    real = open_vectors(folder)
+def _count_distinct(folder: Path, name: str) -> None:
+    real = open_vectors(folder, name)
     digests = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in real}
-    print(f"{len(digests):,} of {len(real):,} real vectors are distinct as float16")
+    print(f"{len(digests):,} of {len(real):,} {name} vectors are distinct as float16")
 
 
-def make_synthetic(folder: Path, count: int) -> None:
-    """The real vectors, and synthetic ones up to ``count`` in all."""
-    database, _ = database_and_queries(folder)
+def make_synthetic(folder: Path, count: int, reals: int | None = None) -> None:
+    """``reals`` real vectors, by default all, and synthetic ones up to ``count`` in all."""
+    database, _ = database_and_queries(folder, reals)
     real = np.array(database[:count])
     members, starts, cell, spread = _cells(folder, real)
 
@@ -239,15 +290,20 @@ def _state(folder: Path, name: str) -> dict[str, int] | None:
 def main() -> None:
     """Make one of the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=[REAL, SYNTHETIC])
+    parser.add_argument("part", choices=[REAL, PHOTOS, SYNTHETIC])
     parser.add_argument("--folder", type=Path, required=True, help="where the vectors are")
     parser.add_argument("--data", type=Path, default=Path("../shared"))
     parser.add_argument("--count", type=int, help="default: 1 million real, or 10 million in all")
+    parser.add_argument("--side", type=int, default=96, help="of the photo encoder's input, pixels")
+    parser.add_argument(
+        "--reals", type=int, help="how many real vectors synthetic ones are made of; default: all"
+    )
     arguments = parser.parse_args()
-    if arguments.part == REAL:
-        make_real(arguments.folder, arguments.data, arguments.count or 1_000_000)
+    if arguments.part != SYNTHETIC:
+        count = arguments.count or 1_000_000
+        make_real(arguments.folder, arguments.data, count, arguments.part, arguments.side)
     else:
-        make_synthetic(arguments.folder, arguments.count or 10_000_000)
+        make_synthetic(arguments.folder, arguments.count or 10_000_000, arguments.reals)
 
 
 if __name__ == "__main__":

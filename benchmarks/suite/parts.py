@@ -36,6 +36,13 @@ PARTS = (
     Part("tagging", "tagging a folder", 3, "benchmarks.tagging:part"),
     Part("ratios", "what `make bench-check` compares", 4, "benchmarks.suite.ratios:part"),
 )
+LARGE = (
+    Part("million", "a million vectors, the model that ships", 60, "benchmarks.million:part"),
+    Part("million-photo", "the photo encoder", 30, "benchmarks.million:photo_part"),
+    Part("growth", "from ten thousand to ten million", 30, "benchmarks.growth:part"),
+)
+"""Parts of `make bench-large`: of vectors that `benchmarks.vectors` has put into the folder
+``million`` of `Work.folder`, in some hours and 25 GB."""
 RATIOS = {
     "index": "benchmarks.index:ratios",
     "runtime": "benchmarks.runtime:ratios",
