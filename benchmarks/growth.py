@@ -1,6 +1,7 @@
 """How build time, memory and latency grow from 10 thousand to 10 million vectors.
 
     python -m benchmarks.vectors synthetic --folder FOLDER
+    python -m benchmarks.growth build --folder FOLDER   # what a busy machine can do, too
     python -m benchmarks.growth table --folder FOLDER
     python -m benchmarks.growth plot --folder FOLDER --out docs/growth.svg
     python -m benchmarks.growth catalogue --folder FOLDER
@@ -36,12 +37,10 @@ _STEPS = "10000,30000,100000,300000,1000000,3000000,10000000"
 
 
 def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
-    """Measure every count that exists."""
-    xb = open_vectors(folder, SYNTHETIC)
+    """Measure every count, smallest first."""
     return [
-        kept(folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, xb, count, kind))
-        for count in counts
-        if count <= len(xb)
+        kept(folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, count, kind))
+        for count in sorted(counts)
     ]
 
 
@@ -80,16 +79,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]:
-    """Build an index of ``count`` vectors and search it; its files are removed afterwards."""
+def built(folder: Path, count: int, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build an index of ``count`` vectors; the task that searches it, and what building took."""
+    xb = open_vectors(folder, SYNTHETIC, count)
     _, xq = database_and_queries(folder, reals_of(folder))
-    queries, truth = queries_and_truth(folder, xb[:count], xq, f"{SYNTHETIC}-{count}")
-    work = folder / f"work-{count}"
+    queries, truth = queries_and_truth(folder, xb, xq, f"{SYNTHETIC}-{count}")
     task = {
         "vectors": str(folder / f"{SYNTHETIC}.npy"),
         "queries": str(queries),
         "truth": str(truth),
-        "work": str(work),
+        "work": str(folder / f"work-{count}"),
         "count": count,
         "kind": kind,
         "target": _RECALL,
@@ -99,6 +98,12 @@ def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]
         f"growth-build-{kind}-{count}",
         lambda: run(MODULE, {**task, "do": "build", "threads": 2}),
     )
+    return task, made
+
+
+def grown(folder: Path, count: int, kind: str) -> dict[str, Any]:
+    """Build an index of ``count`` vectors and search it; its files are removed afterwards."""
+    task, made = built(folder, count, kind)
     searching = {**task, "do": "search", "threads": [1]}
     answer = run(MODULE, searching)
     if answer["rows"][0]["recall"] < _RECALL:
@@ -110,9 +115,11 @@ def grown(folder: Path, xb: np.ndarray, count: int, kind: str) -> dict[str, Any]
     # The memory of the interpreter and the libraries is not attributed to the vectors.
     base = run(MODULE, {"do": "nothing"})["peak"]
     limit = base + _BYTES_PER_VECTOR * count
-    limited = starved(searching, work, limit) if count >= 1_000_000 else {"problem": "-"}
+    limited = (
+        starved(searching, Path(task["work"]), limit) if count >= 1_000_000 else {"problem": "-"}
+    )
     limited |= limited.get("rows", [{}])[0]
-    shutil.rmtree(work)
+    shutil.rmtree(task["work"])
     held = {"loaded": answer["loaded"], "held": answer["held"], "recall_found": row["recall"]}
     times = {name: row[name] for name in ("setting", "median", "p99", "rates")}
     return {**made, **held, **times, "count": count, "limited": limited}
@@ -200,7 +207,7 @@ def catalogue(folder: Path, counts: list[int]) -> None:
 def main() -> None:
     """Measure and print, or plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["table", "plot", "catalogue"])
+    parser.add_argument("part", choices=["build", "table", "plot", "catalogue"])
     parser.add_argument(
         "--folder", type=Path, required=True, help="vectors, temporary files and results"
     )
@@ -214,6 +221,10 @@ def main() -> None:
         catalogue(arguments.folder, [int(n) for n in counts.split(",")])
         return
     counts = [int(n) for n in (arguments.counts or _STEPS).split(",")]
+    if arguments.part == "build":
+        for count in counts:
+            built(arguments.folder, count, arguments.kind)
+        return
     rows = growth(arguments.folder, counts, arguments.kind)
     print(growth_table(rows))
     if arguments.part == "plot":
