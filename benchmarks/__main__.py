@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.parts if name not in names]:
         parser.error(f"no part {unknown[0]!r}; expected some of {', '.join(names)}")
+    large = options.large or any(part.name in options.parts for part in LARGE)
+    if mixed := [part.name for part in PARTS if large and part.name in options.parts]:
+        parser.error(f"{mixed[0]} is no large part; run it by itself")
     if not (options.data / "cifar-10-batches-py").is_dir():
         parser.error(
             f"CIFAR-10 is not in {options.data}; name the folder that has cifar-10-batches-py"
@@ -53,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             return ratios.compare(ratios.PATH, machine.cpu(), ratios.measure(work))
-        large = options.large or any(part.name in options.parts for part in LARGE)
         return Suite(work, LARGE if large else PARTS).run(options.parts, options.again)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
