@@ -18,6 +18,7 @@ from embed.decoding.limits import (
     PictureLimits,
 )
 from embed.decoding.pixels import RGB, decode_with_facts, not_a_picture, open_image
+from embed.decoding.plain_png import decode_plain
 from embed.decoding.steps import colour
 from embed.decoding.workers import decoders, turn
 
@@ -80,8 +81,13 @@ def decode(
     return Opened(data, limits).decode(at_least)
 
 
+_PLAIN_PIXELS = 2**14
+
+
 class Opened:
-    """A picture whose header has been read and is within the limits; no pixel is decoded yet.
+    """A picture whose header has been read and is within the limits.
+
+    No pixel is decoded yet, but for a tiny plain PNG's: it costs no more than opening it otherwise.
 
     Attributes:
         pixels: width times height; 0 if only its decoder can read its header.
@@ -113,12 +119,16 @@ class Opened:
             raise not_a_picture(data)
         header.check(limits)
         self._data, self._limits, self._header = data, limits, header
-        self._image = open_image(data, header.form, limits) if header.ordinary else None
+        self.pixels = header.pixels
+        self._plain: RGB | None = None
+        if header.form == "PNG" and header.ordinary and header.pixels <= _PLAIN_PIXELS:
+            self._plain = decode_plain(data)
+        opened = self._plain is None and header.ordinary
+        self._image = open_image(data, header.form, limits) if opened else None
         if self._image is not None and not colour.is_plain(self._image):
             self._image.close()
             self._image = None
-        self.pixels = header.pixels
-        self.in_process = self._image is not None
+        self.in_process = self._plain is not None or self._image is not None
 
     def decode(self, at_least: int | None = None) -> RGB:
         """Decode the pixels; possible once.
@@ -156,6 +166,9 @@ class Opened:
         return picture, facts
 
     def _decode(self, at_least: int | None, facts: bool) -> tuple[RGB, PictureFacts | None]:
+        if self._plain is not None:
+            height, width, _ = self._plain.shape
+            return self._plain, PictureFacts(width, height, "PNG") if facts else None
         if self._image is not None:
             return decode_with_facts(self._image, at_least, self._limits.max_pixels, facts)
         return decoders.decode(self._data, self._header, self._limits, at_least, facts)
