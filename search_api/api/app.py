@@ -25,6 +25,7 @@ from embed.runtime.protocol import WORKERS
 from index.scans import FilterScans
 from search_api.api import documentation, errors, openapi
 from search_api.api.context import Context
+from search_api.api.direct import Direct
 from search_api.api.fast_path import FastPath
 from search_api.api.intake.declared import route_table
 from search_api.api.metrics import Metrics
@@ -34,7 +35,7 @@ from search_api.api.middleware.errors import ErrorMiddleware
 from search_api.api.middleware.head import HeadMiddleware
 from search_api.api.middleware.headers import PAGE_POLICY
 from search_api.api.middleware.ready import ReadyMiddleware
-from search_api.api.middleware.request_log import RequestLogMiddleware
+from search_api.api.middleware.request_log import RequestLog, RequestLogMiddleware
 from search_api.api.middleware.site import SiteMiddleware
 from search_api.api.response_encoder import ResponseEncoder
 from search_api.api.routes import (
@@ -143,8 +144,10 @@ def create_app(
         await run_in_threadpool(batcher.close)
         engine.close()
 
+    log = RequestLog(metrics, limits.max_requests)
     app = bare_app(limits, lifespan)
     app.state.context = context
+    app.state.direct = Direct(context, access, log, budget)
     # The last one added is the outermost: refusals are logged too, and pages of allowed origins can
     # read them.
     app.add_middleware(FastPath, context=context)
@@ -164,9 +167,8 @@ def create_app(
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         RequestLogMiddleware,
-        metrics=metrics,
+        log=log,
         draining=draining,
-        max_requests=limits.max_requests,
     )
     if access.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(access.proxies))

@@ -43,7 +43,7 @@ class _NamedRoute(NamedTuple):
     path: str
 
 
-_SEARCH, _IMAGE_ROUTE = _NamedRoute("/v1/search"), _NamedRoute("/v1/images/{image_id}")
+SEARCH, _IMAGE_ROUTE = _NamedRoute("/v1/search"), _NamedRoute("/v1/images/{image_id}")
 
 
 class FastPath:
@@ -56,7 +56,7 @@ class FastPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
-            if path == _SEARCH.path and scope["method"] == "POST":
+            if path == SEARCH.path and scope["method"] == "POST":
                 await self._search(scope, receive, send)
                 return
             usual = scope["method"] == "GET" and not scope["query_string"]
@@ -83,22 +83,18 @@ class FastPath:
                 length = value
             elif name == b"content-type":
                 kind = value
-        form = _MULTIPART.fullmatch(kind)
-        known = form is not None or _IMAGE.fullmatch(kind) is not None
         small = length.isdigit() and int(length) <= MOST_BYTES
-        if page is None or not known or not small:
+        if page is None or not _is_known(kind) or not small:
             await self.app(scope, receive, send)
             return
         timings = Timings()
         most = self.context.limits.picture.max_bytes
         body = await _whole(receive)
-        data = body if form is None else picture_in(body, form[1])
-        # What is called a picture, but is a form or has no NUL, is for the route to explain.
-        odd = form is None and (body.startswith(b"--") or b"\0" not in body)
-        if data is None or len(data) > most or odd:
+        data = picture_of(kind, body)
+        if data is None or len(data) > most:
             await self.app(scope, _again(body, receive), send)
             return
-        scope["route"] = _SEARCH
+        scope["route"] = SEARCH
         query = await query_of(self.context, data, page, timings)
         (result,) = await search_pictures(receive, self.context, [query])
         await _respond(self.context.encoder.search(result), send)
@@ -113,6 +109,21 @@ def simple_page(query: bytes, max_limit: int) -> Page | None:
             return None
         limit = int(found[1])
     return Page(limit) if 1 <= limit <= max_limit else None
+
+
+def _is_known(kind: bytes) -> bool:
+    """Whether a ``Content-Type`` is that of a form or of a picture."""
+    return _MULTIPART.fullmatch(kind) is not None or _IMAGE.fullmatch(kind) is not None
+
+
+def picture_of(kind: bytes, body: bytes) -> bytes | None:
+    """The picture in a body of the ``Content-Type`` ``kind``; None unless it is a usual one."""
+    form = _MULTIPART.fullmatch(kind)
+    if form is not None:
+        return picture_in(body, form[1])
+    # What is called a picture, but is a form or has no NUL, is for the route to explain.
+    odd = body.startswith(b"--") or b"\0" not in body
+    return None if odd or _IMAGE.fullmatch(kind) is None else body
 
 
 def picture_in(body: bytes, boundary: bytes) -> bytes | None:

@@ -11,11 +11,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from embed.pictures import Opened, PictureError
+from embed.pictures import RGB, Opened, PictureError
 from index.contract import ModelChangedError
 from search_api.api.context import Context
 from search_api.schemas import Classes
 from search_api.service.batching import QueueFullError
+from search_api.service.engine import SearchEngine
 from search_api.service.page import Page
 from search_api.service.results import SearchResult
 from search_api.service.search import PictureQuery
@@ -23,7 +24,7 @@ from search_api.text import shortened
 from search_api.timings import Timings
 
 _PATIENCE_SECONDS = 0.1
-_INLINE_BYTES = 16 * 2**10
+INLINE_BYTES = 16 * 2**10
 _INLINE_PIXELS = 2**16
 
 
@@ -54,16 +55,30 @@ async def query_of(
     """
     engine = context.engine
     with timings("decode"):
-        if len(data) > _INLINE_BYTES:
+        if len(data) > INLINE_BYTES:
             picture = await run_in_threadpool(engine.read, data)
         else:
             opened = Opened(data, engine.limits)
-            if opened.in_process and opened.pixels <= _INLINE_PIXELS:
-                # A small one is decoded in less time than a thread takes to start.
+            if _is_small(opened):
                 picture = engine.reduced(opened)
             else:
                 picture = await run_in_threadpool(engine.reduced, opened)
     return PictureQuery(picture, page, timings, classes)
+
+
+def small_picture(engine: SearchEngine, data: bytes) -> RGB | None:
+    """A picture of at most ``INLINE_BYTES``, fitted; None if it is better decoded elsewhere.
+
+    Raises:
+        PictureError: it is not a usable picture.
+    """
+    opened = Opened(data, engine.limits)
+    return engine.reduced(opened) if _is_small(opened) else None
+
+
+def _is_small(opened: Opened) -> bool:
+    """Whether it is decoded in less time than a thread takes to start."""
+    return opened.in_process and opened.pixels <= _INLINE_PIXELS
 
 
 async def search_pictures(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -18,6 +19,11 @@ from search_api.service.results import Point, Prediction, SearchResult
 
 # Compact, and unescaped UTF-8: a payload contains no lone surrogates.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+_text = lru_cache(maxsize=1024)(_encode)
+"""Of class names and digests, which are the same in every response."""
+_number = float.__repr__
+"""As JSON writes it; every number here is finite."""
 
 
 class ResponseEncoder:
@@ -75,15 +81,19 @@ class ResponseEncoder:
                 for group in result.groups
             ]
             groups = f"[{','.join(shown)}]"
-        rest: dict[str, Any] = {
-            "next_cursor": result.cursor_text(self._longest_cursor),
-            "vote": {"class": result.vote[0], "share": result.vote[1]} if result.vote else None,
-            "model": result.model,
-            "generation": result.generation,
-            "sequence": result.sequence,
-            "time": result.time,
-        }
-        return f'"points":{self._points(result.points)},"groups":{groups},{_encode(rest)[1:-1]}'
+        cursor = result.cursor_text(self._longest_cursor)
+        # Of letters, digits, "-" and "_" only.
+        following = "null" if cursor is None else f'"{cursor}"'
+        vote = "null"
+        if result.vote:
+            vote = f'{{"class":{_text(result.vote[0])},"share":{_number(result.vote[1])}}}'
+        spent = ",".join([f'"{step}":{_number(ms)}' for step, ms in result.time.items()])
+        return (
+            f'"points":{self._points(result.points)},"groups":{groups},'
+            f'"next_cursor":{following},"vote":{vote},'
+            f'"model":{_text(result.model)},"generation":{result.generation},'
+            f'"sequence":{result.sequence},"time":{{{spent}}}'
+        )
 
     def _points(self, points: Sequence[Point]) -> str:
         shown = [f'{{{self._image(p.entry)},"score":{p.score!r}}}' for p in points]

@@ -23,9 +23,10 @@ from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from search_api.api.context import Context
+from search_api.api.direct import Direct, Exchange
 from search_api.api.metrics import Metrics
 from search_api.api.middleware.headers import secured
 from search_api.logs import event
@@ -101,13 +102,22 @@ class _Protocol(HttpToolsProtocol):
     """
 
     _lingering = False
+    _feeding = False
+    _deferred: RequestResponseCycle | None = None
+    _exchange: Exchange | None = None
     _in_head = False
     _head_bytes = 0
 
     def __init__(
-        self, *args: Any, slow_readers: _SlowReaders, max_connections: int, **kwargs: Any
+        self,
+        *args: Any,
+        slow_readers: _SlowReaders,
+        max_connections: int,
+        direct: Direct,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._direct = direct
         self._slow_readers = slow_readers
         self._max_connections = max_connections
 
@@ -135,6 +145,9 @@ class _Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._slow_readers.forget(self)
         super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.cancel()
+            self._exchange = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -143,12 +156,33 @@ class _Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
+        self._feeding = True
         super().data_received(data)
+        self._feeding = False
+        deferred, self._deferred = self._deferred, None
+        if deferred is not None:
+            self._begin(deferred)
         if self._in_head and self.parser is not None:
             # llhttp itself accepts a head of any length.
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES and not self._lingering:
                 self.send_400_response("")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Of a request whose head has just been read; its body may follow in the same bytes.
+        if self._feeding and self._direct.may_answer(cycle):
+            self._deferred = cycle
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle) -> None:
+        """Answer a usual search, or start the task that answers any request."""
+        ordinary = partial(super()._start_asgi_task, cycle, self.app)
+        self._exchange = None
+        if not (self._lingering or cycle.more_body):
+            self._exchange = self._direct.begin(cycle, ordinary)
+        if self._exchange is None:
+            ordinary()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: the request is served, and its line is logged, as without the upgrade."""
@@ -249,6 +283,7 @@ class Server(uvicorn.Server):
         http = partial(
             _Protocol,
             slow_readers=self._slow_readers,
+            direct=app.state.direct,
             max_connections=min(limits.max_connections, open_files // 2),
         )
         super().__init__(

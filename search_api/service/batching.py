@@ -7,12 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+Result = TypeVar("Result", contravariant=True)
 
 
 class QueueFullError(RuntimeError):
@@ -23,6 +24,19 @@ class QueueFullError(RuntimeError):
             f"{waiting} pictures are waiting, the limit is {limit}; try again in {retry_after} s"
         )
         self.retry_after = retry_after
+
+
+class Slot(Protocol[Result]):
+    """Where the result of an item goes; a future is one. A thread of the batcher calls it."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether the item is still wanted; asked once, when its turn has come."""
+
+    def set_result(self, result: Result, /) -> None:
+        """Take the result."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Take the error in its place."""
 
 
 class Batcher(Generic[In, Out]):
@@ -67,7 +81,7 @@ class Batcher(Generic[In, Out]):
         self._observe = observe
         self._min_batch = min_batch
         self._busy = 0
-        self._waiting: deque[tuple[In, Future[Out]]] = deque()
+        self._waiting: deque[tuple[In, Slot[Out]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
@@ -93,14 +107,21 @@ class Batcher(Generic[In, Out]):
             RuntimeError: the batcher is closed.
         """
         futures: list[Future[Out]] = [Future() for _ in items]
+        self._queue(list(zip(items, futures, strict=True)))
+        return futures
+
+    def submit_to(self, item: In, slot: Slot[Out]) -> None:
+        """Queue an item whose result goes to ``slot``; raises as `submit` does."""
+        self._queue([(item, slot)])
+
+    def _queue(self, pairs: Sequence[tuple[In, Slot[Out]]]) -> None:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             if len(self._waiting) >= self._max_waiting:
                 raise QueueFullError(len(self._waiting), self._max_waiting, self.RETRY_AFTER)
-            self._waiting.extend(zip(items, futures, strict=True))
+            self._waiting.extend(pairs)
             self._changed.notify()
-        return futures
 
     def close(self) -> None:
         """Finish the waiting items, then stop the threads."""
@@ -121,7 +142,7 @@ class Batcher(Generic[In, Out]):
                 self._busy -= 1
                 self._changed.notify()
 
-    def _take(self) -> list[tuple[In, Future[Out]]]:
+    def _take(self) -> list[tuple[In, Slot[Out]]]:
         with self._changed:
             while len(self._waiting) < (self._min_batch if self._busy else 1):
                 if self._closed and not self._waiting:
@@ -135,7 +156,7 @@ class Batcher(Generic[In, Out]):
                 self._changed.notify()  # another worker, if there is one left
             return taken
 
-    def _do(self, batch: list[tuple[In, Future[Out]]]) -> None:
+    def _do(self, batch: list[tuple[In, Slot[Out]]]) -> None:
         try:
             results = self._work([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - each future gets it

@@ -57,18 +57,15 @@ class Cursor:
 
     def text(self) -> str:
         """The cursor as URL-safe text: letters, digits, ``-`` and ``_``."""
-        head = {
-            "v": _VERSION,
-            "score": self.position.score,
-            "id": self.position.id,
-            "seen": self.seen,
-            "groups": self.groups,
-            "model": self.model,
-            "request": self.request,
-            "shape": self.vectors.shape,
-        }
-        data = json.dumps(head, ensure_ascii=False).encode() + b"\n"
-        data += self.vectors.astype("<f4").tobytes()
+        groups = "null" if self.groups is None else json.dumps(self.groups, ensure_ascii=False)
+        rows, width = self.vectors.shape
+        # Of a search's response this is a large part, so it is not left to `json`.
+        head = (
+            f'{{"v":{_VERSION},"score":{self.position.score!r},"id":{self.position.id},'
+            f'"seen":{self.seen},"groups":{groups},"model":{json.dumps(self.model)},'
+            f'"request":"{self.request}","shape":[{rows},{width}]}}\n'
+        )
+        data = head.encode() + self.vectors.astype("<f4", copy=False).tobytes()
         return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
     def check(self, request: str, model: str, vectors: Vectors) -> None:

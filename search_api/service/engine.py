@@ -324,6 +324,8 @@ class SearchEngine:
     def reduced(self, opened: Opened) -> RGB:
         """As `read`, for a picture whose header was read already."""
         encoder = self.encoder
+        if opened.in_process:  # small
+            return encoder.fit(opened.decode(encoder.input_size))
         with turn():
             return encoder.fit(opened.decode(encoder.input_size))
 

@@ -117,8 +117,16 @@ def fingerprint(query: object, page: Page) -> str:
     ``query`` describes the examples and must have a stable ``repr``. ``limit`` and
     ``score_threshold`` may differ, as they only determine where a page ends.
     """
-    words = repr((query, page.filter, page.group_by))
+    if query == "picture" and page.filter is None and page.group_by is None:
+        return _OF_PICTURES
+    return _digest(repr((query, page.filter, page.group_by)))
+
+
+def _digest(words: str) -> str:
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_OF_PICTURES = _digest(repr(("picture", None, None)))
 
 
 def _candidates(p: PageParams, limits: Limits) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from index.contract import MAX_K, NO_ID, Ids, IdsLike, Members, Scores, Searchable, StoreIndex
 from index.ranking.groups import heads, nearest_of
@@ -76,11 +76,13 @@ def neighbours_needed(pages: Sequence[Page]) -> int:
 
 def plain_page(scores: Scores, ids: Ids, page: Page) -> ResultPage:
     """A page of a ranking ``(k,)`` from its start; ids of -1 at its end are padding."""
-    keep = ids != NO_ID
-    scores, ids = scores[keep], ids[keep]
+    if len(ids) and ids[-1] == NO_ID:
+        keep = ids != NO_ID
+        scores, ids = scores[keep], ids[keep]
     voters = tuple(ids[:VOTERS].tolist())
-    found = _stretch(scores[page.offset :], ids[page.offset :], page, voters, page.offset)
-    return found if page.filter is not None else replace(found, similarities=scores[:VOTERS])
+    start = page.offset
+    nearest = None if page.filter is not None else scores[:VOTERS]
+    return _stretch(scores[start:], ids[start:], page, voters, start, nearest)
 
 
 def special_page(
@@ -115,14 +117,19 @@ def special_page(
 
 
 def _stretch(
-    scores: Scores, ids: Ids, page: Page, voters: tuple[int, ...], before: int
+    scores: Scores,
+    ids: Ids,
+    page: Page,
+    voters: tuple[int, ...],
+    before: int,
+    similarities: Scores | None = None,
 ) -> ResultPage:
     good = Ranked.of(scores, ids, page.score_threshold)
     shown = Ranked(good.scores[: page.limit], good.ids[: page.limit])
     end = None
     if len(good.ids) > page.limit:
         end = PageEnd(RankPosition(shown.scores[-1], shown.ids[-1]), before + page.limit)
-    return ResultPage(shown, voters, end=end)
+    return ResultPage(shown, voters, None, end, similarities)
 
 
 def _varied(

@@ -19,6 +19,7 @@ from search_api.api.server import Server
 from search_api.jobs.model import Job
 from search_api.jobs.runner import JobRunner
 from search_api.jobs.tasks import Task
+from search_api.keys import Access
 from search_api.service.engine import SearchEngine
 from search_api.settings import Limits, Shutdown
 from tests.search_api.conftest import MeanColour, png
@@ -140,10 +141,11 @@ def running(
     limits: Limits = Limits(),
     shutdown: Shutdown = QUICK,
     build: Task | None = None,
+    access: Access = Access(),
 ) -> Iterator[tuple[Server, tuple[str, int]]]:
     """A server in a thread, and its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(create_app(engine, limits, build=build), limits, shutdown)
+    server = Server(create_app(engine, limits, access, build=build), limits, shutdown)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     address = listener.getsockname()
     thread.start()

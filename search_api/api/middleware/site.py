@@ -42,13 +42,14 @@ class SiteMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                self._check(scope)
+                self.check(scope)
             except Problem as problem:
                 await respond(Request(scope), problem)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> None:
+    def check(self, scope: Scope) -> None:
+        """Raise the Problem of a request that is not passed on."""
         hosts = []
         origin = site = mode = b""
         for name, value in scope["headers"]:
