@@ -61,6 +61,7 @@ from search_api.keys import Access
 from search_api.service.batching import Batcher
 from search_api.service.engine import SearchEngine
 from search_api.service.search import MIN_BATCH
+from search_api.service.warmth import Warmth, toucher
 from search_api.settings import Limits
 from search_api.text import PublicText
 
@@ -87,6 +88,7 @@ def create_app(
     *,
     build: Task | None = None,
     watch: Literal["", "auto", "poll"] = "",
+    warm: bool = False,
 ) -> FastAPI:
     """An app that serves ``engine``; it closes the engine when it shuts down.
 
@@ -98,6 +100,7 @@ def create_app(
         build: the rebuild that makes what the store lacks, while what is embedded so far can be
             searched; None to leave the store as it is.
         watch: how to follow the corpus; empty not to. See `search_api.jobs.watching`.
+        warm: keep what searches need warm between them, for ``limits.warm_seconds``.
     """
     engine.catalogue.scans = FilterScans(limits.filter_seconds, limits.max_filter_scans)
     metrics = Metrics()
@@ -106,11 +109,18 @@ def create_app(
     draining = threading.Event()
     runner = JobRunner(metrics.observe_job, JobStore(engine.var / "jobs"))
     tasks = TaskRunner(engine, runner, worker or partial(perform, engine))
+    warmth = Warmth(toucher(engine), limits.warm_seconds) if warm and limits.warm_seconds else None
+
+    def observe(size: int, waiting: int) -> None:
+        metrics.observe_batch(size, waiting)
+        if warmth is not None:
+            warmth.used()
+
     batcher = Batcher(
         engine.search_batch,
         limits.max_batch,
         limits.max_waiting,
-        observe=metrics.observe_batch,
+        observe=observe,
         workers=WORKERS,
         min_batch=MIN_BATCH,
     )
@@ -142,6 +152,8 @@ def create_app(
         await asyncio.gather(*running, return_exceptions=True)
         await run_in_threadpool(runner.close)
         await run_in_threadpool(batcher.close)
+        if warmth is not None:
+            await run_in_threadpool(warmth.close)
         engine.close()
 
     log = RequestLog(metrics, limits.max_requests)

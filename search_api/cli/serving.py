@@ -236,7 +236,13 @@ def _serve(
             " any other name are refused.\n"
         )
     app = create_app(
-        engine, settings.limits, settings.access, worker, build=building, watch=settings.watch
+        engine,
+        settings.limits,
+        settings.access,
+        worker,
+        build=building,
+        watch=settings.watch,
+        warm=True,
     )
 
     def ready() -> None:
