@@ -346,7 +346,7 @@ class Plan:
     seconds: int = 10
     rounds: int = 3
     clients: tuple[int, ...] = (1, 8, 64)
-    pauses: tuple[float, ...] = (0.2, 1, 5)
+    pauses: tuple[float, ...] = (0.2, 1, 4)
     rebuild: int = 0
     serve: str = ""
     against: Path | None = None
