@@ -37,7 +37,8 @@ EAGER = "eager float32"
 SERVED = "OpenVINO bfloat16" if has_bfloat16("cpu") else "OpenVINO float32"
 """What `auto` chooses on this CPU."""
 _PLAIN = (EAGER, "eager bfloat16", "OpenVINO float32", "OpenVINO bfloat16")
-"""Without ONNX, and without what has to be compiled for minutes."""
+_ONNX = ("ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO int8")
+"""Without inductor, which compiles for minutes and needs a C++ compiler."""
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -263,7 +264,7 @@ def part(work: Work) -> Result:
     test, labels = _cifar(work, "test", 128 if few else 2000)
     calibration = None if few else _cifar(work, "train", 1024)[0]
     bundle = Bundle.load(PRETRAINED)
-    rounds, names = (1, _PLAIN) if few else (5, ())
+    rounds, names = (1, _PLAIN) if few else (5, (*_PLAIN, *_ONNX))
     ours = measure(bundle, test, labels, calibration, names, rounds=rounds, say=say)
     say("the photo encoder")
     photo, pictures = _photo(test[:64])

@@ -33,6 +33,8 @@ PARTS = (
     Part("index-photo", "kinds of index, the photo encoder", 8, "benchmarks.index:photo_part"),
     Part("runtime", "inference runtimes", 4, "benchmarks.runtime:part"),
     Part("decoding", "decoding untrusted pictures", 2, "benchmarks.decoding:part"),
+    Part("serving", "requests a second under load", 8, "benchmarks.serving_tables:part"),
+    Part("stages", "a request by stage", 1, "benchmarks.serving_tables:stages_part"),
     Part("tagging", "tagging a folder", 3, "benchmarks.tagging:part"),
     Part("ratios", "what `make bench-check` compares", 4, "benchmarks.suite.ratios:part"),
 )
@@ -47,5 +49,6 @@ RATIOS = {
     "index": "benchmarks.index:ratios",
     "runtime": "benchmarks.runtime:ratios",
     "decoding": "benchmarks.decoding:ratios",
+    "serving": "benchmarks.serving_tables:ratios",
 }
 """Functions from `Work` to ratios against peers by name, larger is better: see `suite.ratios`."""
