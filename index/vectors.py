@@ -29,6 +29,7 @@ TIE = 1e-6
 FIRST_FETCH = 64
 """Minimum number of candidates for a query whose depth is not known beforehand."""
 _NEAR = 1 - 2.5 * NORM_TOLERANCE
+_EVEN = 1 - 5 * NORM_TOLERANCE
 _SHOWN = 10
 _ROWS_AT_ONCE = 8192
 
@@ -62,6 +63,12 @@ def as_scores(sums: NDArray[np.float64], xb: Vectors, q: Vectors) -> Scores:
         a, b = (np.linalg.norm(side.astype(np.float64), axis=-1) for side in pairs)
         sums[near] = np.clip(sums[near] / (a * b), -1, 1)
     return sums.astype(np.float32)
+
+
+def margin(kth: Scores) -> Scores:
+    """How far below the k-th best float32 product no other can be among the best k, elementwise."""
+    # Scores near 1 and -1 are divided by lengths, which are 1 within NORM_TOLERANCE.
+    return np.where(np.abs(kth) > _EVEN, 1 - _EVEN, TIE)
 
 
 def rows_of(stored: Ids, wanted: Ids) -> tuple[Ids, NDArray[np.bool_]]:
@@ -149,10 +156,9 @@ def as_vectors(x: Vectors, dimension: int, name: str) -> Vectors:
         raise IndexInputError(f"{name} has dtype {x.dtype}; expected float32")
     if x.ndim != 2 or x.shape[1] != dimension:
         raise IndexInputError(f"{name} has shape {x.shape}; expected (n, {dimension})")
-    if len(x) == 1:
-        # One query is checked in fewer steps: those below cost more than their arithmetic.
-        if abs(math.sqrt(np.vdot(x, x)) - 1.0) <= NORM_TOLERANCE:
-            return np.ascontiguousarray(x)
+    # One query is checked in fewer steps: those below cost more than their arithmetic.
+    if len(x) == 1 and abs(math.sqrt(np.vdot(x, x)) - 1.0) <= NORM_TOLERANCE:
+        return np.ascontiguousarray(x)
     # float32 is precise enough, and this runs over everything that is ever loaded. A value that is
     # not finite, or overflows when squared, makes the length infinite or NaN.
     with np.errstate(over="ignore", invalid="ignore"):

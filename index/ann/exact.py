@@ -1,11 +1,13 @@
-"""Exact search with FAISS's flat inner-product index.
+"""Exact search: a scan finds candidates, and the few that it returns are scored by `cosine`.
 
-FAISS finds the best in float32; the few that it returns are scored again by `cosine`, so the score
-of a pair of pictures does not depend on what else is searched in the same call.
+So the score of a pair of pictures does not depend on what else is searched in the same call. Some
+thousand vectors and more are scanned as int8 codes, whose candidates provably include the best
+(`index.ann.int8`). Fewer, and what the codes cannot tell apart, FAISS and NumPy scan in float32.
 """
 
 import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,6 +15,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann import int8
+from index.ann.int8 import Codes
 from index.ann.reading import read_index
 from index.ann.scan import BATCH, best_of, scan, widened
 from index.contract import (
@@ -42,20 +46,43 @@ _HEADER = struct.Struct("<4siqqq?i")
 _SIZE = struct.Struct("<q")
 
 
+# From here on, making the codes pays.
+_CODED = 4096
+# Below this share of the vectors, copying those that are allowed costs less than scanning all.
+_FEW = 16
+# Above this share of the vectors, scoring the candidates costs as much as a scan in float32.
+_MANY = 8
+
+
 class _State(NamedTuple):
-    """Ascending ids int64 (n,), and the FAISS index that holds their vectors in the same order."""
+    """Ascending ids int64 (n,), and the FAISS index that holds their vectors in the same order.
+
+    ``xb`` is a view of those vectors float32 (n, d), valid only while the state is alive.
+    """
 
     ids: Ids
     flat: Any
+    xb: Vectors
+    coding: "_Coding"
 
-    @property
-    def xb(self) -> Vectors:
-        """A view of the vectors float32 (n, d), valid only while the state is alive."""
-        if not len(self.ids):
-            return np.empty((0, self.flat.d), np.float32)
-        n, d = len(self.ids), self.flat.d
-        xb: Vectors = faiss.rev_swig_ptr(self.flat.get_xb(), n * d).reshape(n, d)
-        return xb
+
+class _Coding:
+    """The int8 codes of a state's vectors, made when first asked for."""
+
+    def __init__(self) -> None:
+        self._codes: Codes | None = None
+        self._making = threading.Lock()
+
+    def codes(self, xb: Vectors) -> Codes | None:
+        """The codes of ``xb``; None where there are none, and while another thread makes them."""
+        if self._codes is None and len(xb) >= _CODED and int8.available():
+            if not self._making.acquire(blocking=False):
+                return None
+            try:
+                self._codes = self._codes or Codes.of(xb)
+            finally:
+                self._making.release()
+        return self._codes
 
 
 class ExactIndex:
@@ -73,7 +100,10 @@ class ExactIndex:
     def _set(self, ids: Ids, xb: Vectors) -> None:
         flat = faiss.IndexFlatIP(self._dimension)
         flat.add(xb)
-        self._state = _State(ids, flat)
+        view: Vectors = np.empty((0, self._dimension), np.float32)
+        if len(ids):
+            view = faiss.rev_swig_ptr(flat.get_xb(), xb.size).reshape(xb.shape)
+        self._state = _State(ids, flat, view, _Coding())
 
     @property
     def dimension(self) -> int:
@@ -121,16 +151,11 @@ class ExactIndex:
         xq = as_vectors(xq, self._dimension, "xq")
         k = check_k(k)
         state = self._state
-        return best_of(state.ids, state.xb, xq, k, self._candidates(state, xq, k, allowed))
-
-    def _candidates(self, state: _State, xq: Vectors, k: int, allowed: IdsLike | None) -> Ids:
-        """Rows (nq, m) that include the best ``k``; m is less than k only if there are fewer."""
         rows: Ids | None = None
         if allowed is not None:
             rows, stored = rows_of(state.ids, as_allowed(allowed))
             rows = rows[stored]
-        available = len(state.ids) if rows is None else len(rows)
-        return widened(lambda fetch: _scan(state, xq, fetch, rows), len(xq), k, available)
+        return best_of(state.ids, state.xb, xq, k, _candidates(state, xq, k, rows))
 
     def save(self, path: Path) -> None:
         """Write a FAISS file (``IndexIDMap2`` over ``IndexFlatIP``), durably and atomically."""
@@ -163,7 +188,31 @@ class ExactIndex:
             index.add(ids, xb)
         except IndexInputError as error:
             raise IndexFileError(f"{path}: {error}; rebuild the index") from error
+        # Now rather than during somebody's search.
+        index._state.coding.codes(index._state.xb)
         return index
+
+
+def _candidates(state: _State, xq: Vectors, k: int, rows: Ids | None) -> Ids | Sequence[Ids]:
+    """For each query, rows that include its best ``k``; only of ``rows`` (ascending) if given."""
+    n = len(state.ids)
+    codes = None if rows is not None and _FEW * len(rows) <= n else state.coding.codes(state.xb)
+    if codes is None:
+        return _in_float(state, xq, k, rows)
+    # FAISS keeps the number of threads per caller; whoever limits it means scans.
+    threads = faiss.omp_get_max_threads()
+    found = codes.candidates(xq, k, rows, max(n // _MANY, k), threads)
+    left = [i for i, passed in enumerate(found) if passed is None]
+    if left:
+        for i, passed in zip(left, _in_float(state, xq[left], k, rows), strict=True):
+            found[i] = passed
+    return [passed for passed in found if passed is not None]
+
+
+def _in_float(state: _State, xq: Vectors, k: int, rows: Ids | None) -> Ids:
+    """The same as an array (nq, m); m is less than k only if there are fewer."""
+    available = len(state.ids) if rows is None else len(rows)
+    return widened(lambda fetch: _scan(state, xq, fetch, rows), len(xq), k, available)
 
 
 def _scan(state: _State, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
@@ -173,8 +222,7 @@ def _scan(state: _State, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores,
     if rows is None:
         scores, found = state.flat.search(xq, k)
         return scores, found
-    # Below this share, copying the rows costs less than scanning all of them.
-    if len(rows) <= len(state.ids) // 16:
+    if _FEW * len(rows) <= len(state.ids):
         scores, found = faiss.knn(xq, state.xb[rows], k, metric=faiss.METRIC_INNER_PRODUCT)
         return scores, rows[found]
     mask = np.zeros(len(state.ids), bool)

@@ -1,15 +1,14 @@
 """Brute force in pieces, and the exact ranking of candidates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import faiss
 import numpy as np
 
 from index.contract import NO_ID, Ids, Neighbours, Scores, Vectors
-from index.vectors import GROWTH, SPARE, TIE, as_scores
+from index.vectors import GROWTH, SPARE, as_scores, margin
 
 _ROWS_AT_ONCE = 65_536
-_CANDIDATES_AT_ONCE = 512
 _GROUP = 64
 BATCH = 4
 """From this many queries on, a matrix product is faster than FAISS with its default settings, which
@@ -41,94 +40,62 @@ def widened(
     while True:
         fetch = min(fetch, available)
         scores, found = search(fetch)
-        if fetch == available or (scores[:, k - 1] - scores[:, -1] > TIE).all():
+        if fetch == available:
+            return found
+        kth = scores[:, k - 1]
+        if (kth - scores[:, -1] > margin(kth)).all():
             return found
         fetch *= GROWTH
 
 
-def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids) -> Neighbours:
-    """The best ``k`` among candidate ``rows`` (nq, m) of each query; a row of -1 is none.
+def best_of(ids: Ids, xb: Vectors, xq: Vectors, k: int, rows: Ids | Sequence[Ids]) -> Neighbours:
+    """The best ``k`` among candidate ``rows`` of each query, (nq, m) or nq arrays; -1 is none.
 
     Scores are those of `index.vectors.cosine`; at equal scores the smaller id comes first.
     """
-    if len(xq) == 1 and len(xb):
-        return _best_of_one(ids, xb, xq[0], k, rows[0])
     scores = np.full((len(xq), k), -np.inf, np.float32)
     found = np.full((len(xq), k), NO_ID, np.int64)
-    if not rows.size or not len(xb):
-        return Neighbours(scores, found)
-    step = max(1, _CANDIDATES_AT_ONCE // rows.shape[1])
-    for start in range(0, len(xq), step):
-        part = slice(start, start + step)
-        # Rows ascend by id, so a stable sort leaves the smaller id first among equals.
-        candidates = np.sort(rows[part], axis=1)
-        vectors = xb[np.maximum(candidates, 0)]
-        if rows.shape[1] >= 2 * (k + SPARE):
-            candidates, vectors = _likely(candidates, vectors, xq[part], k)
-        # The same sum as `cosine`, bit for bit, for all of these queries at once.
-        products = vectors.astype(np.float64)
-        queries = xq[part, None, :]
-        products *= queries
-        exact = as_scores(products.sum(axis=2), vectors, queries)
-        exact[candidates < 0] = -np.inf
-        best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-        chosen = np.take_along_axis(candidates, best, axis=1)
-        columns = best.shape[1]
-        scores[part, :columns] = np.take_along_axis(exact, best, axis=1)
-        found[part, :columns] = np.where(chosen >= 0, ids[np.maximum(chosen, 0)], NO_ID)
+    # One query after another: a few candidates stay in the nearest cache until they are ranked.
+    for i, q in enumerate(xq):
+        exact, best = _best_of_one(xb, q, k, rows[i])
+        scores[i, : len(best)] = exact
+        found[i, : len(best)] = ids[best]
     return Neighbours(scores, found)
 
 
-def _best_of_one(ids: Ids, xb: Vectors, q: Vectors, k: int, rows: Ids) -> Neighbours:
-    """`best_of` for one query ``q`` (d,), in fewer steps: each costs as much as its arithmetic."""
+def _best_of_one(xb: Vectors, q: Vectors, k: int, rows: Ids) -> tuple[Scores, Ids]:
+    """Scores and rows of the best ``k`` for one query ``q`` (d,), or of all if there are fewer."""
+    # Rows ascend by id, so a stable sort leaves the smaller id first among equals.
     rows = np.sort(rows)
     if len(rows) and rows[0] < 0:
         rows = rows[rows.searchsorted(0) :]
-    # Clipping lets NumPy write without a check of each row; none is outside.
+    if not len(rows):
+        return np.empty(0, np.float32), rows
+    # Clipping lets NumPy copy without a check of each row; none is outside.
     vectors = xb.take(rows, axis=0, mode="clip")
     if len(rows) >= 2 * (k + SPARE):
-        kept = _likely_of_one(vectors.dot(q), k)
-        if kept is not None:
-            rows, vectors = rows[kept], vectors.take(kept, axis=0)
+        likely = _likely(vectors.dot(q), k)
+        if likely is not None:
+            rows, vectors = rows[likely], vectors.take(likely, axis=0)
+    # The same sum as `cosine`, bit for bit.
     products = vectors.astype(np.float64)
     products *= q
     exact = as_scores(products.sum(axis=1), vectors, q)
     best = (-exact).argsort(kind="stable")[:k]
-    if len(best) == k:
-        return Neighbours(exact[best][None], ids[rows[best]][None])
-    scores = np.full((1, k), -np.inf, np.float32)
-    found = np.full((1, k), NO_ID, np.int64)
-    scores[0, : len(best)], found[0, : len(best)] = exact[best], ids[rows[best]]
-    return Neighbours(scores, found)
+    return exact[best], rows[best]
 
 
-def _likely_of_one(rough: Scores, k: int) -> Ids | None:
-    """`_likely` for one query with float32 scores ``rough`` (m,); None for all candidates."""
+def _likely(rough: Scores, k: int) -> Ids | None:
+    """Ascending positions of those that may be among the best ``k``, judged in float32.
+
+    None if one that would be dropped ties with the last one wanted.
+    """
     keep = rough.argpartition(len(rough) - k - SPARE)[len(rough) - k - SPARE :]
     kept = np.sort(rough[keep])
-    if kept[SPARE] - kept[0] <= TIE:
+    if kept[SPARE] - kept[0] <= margin(kept[SPARE]):
         return None
     keep.sort()
     return keep
-
-
-def _likely(candidates: Ids, vectors: Vectors, xq: Vectors, k: int) -> tuple[Ids, Vectors]:
-    """The candidates that may be among the best ``k``, judged in float32; their order is kept.
-
-    All of them if one that would be dropped ties with the last one wanted.
-    """
-    rough = np.matmul(vectors, xq[:, :, None])[:, :, 0]
-    rough[candidates < 0] = -np.inf
-    keep = np.argpartition(-rough, k + SPARE - 1, axis=1)[:, : k + SPARE]
-    kept = -np.sort(-np.take_along_axis(rough, keep, axis=1), axis=1)
-    # Both are -inf where fewer than k are valid; then no valid candidate is dropped.
-    with np.errstate(invalid="ignore"):
-        apart = kept[:, k - 1] - kept[:, -1] > TIE
-    if not (apart | (kept[:, -1] == -np.inf)).all():
-        return candidates, vectors
-    keep = np.sort(keep, axis=1)
-    row = np.arange(len(keep))[:, None]
-    return candidates[row, keep], vectors[row, keep]
 
 
 def scan(xb: Vectors, xq: Vectors, k: int, rows: Ids | None) -> tuple[Scores, Ids]:
