@@ -18,9 +18,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.suite import machine, ratios
+from benchmarks.suite.documents import MarkerError
 from benchmarks.suite.parts import LARGE, PARTS
 from benchmarks.suite.result import Work
-from benchmarks.suite.run import Suite
+from benchmarks.suite.run import Suite, Targets
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             return ratios.compare(ratios.PATH, machine.cpu(), ratios.measure(work))
-        return Suite(work, LARGE if large else PARTS).run(options.parts, options.again)
+        suite = Suite(work, LARGE, Targets(readme=None)) if large else Suite(work)
+        return suite.run(options.parts, options.again)
+    except MarkerError as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -88,24 +88,33 @@ def blocks(text: str) -> dict[str, Block]:
     return found
 
 
+def block_of(path: Path, name: str) -> Block:
+    """The block of a document.
+
+    Raises:
+        MarkerError: the document has no such block, or its markers are broken.
+    """
+    block = blocks(path.read_text("utf-8")).get(name)
+    if block is None:
+        raise MarkerError(
+            f"{path.name} has no block {name!r}: put `<!-- bench: {name} -->` and `{_END}`"
+            " where its tables belong"
+        )
+    return block
+
+
 def write(path: Path, name: str, stamp: str, text: str) -> None:
     """Replace a block; the rest of the document stays as it is.
 
     Raises:
         MarkerError: the document has no such block, or its markers are broken.
     """
-    document = path.read_text("utf-8")
-    block = blocks(document).get(name)
-    if block is None:
-        raise MarkerError(
-            f"{path.name} has no block {name!r}: put `<!-- bench: {name} -->` and `{_END}`"
-            " where its tables belong"
-        )
+    block = block_of(path, name)
     # The stamp is not broken at hyphens: a date and a name stay whole.
     head = textwrap.wrap(
         stamp, 98, initial_indent=_STAMP, subsequent_indent="> ", break_on_hyphens=False
     )
-    lines = document.splitlines()
+    lines = path.read_text("utf-8").splitlines()
     lines[block.start : block.end] = ["", *head, "", *text.strip().splitlines(), ""]
     path.write_text("\n".join(lines) + "\n", "utf-8")
 

@@ -24,10 +24,10 @@ SUMMARY = "speed"
 
 @dataclass(frozen=True)
 class Targets:
-    """Where figures are written."""
+    """Where figures are written; headlines nowhere if ``readme`` is None."""
 
     document: Path = machine.ROOT / "docs" / "benchmarks.md"
-    readme: Path = machine.ROOT / "README.md"
+    readme: Path | None = machine.ROOT / "README.md"
     ratios: Path = ratios.PATH
 
 
@@ -57,7 +57,12 @@ class Suite:
         Args:
             names: of the parts.
             again: also those that have passed.
+
+        Raises:
+            MarkerError: a document has no place for the tables.
         """
+        if not self._work.short:
+            self._check_documents()
         chosen = [part for part in self._parts if not names or part.name in names]
         due = [
             part for part in chosen if again or self._work.short or not self._path(part).exists()
@@ -106,6 +111,14 @@ class Suite:
         self._write(part)  # at once: the next parts may take long
         return True
 
+    def _check_documents(self) -> None:
+        """Before hours of work, whether what is found can be written."""
+        targets = self._targets
+        for part in self._parts:
+            documents.block_of(targets.document, part.name)
+        if targets.readme is not None:
+            documents.block_of(targets.readme, SUMMARY)
+
     def _write(self, part: Part) -> None:
         if not self._path(part).exists():
             return
@@ -116,6 +129,8 @@ class Suite:
 
     def _summarise(self) -> None:
         readme = self._targets.readme
+        if readme is None:
+            return
         if missing := [part.name for part in self._parts if not self._path(part).exists()]:
             print(f"not written: {readme}, which waits for {', '.join(missing)}")
             return

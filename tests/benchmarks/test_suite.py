@@ -126,6 +126,19 @@ def test_broken_markers_are_refused_and_the_document_stays(
     assert path.read_text() == text
 
 
+def test_nothing_runs_without_a_place_for_its_tables(work: Work, targets: Targets) -> None:
+    nowhere = Part("nowhere", "a part without a block", 1, f"{HERE}:other")
+    with pytest.raises(MarkerError, match=r"figures\.md has no block 'nowhere'"):
+        Suite(work, [GOOD, nowhere], targets, "k").run()
+    assert not (work.folder / "calls").exists()
+
+
+def test_parts_without_a_readme_leave_it_alone(work: Work, targets: Targets) -> None:
+    none = Targets(targets.document, None, targets.ratios)
+    assert Suite(work, [GOOD], none, "k").run() == 0
+    assert calls(work) == ["good"]
+
+
 @pytest.mark.parametrize(
     ("now", "code", "says"),
     [
