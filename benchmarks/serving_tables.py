@@ -37,7 +37,7 @@ def part(work: Work) -> Result:
 
 def ratios(work: Work) -> dict[str, float]:
     """For `make bench-check`: requests a second, as many times as the tutorial's."""
-    found = _measured(work, 1 if work.short else 6, 1)
+    found = _measured(work, 1 if work.short else 5, 1, clients=(8, 64))
     return {
         f"serving: {what} against the tutorial, requests a second": ratio
         for what, ratio in found.ratios().items()
@@ -156,14 +156,27 @@ def _searches(ours: Figures) -> Iterator[tuple[str, str]]:
 
 
 def _measured(
-    work: Work, seconds: int, rounds: int, pauses: tuple[float, ...] = (), rebuild: int = 0
+    work: Work,
+    seconds: int,
+    rounds: int,
+    pauses: tuple[float, ...] = (),
+    rebuild: int = 0,
+    clients: tuple[int, ...] = Plan.clients,
 ) -> Found:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: `apt-get install wrk`")
     work.say("the service and the tutorial's in turn")
     var = prepared.store(work)
     return measure(
-        Plan(work.data, var, seconds=seconds, rounds=rounds, pauses=pauses, rebuild=rebuild)
+        Plan(
+            work.data,
+            var,
+            seconds=seconds,
+            rounds=rounds,
+            clients=clients,
+            pauses=pauses,
+            rebuild=rebuild,
+        )
     )
 
 
