@@ -7,6 +7,7 @@ the operating system caches the parts in use. The candidates are scored with the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class IndexParts:
     order: NDArray[np.integer] | None = None
     folder: Path | None = None
     scattered: ScatteredRows | None = None
+
+    @cached_property
+    def finder(self) -> "Finder":
+        """What searches the index."""
+        return Finder(self.index)
 
 
 class ApproximateIndex:
@@ -226,15 +232,61 @@ def inner(index: Any) -> Any:
 
 def candidates(parts: IndexParts, xq: Vectors, fetch: int, effort: int) -> Ids:
     """Rows (nq, fetch) near each query, padded with -1."""
-    library: Any = faiss
-    if isinstance(inner(parts.index), faiss.IndexHNSW):
-        # With ef < k, FAISS would return fewer than k.
-        options = library.SearchParametersHNSW(efSearch=max(effort, fetch))
-    else:
-        options = library.SearchParametersIVF(nprobe=effort)
-    if isinstance(parts.index, faiss.IndexPreTransform):
-        options = library.SearchParametersPreTransform(index_params=options)
-    _, found = parts.index.search(xq, fetch, params=options)
+    found = parts.finder.find(xq, fetch, effort)
     if parts.order is None:
-        return np.asarray(found, np.int64)
-    return np.where(found >= 0, parts.order[found], -1).astype(np.int64)
+        return found
+    rows = parts.order.take(found, mode="clip").astype(np.int64)
+    if found.min(initial=0) < 0:
+        rows[found < 0] = -1
+    return rows
+
+
+class Finder:
+    """Searches a FAISS index for candidates.
+
+    It keeps what would take longer to make for each query than FAISS needs to answer it.
+    """
+
+    def __init__(self, index: Any) -> None:
+        """Prepare to search ``index``, which must not be replaced afterwards."""
+        self._inner = inner(index)
+        self._graph = isinstance(self._inner, faiss.IndexHNSW)
+        # Where FAISS only pads the vectors, a copy into zeros is faster.
+        self._whole = None if _only_pads(index) else index
+        self._options: dict[int, Any] = {}
+
+    def find(self, xq: Vectors, fetch: int, effort: int) -> Ids:
+        """FAISS's numbers (nq, fetch) of what is near each of ``xq`` float32 (nq, d)."""
+        # With ef < k, FAISS would return fewer than k.
+        options = self._prepared(max(effort, fetch) if self._graph else effort)
+        if self._whole is not None:
+            found: Ids = self._whole.search(xq, fetch, params=options)[1]
+            return found
+        if xq.shape[1] != self._inner.d:
+            padded = np.zeros((len(xq), self._inner.d), np.float32)
+            padded[:, : xq.shape[1]] = xq
+            xq = padded
+        near: Ids = self._inner.search(xq, fetch, params=options)[1]
+        return near
+
+    def _prepared(self, effort: int) -> Any:
+        options = self._options.get(effort)
+        if options is not None:
+            return options
+        library: Any = faiss
+        if self._graph:
+            options = library.SearchParametersHNSW(efSearch=effort)
+        else:
+            options = library.SearchParametersIVF(nprobe=effort)
+        if isinstance(self._whole, faiss.IndexPreTransform):
+            options = library.SearchParametersPreTransform(index_params=options)
+        self._options[effort] = options
+        return options
+
+
+def _only_pads(index: Any) -> bool:
+    """Whether vectors reach the inner index as they are, with zeros after them at most."""
+    if not isinstance(index, faiss.IndexPreTransform):
+        return True
+    first = faiss.downcast_VectorTransform(index.chain.at(0))
+    return index.chain.size() == 1 and isinstance(first, faiss.RemapDimensionsTransform)
