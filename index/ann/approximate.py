@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.byte_codes import ByteCodes
 from index.ann.reading import read_index, valid_lists
 from index.ann.scan import best_of, exact_rows
 from index.ann.vector_files import (
@@ -76,8 +77,9 @@ class ApproximateIndex:
             kind: its name, for example ``ivf``.
             parts: the index and its vectors.
             parameters: ``effort``, which is efSearch or nprobe; ``rescored``, the number of
-                candidates as a multiple of ``k``; ``factory``, FAISS's factory string; ``mapped``,
-                whether FAISS's codes are memory-mapped too.
+                candidates as a multiple of ``k``, and ``spare``, how many more than ``k`` they are
+                at least; ``factory``, FAISS's factory string; ``mapped``, whether FAISS's codes
+                are memory-mapped too.
             recall: measured when it was built; see `index.contract.Manifest`.
         """
         self._kind = kind
@@ -111,7 +113,7 @@ class ApproximateIndex:
         if allowed is not None:
             rows, stored = rows_of(self._parts.ids, as_allowed(allowed))
             return self._exact(xq, k, rows[stored])
-        fetch = max(min(self.parameters["rescored"] * k, _MAX_CANDIDATES), k + SPARE)
+        fetch = fetched(k, self.parameters["rescored"], self.parameters.get("spare", SPARE))
         if 2 * k > _MAX_CANDIDATES or fetch >= self.count() or not len(xq):
             return self._exact(xq, k, None)
         rows = candidates(self._parts, xq, fetch, self.parameters["effort"])
@@ -230,6 +232,11 @@ def inner(index: Any) -> Any:
     return index
 
 
+def fetched(k: int, rescored: int, spare: int) -> int:
+    """How many candidates are scored exactly to find ``k``."""
+    return max(min(rescored * k, _MAX_CANDIDATES), k + max(spare, k // 4))
+
+
 def candidates(parts: IndexParts, xq: Vectors, fetch: int, effort: int) -> Ids:
     """Rows (nq, fetch) near each query, padded with -1."""
     found = parts.finder.find(xq, fetch, effort)
@@ -249,25 +256,25 @@ class Finder:
 
     def __init__(self, index: Any) -> None:
         """Prepare to search ``index``, which must not be replaced afterwards."""
+        self._index = index
         self._inner = inner(index)
         self._graph = isinstance(self._inner, faiss.IndexHNSW)
-        # Where FAISS only pads the vectors, a copy into zeros is faster.
-        self._whole = None if _only_pads(index) else index
+        self._codes = ByteCodes.of(index)
+        self._as_it_is = _only_pads(index)
         self._options: dict[int, Any] = {}
 
     def find(self, xq: Vectors, fetch: int, effort: int) -> Ids:
         """FAISS's numbers (nq, fetch) of what is near each of ``xq`` float32 (nq, d)."""
         # With ef < k, FAISS would return fewer than k.
         options = self._prepared(max(effort, fetch) if self._graph else effort)
-        if self._whole is not None:
-            found: Ids = self._whole.search(xq, fetch, params=options)[1]
-            return found
-        if xq.shape[1] != self._inner.d:
-            padded = np.zeros((len(xq), self._inner.d), np.float32)
-            padded[:, : xq.shape[1]] = xq
-            xq = padded
-        near: Ids = self._inner.search(xq, fetch, params=options)[1]
-        return near
+        # Where FAISS only pads or scales the vectors, that is done faster here.
+        if self._codes is not None:
+            found: Ids = self._inner.search(self._codes.encode(xq), fetch, params=options)[1]
+        elif self._as_it_is:
+            found = self._inner.search(_padded(xq, self._inner.d), fetch, params=options)[1]
+        else:
+            found = self._index.search(xq, fetch, params=options)[1]
+        return found
 
     def _prepared(self, effort: int) -> Any:
         options = self._options.get(effort)
@@ -278,10 +285,18 @@ class Finder:
             options = library.SearchParametersHNSW(efSearch=effort)
         else:
             options = library.SearchParametersIVF(nprobe=effort)
-        if isinstance(self._whole, faiss.IndexPreTransform):
+        if not self._as_it_is and self._codes is None:
             options = library.SearchParametersPreTransform(index_params=options)
         self._options[effort] = options
         return options
+
+
+def _padded(xq: Vectors, width: int) -> Vectors:
+    if xq.shape[1] == width:
+        return xq
+    padded = np.zeros((len(xq), width), np.float32)
+    padded[:, : xq.shape[1]] = xq
+    return padded
 
 
 def _only_pads(index: Any) -> bool:

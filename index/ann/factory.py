@@ -16,7 +16,8 @@ KINDS = ("auto", "exact", "ivf", "hnsw", "rabitq")
 
 _GRAMMAR = (
     "[PCAd, | PCARd, | RRd, | OPQm, | OPQm_d,] IVFn[_HNSWm],CODE or HNSWm[,CODE], where CODE is "
-    "Flat, SQ4, SQ6, SQ8, SQfp16, SQbf16, PQm, PQmxb, PQmx4fs or, after IVF, RaBitQ"
+    "Flat, SQ4, SQ6, SQ8, SQfp16, SQbf16, PQm, PQmxb, PQmx4fs or, after IVF, RaBitQ or, after "
+    "HNSW without a reduction, SQ8_direct"
 )
 STEP = 16
 """FAISS's scalar quantisers use SIMD for multiples of this many dimensions only, and are ten times
@@ -37,14 +38,24 @@ _GRAPH_STEP = 5
 _PRECOMPUTED = 2 * 2**30
 
 _NUMBER = "([1-9][0-9]{0,8})"
-_CODE = f"(Flat|SQ4|SQ6|SQ8|SQfp16|SQbf16|RaBitQ|PQ{_NUMBER}(?:x{_NUMBER}(fs)?)?)"
+_CODE = f"(Flat|SQ4|SQ6|SQ8_direct|SQ8|SQfp16|SQbf16|RaBitQ|PQ{_NUMBER}(?:x{_NUMBER}(fs)?)?)"
 _FORM = re.compile(
     f"(?:(PCAR?|RR|OPQ){_NUMBER}(?:_{_NUMBER})?,)?"
     f"(?:IVF{_NUMBER}(?:_HNSW{_NUMBER})?|HNSW{_NUMBER})"
     f"(?:[,_]{_CODE})?"
 )
 _TRANSFORM = re.compile("(PCAR?|RR|OPQ)[0-9_]+,")
-_SCALAR_BITS = {"Flat": 32, "SQ4": 4, "SQ6": 6, "SQ8": 8, "SQfp16": 16, "SQbf16": 16}
+DIRECT = "SQ8_direct"
+"""The code of `index.ann.byte_codes`."""
+_SCALAR_BITS = {
+    "Flat": 32,
+    "SQ4": 4,
+    "SQ6": 6,
+    "SQ8": 8,
+    DIRECT: 8,
+    "SQfp16": 16,
+    "SQbf16": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,7 @@ def padding(text: str, dimension: int) -> str:
     """
     factory = parse(text, dimension, None)
     width = factory.indexed(dimension)
-    if width == factory.output(dimension):
+    if width == factory.output(dimension) or factory.code == DIRECT:
         return text
     found = _TRANSFORM.match(text)
     if found is None:
@@ -181,6 +192,8 @@ def _factory(found: re.Match[str], refuse: _Refuse) -> Factory:
         raise refuse(f"IVF needs a comma and a code after it; expected {_GRAMMAR}")
     if lists is None and code == "RaBitQ":
         raise refuse(f"RaBitQ needs lists; expected {_GRAMMAR}")
+    if code == DIRECT and (lists is not None or transform):
+        raise refuse(f"{DIRECT} needs a graph of the vectors as they are; expected {_GRAMMAR}")
     if fast is not None and bits != "4":
         raise refuse("PQmx4fs has 4 bits; expected x4fs, or a PQ without fs")
     width = second if transform == "OPQ" else first

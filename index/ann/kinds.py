@@ -2,8 +2,8 @@
 
 ``exact``  scans every vector.
 ``ivf``    inverted lists of 8-bit codes; the memory-mapped vectors score the candidates.
-``hnsw``   a graph over 8-bit codes, scored likewise; slower to build, faster to search beyond some
-           100,000 vectors.
+``hnsw``   a graph over 8-bit codes on one scale (`index.ann.byte_codes`), scored likewise; slower
+           to build, faster to search beyond some 100,000 vectors.
 ``rabitq`` inverted lists of 1-bit codes (Gao and Long 2024, arXiv:2405.12497) of the rotated
            vectors, reduced to 128 dimensions if they have more. 32 bytes per vector,
            memory-mapped like the vectors: for more vectors than fit in memory.

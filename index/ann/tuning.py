@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import faiss
 import numpy as np
 
-from index.ann.approximate import IndexParts, candidates, inner
+from index.ann.approximate import IndexParts, candidates, fetched, inner
 from index.ann.scan import best_of, exact_rows
 from index.contract import Ids, Vectors
 from index.vectors import SPARE, rows_of
@@ -14,15 +14,23 @@ RECALL_K = 10
 """The number of neighbours at which recall is measured."""
 
 _RESCORED: dict[str, tuple[int, ...]] = {
-    "ivf": (2,),
-    "hnsw": (2,),
+    "ivf": (1, 2),
+    "hnsw": (1, 2),
     "rabitq": (5, 10, 20, 40, 80, 160),
 }
 _RESCORED_OTHERS = (2, 5, 10, 20, 40, 80)
+# 8-bit codes seldom put one of the nearest after more than a few others.
+_SPARE = {"ivf": 4, "hnsw": 6}
+_FIRST_EFFORT = 6
 # In units of scanning one code: reading and exactly scoring one vector, and visiting one node of a
 # graph.
 _VECTOR_COST = 20
 _NODE_COST = 32
+
+
+def spare_of(kind: str) -> int:
+    """How many more candidates than neighbours are scored at least."""
+    return _SPARE.get(kind, SPARE)
 
 
 def tuned(
@@ -44,10 +52,10 @@ def tuned(
     others = np.setdiff1d(np.arange(len(parts.ids)), held_out, assume_unique=True)
     truth = best_of(parts.ids, parts.xb, queries, k, exact_rows(parts.xb, queries, k, others)).ids
     true_rows, _ = rows_of(parts.ids, truth)
-    fetches = [min(max(multiple * k, k + SPARE), indexed) for multiple in multiples]
+    fetches = [min(fetched(k, multiple, spare_of(kind)), indexed) for multiple in multiples]
     code_cost = _NODE_COST if graph else indexed / most
     best: tuple[float, int, int, float] | None = None
-    effort = min(16, most)
+    effort = min(_FIRST_EFFORT, most)
     while True:
         values = _recalls(parts, queries, true_rows, fetches, effort, graph)
         for multiple, fetch, value in zip(multiples, fetches, values, strict=True):
@@ -58,7 +66,7 @@ def tuned(
                 best = (cost, effort, multiple, value)
         if effort >= most or (best is not None and effort * code_cost >= best[0]):
             break
-        effort = min(most, effort + max(effort // 2, 1))
+        effort = min(most, effort + max(effort // 4, 1))
     if best is None:
         best = (0.0, effort, multiples[-1], values[-1])
     _, effort, multiple, value = best

@@ -7,7 +7,8 @@ from threadpoolctl import threadpool_limits
 
 from index.ann import kinds
 from index.ann.build import create
-from index.ann.factory import KINDS, parse
+from index.ann.byte_codes import ByteCodes
+from index.ann.factory import DIRECT, KINDS, parse
 from index.contract import IndexInputError
 from tests.index.vectors import built, random_vectors
 
@@ -17,6 +18,7 @@ ACCEPTED = [
     "HNSW16",
     *(f"HNSW16{comma}{code}" for code in CODES for comma in ",_"),
     "IVF8_HNSW8,SQ8",
+    "HNSW16,SQ8_direct",
     *(f"{transform},IVF8,SQ8" for transform in ("PCA8", "PCAR8", "RR8", "RR16", "OPQ4", "OPQ4_8")),
     "OPQ4_8,HNSW16_PQ4x4",
 ]
@@ -37,6 +39,8 @@ REFUSED = {
     "HNSW1": "HNSW1; expected HNSW4 to HNSW128",
     "HNSW100000": "HNSW100000; expected HNSW4 to HNSW128",
     "HNSW32,RaBitQ": "RaBitQ needs lists",
+    "IVF4,SQ8_direct": "SQ8_direct needs a graph of the vectors as they are",
+    "PCA64,HNSW16,SQ8_direct": "SQ8_direct needs a graph of the vectors as they are",
     "IVF4_HNSW9999,Flat": "expected HNSW4 to HNSW128",
     "PCA100000,IVF4,Flat": "the vectors have 256 dimensions",
     "RR257,IVF4,Flat": "the vectors have 256 dimensions",
@@ -100,7 +104,10 @@ def test_what_is_accepted_can_be_built(text: str) -> None:
     # The estimate covers what FAISS writes, and is no wild guess.
     empty = create(text, d)
     with threadpool_limits(1):
-        empty.train(xb)
+        if factory.code == DIRECT:
+            ByteCodes.fitted(xb, factory.indexed(d)).put_into(empty)
+        else:
+            empty.train(xb)
         empty.add(xb)
     size = faiss.serialize_index(empty).nbytes
     assert size < factory.memory(d, count) < 4 * size + 4 * 10**6

@@ -22,7 +22,19 @@ IDS = 3 * np.arange(N) + 5
 DIMENSIONS = (1, 3, 16, 17, 266)
 # A kind with a name is one of FAISS's indexes unless it is listed here.
 NAMED = [kind for kind in KINDS if kind not in ("auto", "exact")]
-STRINGS = ["IVF4,SQ4", "IVF4,SQ6", "IVF4,SQfp16", "IVF4,Flat", "HNSW8", "HNSW8,SQ8", "IVF4,RaBitQ"]
+STRINGS = [
+    "IVF4,SQ4",
+    "IVF4,SQ6",
+    "IVF4,SQfp16",
+    "IVF4,Flat",
+    "HNSW8",
+    "HNSW8,SQ8",
+    "HNSW8,SQ8_direct",
+    "IVF4,RaBitQ",
+]
+
+
+BEFORE = {"ivf": "IVF8,SQ8", "hnsw": "HNSW32_SQ8", "rabitq": "RR17,IVF8,RaBitQ"}
 
 
 def widths(index: Any) -> list[int]:
@@ -91,13 +103,16 @@ def test_what_is_padded(text: str, d: int, expected: str) -> None:
 
 @pytest.mark.parametrize("kind", [*NAMED, "IVF4,SQ8"])
 def test_files_of_before_open(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Earlier versions wrote FAISS indexes of the vectors' own dimension."""
+    """Earlier versions wrote FAISS indexes of the vectors' own dimension, and other graphs."""
     xb = random_vectors(N, 17, seed=4)
     with monkeypatch.context() as patch:
         patch.setattr(build, "padding", lambda factory, dimension: factory)
+        patch.setattr(build, "factory_of", lambda kind, *_: BEFORE.get(kind, kind))
+        patch.setattr(kinds, "factory_of", build.factory_of)
         index = built(IDS, xb, 17, kind)
     assert isinstance(index, ApproximateIndex)
     assert 17 in widths(index._parts.index)
+    del index.parameters["spare"]  # as they had none
     index.save(tmp_path)
     loaded = kinds.load(tmp_path, kind, index.parameters, index.recall)
     xq = random_vectors(5, 17, seed=99)
