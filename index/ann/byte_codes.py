@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from index.ann.vector_files import PIECE
-from index.contract import Vectors
+from index.contract import IndexInputError, Vectors
 
 _MOST = 255.0
 _MIDDLE = 128.0
@@ -31,7 +31,12 @@ class ByteCodes:
 
     @classmethod
     def fitted(cls, xb: Vectors, width: int) -> Self:
-        """Codes for ``xb`` float32 (n, d), n > 0, of ``width`` bytes; reads it in pieces, twice."""
+        """Codes of ``width`` bytes for ``xb`` float32 (n, d), which is read in pieces, twice.
+
+        Raises IndexInputError if there is no vector.
+        """
+        if not len(xb):
+            raise IndexInputError("there is no vector to choose a scale by; use another kind")
         pieces = [slice(start, start + PIECE) for start in range(0, len(xb), PIECE)]
         centre = sum(xb[piece].sum(axis=0, dtype=np.float64) for piece in pieces) / len(xb)
         largest = max(float(np.abs(xb[piece] - centre).max()) for piece in pieces)
