@@ -139,7 +139,7 @@ class Limits(Quotas):
         256, "Maximum number of pictures waiting for a forward pass; beyond it, requests get 429."
     )
     warm_seconds: float = _limit(
-        60.0,
+        0.0,
         "For how long after a search the server keeps the network and the index warm, by ten"
         " searches a second of its own, in seconds; 0 for not at all.",
         least=0,

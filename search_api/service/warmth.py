@@ -2,7 +2,8 @@
 
 What is not used soon leaves the CPU's caches, idle threads fall asleep, and the host of a virtual
 machine may take its memory for unused: a first search after a pause of a second then takes several
-times as long as the next. `docs/benchmarks.md` has what this costs and what it gives.
+times as long as the next. It costs some per cent of a core, or, where such a host makes each of
+these searches slow as well, a quarter of one; so it is off unless asked for. `docs/benchmarks.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from search_api.threads import limit_faiss_threads
 log = logging.getLogger(__name__)
 
 EVERY = 0.1
-"""Seconds from one search to the next; after a pause of 0.2 a search takes twice as long."""
+"""Seconds from one search to the next."""
 _NEIGHBOURS = 13
 _SIDE = 32
 
