@@ -25,6 +25,9 @@ _FIRST_EFFORT = 6
 # In units of scanning one code: reading and exactly scoring one vector, and visiting one node of a
 # graph.
 _VECTOR_COST = 20
+# Of kinds for more vectors than fit into memory: a row on the disk takes some 10 microseconds, even
+# if all are requested at once. In memory, more codes for fewer rows are no slower.
+_DISK_VECTOR_COST = 200
 _NODE_COST = 32
 
 
@@ -54,12 +57,13 @@ def tuned(
     true_rows, _ = rows_of(parts.ids, truth)
     fetches = [min(fetched(k, multiple, spare_of(kind)), indexed) for multiple in multiples]
     code_cost = _NODE_COST if graph else indexed / most
+    vector_cost = _DISK_VECTOR_COST if kind == "rabitq" else _VECTOR_COST
     best: tuple[float, int, int, float] | None = None
     effort = min(_FIRST_EFFORT, most)
     while True:
         values = _recalls(parts, queries, true_rows, fetches, effort, graph)
         for multiple, fetch, value in zip(multiples, fetches, values, strict=True):
-            cost = effort * code_cost + _VECTOR_COST * fetch
+            cost = effort * code_cost + vector_cost * fetch
             # So few queries give a rough estimate only, so allow half the misses.
             good = 1 - value <= (1 - target) / 2
             if good and (best is None or cost < best[0]):
