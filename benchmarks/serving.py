@@ -413,8 +413,10 @@ def measure(plan: Plan) -> Found:
         paths = {"ours": f"/v1/images/{ids[0]}", "tutorial": "/v1/images/0"}
         paths["before"] = paths["ours"]
         costs = {"ours": _stages("--data", plan.data, "--var", plan.var, "--bundle", plan.bundle)}
-        costs["before"] = costs["ours"]
-        if copy is None:
+        if copy is not None:
+            own = ("--data", plan.data.resolve(), "--var", copy, "--bundle", plan.bundle.resolve())
+            costs["before"] = _stages(*own, checkout=plan.against)
+        else:
             costs["tutorial"] = _stages("--plain", stored, "--bundle", plan.bundle)
         found: dict[tuple[str, str], list[dict]] = {}
         alone, rebuilt = [], []
@@ -450,10 +452,14 @@ def measure(plan: Plan) -> Found:
     return Found(plan, medians, statistics.median(alone), rebuilt)
 
 
-def _stages(*arguments: object) -> dict[str, dict[str, float]]:
-    """What `benchmarks.stages` prints, in a process with nothing else to do."""
-    command = [sys.executable, "-m", "benchmarks.stages", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def _stages(*arguments: object, checkout: Path | None = None) -> dict[str, dict[str, float]]:
+    """What `benchmarks.stages` prints of ``checkout``, in a process with nothing else to do."""
+    root = checkout or Path(__file__).parents[1]
+    # -P, because modules next to it have the names of packages.
+    stages = Path(__file__).with_name("stages.py")
+    command = [sys.executable, "-P", str(stages), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(root.resolve())}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout)
 
 
