@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,15 @@ _STEPS = "10000,30000,100000,300000,1000000,3000000,10000000"
 def growth(folder: Path, counts: list[int], kind: str) -> list[dict[str, Any]]:
     """Measure every count, smallest first."""
     return [
-        kept(folder, f"growth-{kind}-{count}", lambda count=count: grown(folder, count, kind))
+        kept(folder, _label(folder, kind, count), lambda count=count: grown(folder, count, kind))
         for count in sorted(counts)
     ]
+
+
+def _label(folder: Path, kind: str, count: int) -> str:
+    """What a result belongs to: the vectors, and the revision of the index."""
+    revision = machine.revision().replace(" ", "")
+    return f"growth-{kind}-{count}-of-{reals_of(folder)}-{revision}"
 
 
 def growth_table(rows: list[dict[str, Any]]) -> str:
@@ -83,7 +90,8 @@ def built(folder: Path, count: int, kind: str) -> tuple[dict[str, Any], dict[str
     """Build an index of ``count`` vectors; the task that searches it, and what building took."""
     xb = open_vectors(folder, SYNTHETIC, count)
     _, xq = database_and_queries(folder, reals_of(folder))
-    queries, truth = queries_and_truth(folder, xb, xq, f"{SYNTHETIC}-{count}")
+    name = f"{SYNTHETIC}-{count}-of-{reals_of(folder)}"
+    queries, truth = queries_and_truth(folder, xb, xq, name)
     task = {
         "vectors": str(folder / f"{SYNTHETIC}.npy"),
         "queries": str(queries),
@@ -95,7 +103,7 @@ def built(folder: Path, count: int, kind: str) -> tuple[dict[str, Any], dict[str
     }
     made = kept(
         folder,
-        f"growth-build-{kind}-{count}",
+        f"build-{_label(folder, kind, count)}",
         lambda: run(MODULE, {**task, "do": "build", "threads": 2}),
     )
     return task, made
@@ -127,6 +135,8 @@ def grown(folder: Path, count: int, kind: str) -> dict[str, Any]:
 
 def part(work: Work) -> Result:
     """The block ``growth`` of docs/benchmarks.md, and its drawing."""
+    if find_spec("matplotlib") is None:
+        raise SystemExit("the drawing needs matplotlib: `pip install matplotlib`")
     folder = work.folder / "million"
     rows = growth(folder, [int(n) for n in _STEPS.split(",")], "rabitq")
     if not work.short:
