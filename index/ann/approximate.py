@@ -303,5 +303,6 @@ def _only_pads(index: Any) -> bool:
     """Whether vectors reach the inner index as they are, with zeros after them at most."""
     if not isinstance(index, faiss.IndexPreTransform):
         return True
-    first = faiss.downcast_VectorTransform(index.chain.at(0))
-    return index.chain.size() == 1 and isinstance(first, faiss.RemapDimensionsTransform)
+    chain: Any = index.chain
+    first = faiss.downcast_VectorTransform(chain.at(0))
+    return chain.size() == 1 and isinstance(first, faiss.RemapDimensionsTransform)

@@ -49,9 +49,12 @@ class ByteCodes:
     @classmethod
     def of(cls, index: Any) -> Self | None:
         """Those of a FAISS index that `new_graph` made; None for any other."""
-        if not isinstance(index, faiss.IndexPreTransform) or index.chain.size() != 1:
+        if not isinstance(index, faiss.IndexPreTransform):
             return None
-        first = faiss.downcast_VectorTransform(index.chain.at(0))
+        chain: Any = index.chain
+        if chain.size() != 1:
+            return None
+        first: Any = faiss.downcast_VectorTransform(chain.at(0))
         if type(first) is not faiss.LinearTransform or not first.A.size():
             return None
         if first.b.size() != faiss.downcast_index(index.index).d:
@@ -60,7 +63,7 @@ class ByteCodes:
 
     def put_into(self, index: Any) -> None:
         """Keep them in a FAISS index that `new_graph` made, which then is ready for vectors."""
-        first = faiss.downcast_VectorTransform(index.chain.at(0))
+        first: Any = faiss.downcast_VectorTransform(index.chain.at(0))
         scales = self._scale * np.eye(len(self._shift), index.d, dtype=np.float32)
         faiss.copy_array_to_vector(scales.ravel(), first.A)
         faiss.copy_array_to_vector(self._shift, first.b)

@@ -314,7 +314,7 @@ def test_the_kind_of_index_is_kept(client: TestClient, engine: SearchEngine) -> 
     wait(client, client.post("/v1/index/rebuild").json()["id"])
     info = client.get("/v1/index").json()
     assert (info["kind"], info["generation"], info["count"]) == ("hnsw", 3, 24)
-    assert info["parameters"]["factory"] == "HNSW32_SQ8"
+    assert info["parameters"]["factory"] == "HNSW16,SQ8_direct"
     points = search(client, colour("green", 2), 24)["points"]
     assert len(points) == 24
     assert points[0]["payload"]["source"] == source_of("green", 2)
