@@ -104,7 +104,8 @@ def make_real(folder: Path, data: Path, count: int, name: str = REAL, side: int 
         variant, picture = np.divmod(order[start:stop], len(pictures))
         made = pictures[picture]
         augmented, cropped = variant % 2 == 1, (variant > 0) & (variant % 2 == 0)
-        made[augmented] = changed(picture[augmented], start)
+        if augmented.any():
+            made[augmented] = changed(picture[augmented], start)
         made[cropped] = _crops(pictures[picture[cropped]], start)
         return encoder.encode(made).embeddings
 
