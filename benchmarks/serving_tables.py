@@ -97,9 +97,9 @@ def _load(ours: Figures, plain: Figures) -> str:
 
 
 def _cpu(ours: Figures, plain: Figures) -> str:
-    stages = ("network", "search", "beyond", "total")
+    stages = {"network": "network", "search": "search", "beyond": "beyond these", "total": "total"}
     return table(
-        ("CPU ms a request", "clients", *stages),
+        ("CPU ms a request", "clients", *stages.values()),
         (
             (name, clients, *(f"{one[what][stage]:.2f}" for stage in stages))
             for name, one in (("Lookalike", ours), ("plain", plain))
