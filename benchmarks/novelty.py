@@ -71,8 +71,7 @@ def encoded(encoder: Encoder, corpus: Corpus, most: int, *, features: bool = Fal
     found = []
     for start in range(0, len(items), 256):
         pictures = [
-            encoder.fit(corpus.read(item.source, encoder.input_size))
-            for item in items[start : start + 256]
+            corpus.read(item.source, encoder.preprocess) for item in items[start : start + 256]
         ]
         if features:
             raw = encoder.raw(pictures)

@@ -73,8 +73,9 @@ class Model(Protocol):
     """What makes features of pictures."""
 
     bundle: Bundle | None
-    size: int
-    """The shorter side in pixels that pictures are decoded for."""
+
+    def read(self, corpus: Corpus, source: str) -> RGB:
+        """A picture of the corpus, prepared; raises PictureError if it cannot be read."""
 
     def prepare(self, picture: RGB) -> RGB:
         """What is kept of a picture until a batch is complete."""
@@ -87,7 +88,9 @@ class Pixels:
     """The pixels of pictures scaled to 32x32."""
 
     bundle: Bundle | None = None
-    size = 32
+
+    def read(self, corpus: Corpus, source: str) -> RGB:
+        return corpus.read(source, Preprocess())
 
     def prepare(self, picture: RGB) -> RGB:
         return Preprocess().fit(picture)
@@ -103,7 +106,9 @@ class Network:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self.bundle: Bundle | None = bundle
         self.encoder = Encoder(bundle, threads=threads)
-        self.size = self.encoder.input_size
+
+    def read(self, corpus: Corpus, source: str) -> RGB:
+        return corpus.read(source, self.encoder.preprocess)
 
     def prepare(self, picture: RGB) -> RGB:
         return self.encoder.fit(picture)
@@ -115,8 +120,12 @@ class Network:
 class Averaged(Network):
     """A bundle applied to three square crops along the longer side of each picture."""
 
+    def read(self, corpus: Corpus, source: str) -> RGB:
+        return self.prepare(corpus.read(source, self.encoder.preprocess.decoded_side))
+
     def prepare(self, picture: RGB) -> RGB:
-        image, size = Image.fromarray(picture, "RGB"), (self.size, self.size)
+        image, side = Image.fromarray(picture, "RGB"), self.encoder.preprocess.input_size
+        size = side, side
         method = Image.Resampling.BICUBIC
         crops = [ImageOps.fit(image, size, method, centering=(x, x)) for x in (0, 0.5, 1)]
         return np.stack([np.asarray(crop) for crop in crops])
@@ -169,7 +178,7 @@ def features_of(model: Model, corpus: Corpus, items: Sequence[Item]) -> Features
     """
 
     def read(item: Item) -> RGB | str:
-        return model.prepare(corpus.read(item.source, model.size))
+        return model.read(corpus, item.source)
 
     found = [
         model.features([picture for _, picture in batch if not isinstance(picture, str)])

@@ -24,6 +24,7 @@ from embed.folders.scan import FileStamp as FileStamp
 from embed.folders.scan import scan_folder
 from embed.label_table import ENDINGS, Row, TableError, read_table
 from embed.pictures import RGB, SUFFIXES, Opened, PictureLimits, decode, read_file
+from embed.preprocess import Preprocess
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 
@@ -122,20 +123,23 @@ class Corpus(Protocol):
             CorpusError: nothing can be looked at, or there is no picture.
         """
 
-    def read(self, source: str, at_least: int | None = None) -> RGB:
+    def read(self, source: str, at_least: int | Preprocess | None = None) -> RGB:
         """The picture named ``source``, uint8 ``(h, w, 3)``.
 
         Args:
             source: an item's ``source``.
-            at_least: as in ``embed.pictures.decode``.
+            at_least: as in ``embed.pictures.decode``: a side in pixels, or a preprocessing.
 
         Raises:
             CorpusError: there is no such picture (or no longer).
             PictureError: the file is not a usable picture.
         """
 
-    def load(self, source: str, at_least: int | None = None) -> Loaded:
-        """As `read`, with the file's bytes and facts, from one look at the file."""
+    def load(self, source: str, at_least: int | Preprocess | None = None) -> Loaded:
+        """As `read`, with the file's bytes and facts, from one look at the file.
+
+        A picture in no file of its own comes as it is, whatever ``at_least``.
+        """
 
     def content(self, source: str) -> bytes | None:
         """The bytes of the picture's file; None if it is in none of its own.
@@ -206,7 +210,7 @@ class ArrayCorpus:
         """All pictures; see ``Corpus.scan``."""
         return Scan(self.items)
 
-    def read(self, source: str, at_least: int | None = None) -> RGB:
+    def read(self, source: str, at_least: int | Preprocess | None = None) -> RGB:
         """The picture named ``source``; see ``Corpus.read``."""
         split, _, number = source.partition("/")
         pictures = self.splits[split][0] if split in self.splits else ()
@@ -214,11 +218,11 @@ class ArrayCorpus:
         if not number.isdecimal() or int(number) >= len(pictures):
             raise CorpusError(f"{self.name} has no picture {source!r}")
         picture: RGB = pictures[int(number)]
-        return picture
+        return at_least.fit(picture) if isinstance(at_least, Preprocess) else picture
 
-    def load(self, source: str, at_least: int | None = None) -> Loaded:
+    def load(self, source: str, at_least: int | Preprocess | None = None) -> Loaded:
         """The picture alone; see ``Corpus.load``."""
-        return Loaded(self.read(source, at_least), None, {})
+        return Loaded(self.read(source), None, {})
 
     def content(self, source: str) -> bytes | None:
         """None: the pictures are in memory; see ``Corpus.content``."""
@@ -301,11 +305,11 @@ class FolderCorpus:
         except LayoutError as error:
             raise CorpusError(f"{self.name}: {error}") from error
 
-    def read(self, source: str, at_least: int | None = None) -> RGB:
+    def read(self, source: str, at_least: int | Preprocess | None = None) -> RGB:
         """The picture at the path ``source``, relative to the folder; see ``Corpus.read``."""
         return decode(self.content(source), self.limits, at_least)
 
-    def load(self, source: str, at_least: int | None = None) -> Loaded:
+    def load(self, source: str, at_least: int | Preprocess | None = None) -> Loaded:
         """The picture with what its file says of itself; see ``Corpus.load``."""
         data = self.content(source)
         picture, facts = Opened(data, self.limits).decode_with_facts(at_least)

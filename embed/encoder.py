@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embed.bundle import Bundle
 from embed.pictures import RGB
+from embed.preprocess import Preprocess
 from embed.runtime.protocol import Precision, Raw, RuntimeName
 from embed.runtime.select import make_runtime
 
@@ -46,6 +47,10 @@ class PictureEncoder(Protocol):
     @property
     def input_size(self) -> int:
         """Length in pixels that a picture's shorter side needs, or detail is lost."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What ``fit`` does, for others to do where they decode a picture."""
 
     def fit(self, picture: RGB) -> RGB:
         """Scale and crop a picture to the part that ``encode`` uses, to keep many in memory."""
@@ -118,6 +123,11 @@ class Encoder:
     def input_size(self) -> int:
         """Length in pixels that a picture's shorter side needs, or detail is lost."""
         return self.bundle.preprocess.shorter_side
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The bundle's preprocessing."""
+        return self.bundle.preprocess
 
     @property
     def precision(self) -> Precision:

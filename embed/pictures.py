@@ -21,6 +21,7 @@ from embed.decoding.pixels import RGB, decode_with_facts, not_a_picture, open_im
 from embed.decoding.plain_png import decode_plain
 from embed.decoding.steps import colour
 from embed.decoding.workers import decoders, turn
+from embed.preprocess import Preprocess
 
 __all__ = [
     "FORMATS",
@@ -67,7 +68,7 @@ def read_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
 
 
 def decode(
-    data: bytes, limits: PictureLimits = PictureLimits(), at_least: int | None = None
+    data: bytes, limits: PictureLimits = PictureLimits(), at_least: int | Preprocess | None = None
 ) -> RGB:
     """Decode one picture; `Opened` and its ``decode`` in one call.
 
@@ -130,7 +131,7 @@ class Opened:
             self._image = None
         self.in_process = self._plain is not None or self._image is not None
 
-    def decode(self, at_least: int | None = None) -> RGB:
+    def decode(self, at_least: int | Preprocess | None = None) -> RGB:
         """Decode the pixels; possible once.
 
         Returns the first frame of an animation; applies the EXIF orientation; composites
@@ -144,10 +145,13 @@ class Opened:
                 several times faster; a picture of more than ``LARGE`` pixels is averaged down by
                 an integer factor that keeps eight times that side, so that later steps need
                 little memory. None for all of it; a JPEG of more than the limit of pixels is
-                still decoded at the largest native scale that is within it.
+                still decoded at the largest native scale that is within it. A network's
+                preprocessing for what `Preprocess.fit` makes of the picture, decoded for that: an
+                embedding of it differs from that of the whole picture by less than a cosine of
+                0.001.
 
         Returns:
-            uint8 ``(height, width, 3)``.
+            uint8 ``(height, width, 3)``; ``(input_size, input_size, 3)`` for a preprocessing.
 
         Raises:
             PictureError: it is damaged, or takes more memory or time than the limits allow.
@@ -155,7 +159,9 @@ class Opened:
         """
         return self._decode(at_least, facts=False)[0]
 
-    def decode_with_facts(self, at_least: int | None = None) -> tuple[RGB, PictureFacts]:
+    def decode_with_facts(
+        self, at_least: int | Preprocess | None = None
+    ) -> tuple[RGB, PictureFacts]:
         """As `decode`, with what the file says of itself: when it was taken, with what, and so on.
 
         It costs more than `decode`, so searches do without.
@@ -165,10 +171,15 @@ class Opened:
             raise AssertionError
         return picture, facts
 
-    def _decode(self, at_least: int | None, facts: bool) -> tuple[RGB, PictureFacts | None]:
+    def _decode(
+        self, at_least: int | Preprocess | None, facts: bool
+    ) -> tuple[RGB, PictureFacts | None]:
         if self._plain is not None:
             height, width, _ = self._plain.shape
-            return self._plain, PictureFacts(width, height, "PNG") if facts else None
+            picture = self._plain
+            if isinstance(at_least, Preprocess):
+                picture = at_least.fit(picture)
+            return picture, PictureFacts(width, height, "PNG") if facts else None
         if self._image is not None:
             return decode_with_facts(self._image, at_least, self._limits.max_pixels, facts)
         return decoders.decode(self._data, self._header, self._limits, at_least, facts)

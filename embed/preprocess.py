@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from embed.pictures import RGB
+from embed.decoding.pixels import RGB, Box
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,9 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 Resize = Literal["fit", "crop", "squeeze", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
+_DECODED = 2
+"""How many times the side that a network needs a JPEG is decoded at, at least: at its native scales
+pixels are averaged in blocks, which would be seen in embeddings (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +74,48 @@ class Preprocess:
             return self.input_size
         return int(self.input_size / self.crop + 1e-6)  # as timm, which rounds down
 
-    def fit(self, rgb: RGB) -> RGB:
-        """Make one picture uint8 ``(input_size, input_size, 3)``."""
+    @property
+    def decoded_side(self) -> int:
+        """The shorter side that a JPEG should be decoded at, or more, before `fit`, pixels."""
+        return _DECODED * self.shorter_side
+
+    def fit(self, picture: RGB | Image.Image, box: Box | None = None) -> RGB:
+        """Make one picture uint8 ``(input_size, input_size, 3)``.
+
+        Args:
+            picture: uint8 ``(h, w, 3)``, or an image of the mode "RGB".
+            box: the part of it that is the picture, where not all of the pixels at its edges are.
+        """
         size = self.input_size
-        if rgb.shape == (size, size, 3) and self.shorter_side == size:
-            return rgb
-        method = Image.Resampling[self.interpolation.upper()]
-        image = Image.fromarray(rgb, "RGB")
+        if isinstance(picture, np.ndarray):
+            if picture.shape == (size, size, 3) and self.shorter_side == size:
+                return picture
+            picture = Image.fromarray(picture, "RGB")
+        image, method = picture, Image.Resampling[self.interpolation.upper()]
+        box = box or (0, 0, image.width, image.height)
+        w, h = box[2] - box[0], box[3] - box[1]
         if self.resize == "crop":
-            image = self._cropped(image, method)
+            image = self._cropped(image, method, box)
         elif self.resize == "squeeze":
-            image = image.resize((size, size), method)
+            image = image.resize((size, size), method, box)
         elif self.resize == "pad":
             r, g, b = (round(255 * value) for value in self.mean)
+            sides = (size, round(h / w * size)) if w >= h else (round(w / h * size), size)
+            image = image.resize((max(1, sides[0]), max(1, sides[1])), method, box)
             image = ImageOps.pad(image, (size, size), method=method, color=(r, g, b))
         else:
-            image = ImageOps.fit(image, (size, size), method=method)
+            side = min(w, h)
+            left, top = box[0] + (w - side) / 2, box[1] + (h - side) / 2
+            image = image.resize((size, size), method, (left, top, left + side, top + side))
         return np.array(image, dtype=np.uint8)
 
-    def _cropped(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
+    def _cropped(self, image: Image.Image, method: Image.Resampling, box: Box) -> Image.Image:
         """Rounded as torchvision's Resize and CenterCrop do."""
         short, size = self.shorter_side, self.input_size
-        w, h = image.size
-        w, h = (short, short * h // w) if w <= h else (short * w // h, short)
-        left, top = round((w - size) / 2), round((h - size) / 2)
-        return image.resize((w, h), method).crop((left, top, left + size, top + size))
+        w, h = box[2] - box[0], box[3] - box[1]
+        sides = (short, int(short * h // w)) if w <= h else (int(short * w // h), short)
+        left, top = round((sides[0] - size) / 2), round((sides[1] - size) / 2)
+        return image.resize(sides, method, box).crop((left, top, left + size, top + size))
 
     def stack(self, pictures: Sequence[RGB] | RGB) -> NDArray[np.uint8]:
         """Pictures to one uint8 array ``(n, input_size, input_size, 3)``.

@@ -210,8 +210,9 @@ def _jpeg(data: bytes) -> Header:
         raise UnreadableError
     pixels = width * height
     progressive = kind != 0xC0 and kind != 0xC1
-    # A baseline picture in one scan is decoded row by row.
-    whole = progressive or data.find(b"\xff\xda", at) >= 0 or data[at + 3] != components
+    # A baseline picture whose first scan holds all of it is decoded row by row; libjpeg (jdinput.c)
+    # reads no scan after that.
+    whole = progressive or data[at + 3] != components
     sampling = data[frame + 10 : frame + 9 + 3 * components : 3]
     kept = _COEFFICIENT * _samples(pixels, sampling) if whole else 0
     return Header(

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _SHARED = 8 * 2**20
 """Largest body in the shared file, which stays this large."""
 _MAPPED = 2**20
 
-Body = bytearray | mmap.mmap
+Body = bytes | bytearray | mmap.mmap
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Request:
         seconds: how long it may take.
         max_pixels: as in the limits.
         max_scans: as in the limits.
-        at_least: as in `embed.pictures.Opened.decode`.
+        at_least: as in `embed.pictures.Opened.decode`, a preprocessing as its fields.
         facts: whether to read what the file says of itself.
     """
 
@@ -43,7 +44,7 @@ class Request:
     seconds: float
     max_pixels: int
     max_scans: int
-    at_least: int | None
+    at_least: int | dict[str, Any] | None
     facts: bool = False
 
     def to_json(self) -> bytes:
@@ -62,15 +63,18 @@ class Channel:
     cannot crash this one by truncating it.
     """
 
-    def __init__(self, connection: socket.socket, shared: int) -> None:
+    def __init__(self, connection: socket.socket, shared: int, mapped: bool = True) -> None:
         """Take both over.
 
         Args:
             connection: connected to the other side.
             shared: the file's descriptor, or -1 where the system has no such files.
+            mapped: whether large bodies are received in memory that returns to the system at once;
+                the C allocator would keep it for each thread. With one thread that is quicker.
         """
         self.connection = connection
         self.shared = shared
+        self._mapped = mapped
 
     def close(self) -> None:
         self.connection.close()
@@ -122,8 +126,11 @@ class Channel:
             raise ValueError(f"a message of {head_size:,} + {body_size:,} bytes")
         head = bytearray(head_size)
         self._fill(memoryview(head), deadline)
-        # Mapped memory returns to the system at once; the C allocator would keep it for each
-        # thread.
+        if shared and not self._mapped:
+            read = os.pread(self.shared, body_size, 0)
+            if len(read) != body_size:
+                raise ValueError("the body of a message is not there")
+            return kind, bytes(head), read
         body: Body = mmap.mmap(-1, body_size) if body_size >= _MAPPED else bytearray(body_size)
         with memoryview(body) as view:
             if not shared:

@@ -10,10 +10,11 @@ import contextlib
 import io
 import warnings
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from embed.decoding.facts import PictureFacts, read_facts
 from embed.decoding.headers import jpeg2000
@@ -30,6 +31,8 @@ from embed.decoding.steps import colour, depth, ends
 
 RGB = NDArray[np.uint8]
 """One picture: uint8 ``(height, width, 3)``, sRGB values."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels."""
 
 # Of what is odd in a picture, and of its own limit on pixels; ours raises an error. Once for the
 # process: to change it for a block of one thread would change it for all.
@@ -46,8 +49,23 @@ _FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
 """What Pillow calls that."""
 
 
+class Fit(Protocol):
+    """What a network needs of a picture; `embed.preprocess.Preprocess` implements it."""
+
+    @property
+    def shorter_side(self) -> int:
+        """The shorter side that it is scaled to, pixels."""
+
+    @property
+    def decoded_side(self) -> int:
+        """The shorter side that a JPEG should be decoded at, or more, pixels."""
+
+    def fit(self, picture: RGB | Image.Image, box: Box | None = None) -> RGB:
+        """The network's input of a picture, of which ``box`` is the part that shows something."""
+
+
 def decode_image(
-    image: Image.Image, at_least: int | None, max_pixels: int = PictureLimits.max_pixels
+    image: Image.Image, at_least: int | Fit | None, max_pixels: int = PictureLimits.max_pixels
 ) -> RGB:
     """Decode the pixels and close ``image``; see `embed.pictures.Opened.decode`.
 
@@ -58,7 +76,7 @@ def decode_image(
 
 
 def decode_with_facts(
-    image: Image.Image, at_least: int | None, max_pixels: int, wanted: bool = True
+    image: Image.Image, at_least: int | Fit | None, max_pixels: int, wanted: bool = True
 ) -> tuple[RGB, PictureFacts | None]:
     """As `decode_image`, with what the file says of itself if that is ``wanted``."""
     form = _form(image)
@@ -86,12 +104,15 @@ def decode_with_facts(
 
 
 def _decoded(
-    image: Image.Image, data: bytes, at_least: int | None, max_pixels: int, wanted: bool
+    image: Image.Image, data: bytes, at_least: int | Fit | None, max_pixels: int, wanted: bool
 ) -> tuple[RGB, PictureFacts | None]:
+    fit = None if at_least is None or isinstance(at_least, int) else at_least
+    at_least = at_least if fit is None else fit.shorter_side
     # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
     facts = read_facts(image) if wanted and image.format != "PNG" else None
+    box = None
     if _form(image) == "JPEG":
-        _scale(image, at_least, max_pixels)
+        box = _scale(image, at_least if fit is None else fit.decoded_side, max_pixels)
     large = image.width * image.height > LARGE
     samples = depth.samples(image)
     loaded = depth.load(image)
@@ -100,19 +121,44 @@ def _decoded(
     if wanted and facts is None:  # those of a PNG may follow the pixels
         facts = read_facts(image)
     profile = colour.profile_of(image, data)
-    return _pixels(loaded, samples, profile, at_least if large else None), facts
+    box = box and _turned(box, loaded)
+    shown = _shown(loaded, samples, profile, at_least if large else None)
+    if fit is not None:
+        return fit.fit(shown, box), facts
+    return shown if isinstance(shown, np.ndarray) else np.array(shown, dtype=np.uint8), facts
 
 
-def _scale(image: Image.Image, at_least: int | None, max_pixels: int) -> None:
-    """Let a JPEG be decoded at the scale that suffices, and that is within the limit."""
+def _scale(image: Image.Image, at_least: int | None, max_pixels: int) -> Box | None:
+    """Let a JPEG be decoded at the scale that suffices, and that is within the limit.
+
+    Returns the part that shows the picture if its sides are no multiples of the scale: then the
+    last pixels show less than the others, and half of one is seen in embeddings.
+    """
     width, height = image.size
     wanted = 1 if at_least is None else min(image.size) // at_least
     for scale in (1, 2, 4, 8):
         if scale == 8 or (2 * scale > wanted and width * height <= max_pixels * scale**2):
             break
-    if scale > 1:
-        # It keeps both sides at or above this size.
-        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    if scale == 1:
+        return None
+    # It keeps both sides at or above this size.
+    drafted = image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return None if drafted is None or drafted[1][2:] == image.size else drafted[1]
+
+
+def _turned(box: Box, image: Image.Image) -> Box:
+    """The box in the picture as `ImageOps.exif_transpose` will turn it."""
+    with contextlib.suppress(Exception):  # as where it is turned
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        left, top, right, bottom = box
+        if orientation in (2, 3, 7, 8):
+            left, right = image.width - right, image.width - left
+        if orientation in (3, 4, 6, 7):
+            top, bottom = image.height - bottom, image.height - top
+        if orientation in (5, 6, 7, 8):
+            return top, left, bottom, right
+        return left, top, right, bottom
+    return box
 
 
 def _form(image: Image.Image) -> str:
@@ -219,7 +265,7 @@ def not_a_picture(data: bytes) -> PictureError:
 
 def _has_more_scans(data: bytes, most: int) -> bool:
     """Whether a JPEG has more than ``most`` scans."""
-    if data.count(b"\xff\xda") <= most:
+    if ends.is_one_scan(data) or data.count(b"\xff\xda") <= most:
         return False
     # Not all of these bytes need be scans: comments, and what follows the end, may contain any.
     try:
@@ -228,12 +274,13 @@ def _has_more_scans(data: bytes, most: int) -> bool:
         return True
 
 
-def _pixels(
+def _shown(
     image: Image.Image,
     samples: depth.Samples | None,
     profile: bytes | None,
     shrink_to: int | None,
-) -> RGB:
+) -> RGB | Image.Image:
+    """The picture as it is shown: mode "RGB", or an array of a large one."""
     # Damaged EXIF data raises many kinds of errors; the pixels are usable as stored.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)  # otherwise it always copies
@@ -247,11 +294,11 @@ def _pixels(
         return _band_to_rgb(image, profile)
     picture = np.empty((image.height, image.width, 3), np.uint8)
     for rows, band in depth.bands(image):
-        picture[rows] = _band_to_rgb(band, profile)
+        picture[rows] = np.asarray(_band_to_rgb(band, profile))
     return picture
 
 
-def _band_to_rgb(image: Image.Image, profile: bytes | None) -> RGB:
+def _band_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.has_transparency_data:
         # With a profile for grey, it must stay grey until it has been converted.
         grey = profile is not None and image.mode in ("L", "LA", "La")
@@ -264,4 +311,4 @@ def _band_to_rgb(image: Image.Image, profile: bytes | None) -> RGB:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     # convert() would copy even an RGB image.
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    return image if image.mode == "RGB" else image.convert("RGB")

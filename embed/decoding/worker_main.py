@@ -23,6 +23,7 @@ from PIL import AvifImagePlugin, Image
 from embed.decoding.limits import PictureError, PictureLimits
 from embed.decoding.messages import ERROR, PIXELS, READY, Channel, Request
 from embed.decoding.pixels import RGB, decode_with_facts, open_image
+from embed.preprocess import Preprocess
 
 _GRACE_SECONDS = 1.0
 _KEPT = 32 * 2**20
@@ -34,7 +35,7 @@ _trim_memory = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 def main() -> None:
     """Answer requests until the other side hangs up."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    channel = Channel(connection, int(sys.argv[2]))
+    channel = Channel(connection, int(sys.argv[2]), mapped=False)
     # Before memory is limited: all formats, rather than at the first picture.
     Image.init()
     _register_heif()
@@ -79,9 +80,9 @@ def _answer(
     try:
         limits = PictureLimits(max_pixels=request.max_pixels, max_scans=request.max_scans)
         image = open_image(data, request.form, limits)
-        picture, facts = decode_with_facts(
-            image, request.at_least, request.max_pixels, request.facts
-        )
+        wanted = request.at_least
+        at_least = Preprocess.from_dict(wanted) if isinstance(wanted, dict) else wanted
+        picture, facts = decode_with_facts(image, at_least, request.max_pixels, request.facts)
     except PictureError as error:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         return ERROR, json.dumps([error.reason, str(error)]).encode(), b""

@@ -47,6 +47,7 @@ from embed.decoding.messages import (
     shared_file,
 )
 from embed.decoding.pixels import RGB
+from embed.preprocess import Preprocess
 
 Decoded = tuple[RGB, PictureFacts | None]
 MOST_WORKERS = min(8, max(2, os.cpu_count() or 1))
@@ -298,7 +299,7 @@ class Decoders:
         data: bytes,
         header: Header,
         limits: PictureLimits,
-        at_least: int | None,
+        at_least: int | Preprocess | None,
         facts: bool = False,
     ) -> Decoded:
         """Decode a picture whose header is within the limits; see `embed.pictures.Opened.decode`.
@@ -317,7 +318,7 @@ class Decoders:
             limits.max_seconds,
             limits.max_pixels,
             limits.max_scans,
-            at_least,
+            at_least.to_dict() if isinstance(at_least, Preprocess) else at_least,
             facts,
         )
         kept = _turn.get()

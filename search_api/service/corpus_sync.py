@@ -19,6 +19,7 @@ from embed.corpus import Corpus, CorpusError, Item, Scan
 from embed.encoder import PictureEncoder
 from embed.folders.kinds import Skipped, count_kinds
 from embed.pictures import RGB, PictureError, turn
+from embed.preprocess import Preprocess
 from index.contract import (
     KEEP,
     NO_ID,
@@ -349,7 +350,7 @@ def _follow(catalogue: Catalogue, found: Comparison) -> tuple[int, set[int]]:
 def embed_missing(
     encoder: PictureEncoder,
     catalogue: Catalogue,
-    read: Callable[[Entry, int], RGB],
+    read: Callable[[Entry, Preprocess], RGB],
     control: JobControl,
 ) -> Counts:
     """Embed the stored pictures that this model has not embedded yet.
@@ -361,7 +362,7 @@ def embed_missing(
     Args:
         encoder: the model.
         catalogue: holds the entries and receives the embeddings.
-        read: returns an entry's picture, with a shorter side of at least the given pixels.
+        read: returns an entry's picture, fitted by the given preprocessing.
         control: receives progress and can cancel.
 
     Raises:
@@ -375,7 +376,7 @@ def embed_missing(
     def read_entry(entry: Entry) -> RGB | str:
         try:
             with turn(patient=True):
-                return encoder.fit(read(entry, encoder.input_size))
+                return read(entry, encoder.preprocess)
         except (PictureError, CorpusError, BlobError) as error:
             return str(error)
 
@@ -436,11 +437,10 @@ def item_reader(corpus: Corpus, encoder: PictureEncoder) -> Callable[[Item], Rea
     def read(item: Item) -> Reading | str:
         try:
             with turn(patient=True):
-                picture, data, facts = corpus.load(item.source, encoder.input_size)
-                content = pixels_hash(picture) if data is None else file_hash(data)
-                # Scaled here, in a reading thread, so that a batch of photographs needs little
-                # memory.
-                return Reading(encoder.fit(picture), content, facts)
+                picture, data, facts = corpus.load(item.source, encoder.preprocess)
+                if data is not None:
+                    return Reading(picture, file_hash(data), facts)
+                return Reading(encoder.fit(picture), pixels_hash(picture), facts)
         except (PictureError, CorpusError) as error:
             return str(error)
 

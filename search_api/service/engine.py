@@ -16,6 +16,7 @@ from embed.corpus import ArrayCorpus, Corpus, CorpusError, FolderCorpus
 from embed.encoder import PictureEncoder
 from embed.folders.options import FolderOptions
 from embed.pictures import RGB, Opened, PictureError, PictureLimits, decode, turn
+from embed.preprocess import Preprocess
 from index.contract import (
     BlobError,
     Catalogue,
@@ -276,7 +277,7 @@ class SearchEngine:
         index = self.served.current().index
         return index.added + index.masked
 
-    def picture(self, entry: Entry, at_least: int | None = None) -> RGB:
+    def picture(self, entry: Entry, at_least: int | Preprocess | None = None) -> RGB:
         """The picture of an entry, uint8 ``(h, w, 3)``.
 
         Raises:
@@ -323,11 +324,10 @@ class SearchEngine:
 
     def reduced(self, opened: Opened) -> RGB:
         """As `read`, for a picture whose header was read already."""
-        encoder = self.encoder
         if opened.in_process:  # small
-            return encoder.fit(opened.decode(encoder.input_size))
+            return opened.decode(self.encoder.preprocess)
         with turn():
-            return encoder.fit(opened.decode(encoder.input_size))
+            return opened.decode(self.encoder.preprocess)
 
     def search(self, data: bytes, page: Page = Page(), classes: Classes = "auto") -> SearchResult:
         """Classify an encoded picture and find its neighbours.

@@ -219,9 +219,8 @@ class Ingest:
         """The picture fitted to the encoder, and what its file says of itself as payload."""
         with turn():
             opened = Opened(upload.data, self.limits)
-            picture, facts = opened.decode_with_facts(encoder.input_size)
-            about = facts.payload(_name(upload), len(upload.data), self.gps_place)
-            return encoder.fit(picture), about
+            picture, facts = opened.decode_with_facts(encoder.preprocess)
+            return picture, facts.payload(_name(upload), len(upload.data), self.gps_place)
 
     def _store(self, works: Sequence[_Work], encoder: PictureEncoder, replace: bool) -> None:
         """Write all that have no result yet, as they were identified.

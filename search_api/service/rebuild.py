@@ -12,6 +12,7 @@ from pathlib import Path
 from embed.corpus import Corpus
 from embed.encoder import PictureEncoder
 from embed.pictures import RGB
+from embed.preprocess import Preprocess
 from index.contract import (
     CancelledError,
     GenerationError,
@@ -46,14 +47,14 @@ class IndexBuilder:
     Attributes:
         var: folder for ``skipped.json``, the list of skipped pictures.
         store: the store.
-        read: returns an entry's picture, with a shorter side of at least the given pixels.
+        read: returns an entry's picture, fitted by the given preprocessing.
         fitter: fits the classifier.
         trash: the store's trash.
     """
 
     var: Path
     store: Store[PictureEncoder]
-    read: Callable[[Entry, int], RGB]
+    read: Callable[[Entry, Preprocess], RGB]
     fitter: ClassifierFitter
     trash: TrashService
 

@@ -31,6 +31,7 @@ from embed.corpus import (
 from embed.folders.options import FolderOptions
 from embed.label_table import ENDINGS
 from embed.pictures import RGB, PictureLimits
+from embed.preprocess import Preprocess
 from index.contract import (
     EARLIER_CORPUS_NAMES,
     Catalogue,
@@ -132,13 +133,13 @@ class MissingCorpus:
         """See ``Corpus.scan``; raises CorpusError while it is missing."""
         return self._found().scan()
 
-    def read(self, source: str, at_least: int | None = None) -> RGB:
+    def read(self, source: str, at_least: int | Preprocess | None = None) -> RGB:
         """See ``Corpus.read``."""
         if not self._is_back():
             raise CorpusError(f"{source} cannot be read: the folder of the corpus is not there")
         return self._found().read(source, at_least)
 
-    def load(self, source: str, at_least: int | None = None) -> Loaded:
+    def load(self, source: str, at_least: int | Preprocess | None = None) -> Loaded:
         """See ``Corpus.load``."""
         return self._found().load(source, at_least)
 

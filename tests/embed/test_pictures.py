@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from embed.decoding.pixels import decode_image, open_image
 from embed.pictures import (
     FORMATS,
     Opened,
@@ -15,6 +17,7 @@ from embed.pictures import (
     encode_jpeg,
     encode_png,
 )
+from embed.preprocess import Preprocess, Resize
 from tests.embed.helpers import encoded, flat_jpeg, noise, png_header, slope, with_more_scans
 
 
@@ -295,6 +298,30 @@ def test_jpeg_scaled_and_turned_keeps_the_shorter_side() -> None:
     exif[0x0112] = 6
     data = encoded(slope(320, 480), "JPEG", exif=exif)
     assert decode(data, at_least=32).shape == (60, 40, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", get_args(Resize))
+def test_a_scaled_jpeg_fits_as_the_whole_picture_does(resize: Resize, orientation: int) -> None:
+    preprocess = Preprocess(16, resize=resize, crop=0.8, interpolation="bicubic")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Neither side is a multiple of the scale: 1/8, of which 16 x 16 blocks remain, and 1/4.
+    for h, w in ((323, 485), (269, 147)):
+        smooth = Image.fromarray(noise(6, 9)).resize((w, h), Image.Resampling.BICUBIC)
+        data = encoded(np.asarray(smooth), "JPEG", quality=95, exif=exif)
+        whole = preprocess.fit(decode(data)).astype(int)
+        scaled = decode(data, at_least=preprocess)
+        assert scaled.shape == (16, 16, 3)
+        assert np.abs(scaled - whole).max() <= 8
+        assert np.abs(scaled - whole).mean() < 0.7
+
+
+def test_the_scale_for_a_network_leaves_twice_its_side() -> None:
+    image = open_image(encoded(slope(320, 480), "JPEG"), "JPEG", PictureLimits())
+    picture = decode_image(image, Preprocess(50))
+    assert picture.shape == (50, 50, 3)
+    assert image.size == (240, 160)  # not (120, 80), which `at_least=50` takes
 
 
 def test_png_is_never_scaled() -> None:

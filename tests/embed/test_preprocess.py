@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision import transforms
 
 from embed.pictures import RGB
-from embed.preprocess import CIFAR10_MEAN, CIFAR10_STD, Preprocess
+from embed.preprocess import CIFAR10_MEAN, CIFAR10_STD, Preprocess, Resize
 from tests.embed.helpers import noise
 
 
@@ -111,6 +111,19 @@ def test_squeezing_and_padding_keep_the_edges() -> None:
     assert padded[0, 0].tolist() == [51, 102, 153]
     assert padded[10, 0].tolist() == [255, 0, 0]
     assert padded[10, 19].tolist() == [100, 100, 100]
+
+
+@pytest.mark.parametrize("resize", get_args(Resize))
+def test_a_box_is_the_picture(resize: Resize) -> None:
+    preprocess = Preprocess(20, resize=resize, crop=0.9)
+    for h, w in ((40, 60), (61, 37)):
+        picture = noise(h, w)
+        fitted = preprocess.fit(picture)
+        assert np.array_equal(preprocess.fit(Image.fromarray(picture), (0, 0, w, h)), fitted)
+        framed = np.pad(picture, ((3, 4), (1, 2), (0, 0)), mode="edge")
+        boxed = preprocess.fit(framed, (1, 3, 1 + w, 3 + h)).astype(int)
+        # Filters at the edges see pixels beyond the box.
+        assert np.array_equal(boxed[7:-7, 7:-7], fitted[7:-7, 7:-7])
 
 
 def test_a_plain_dict_and_back() -> None:

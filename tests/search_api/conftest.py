@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from embed.corpus import FolderCorpus
 from embed.encoder import Encoding
 from embed.pictures import RGB, encode_png
+from embed.preprocess import Preprocess
 from index.contract import JobControl, Manifest
 from search_api.api.app import create_app
 from search_api.keys import Access
@@ -71,6 +72,7 @@ class MeanColour:
     classes = CLASSES
     dimension = 3
     input_size = 32
+    preprocess = Preprocess()
 
     def __init__(self, digest: str = "sha256:mean-colour") -> None:
         self.digest = digest

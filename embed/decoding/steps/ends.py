@@ -158,6 +158,18 @@ def scans(data: bytes) -> Iterator[int]:
     return (at for code, at in segments(data) if code == _SCAN)
 
 
+def is_one_scan(data: bytes) -> bool:
+    """Whether the first scan of a JPEG holds all of it, so that libjpeg reads no other."""
+    kind = components = 0
+    with contextlib.suppress(ValueError, IndexError):  # a damaged header
+        for code, at in segments(data):
+            if code in _FRAMES:
+                kind, components = code, data[at + 7]
+            elif code == _SCAN:
+                return kind in _BASELINE and data[at + 2] == components
+    return False
+
+
 def _parsed(data: bytes) -> _Jpeg:
     found = _Jpeg()
     for code, at in segments(data):

@@ -52,7 +52,7 @@ def tag_files(
             if not file.is_file():
                 return "it is not a file"  # reading a pipe could block without end
             with turn(patient=True):
-                return encoder.fit(decode(read_file(file), at_least=encoder.input_size))
+                return decode(read_file(file), at_least=encoder.preprocess)
         except (PictureError, OSError) as error:
             return getattr(error, "strerror", None) or str(error)
 

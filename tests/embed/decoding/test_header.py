@@ -101,7 +101,8 @@ def test_a_jpeg_in_several_scans_keeps_coefficients() -> None:
     progressive = header(encoded(picture, "JPEG", progressive=True))
     grey = header(encoded(Image.fromarray(picture).convert("L"), "JPEG", progressive=True))
     assert [h.memory for h in (baseline, progressive, grey)] == [2400 * n for n in (8, 11, 10)]
-    assert header(with_more_scans(encoded(picture, "JPEG", subsampling=0), 1)).memory == 2400 * 14
+    # libjpeg does not read what follows a scan of all components.
+    assert header(with_more_scans(encoded(picture, "JPEG", subsampling=0), 1)) == baseline
     # At a fraction of its size, it takes the same coefficients.
     limits = PictureLimits(max_pixels=600, max_memory=600 * PIXEL + 2400 * 3)
     progressive.check(limits)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from embed.pictures import PictureError
+from embed.preprocess import Preprocess
 from index.contract import IndexInputError, ModelChangedError, Quota, UnknownIdError
 from index.filters import parse_filter
 from search_api.service.engine import SearchEngine
@@ -135,6 +136,7 @@ def test_a_switch_of_models_in_between_is_followed(
 def test_after_a_switch_the_picture_is_fitted_to_the_new_model(engine: SearchEngine) -> None:
     class Larger(MeanColour):
         input_size = 8
+        preprocess = Preprocess(input_size=8)
 
         def __init__(self) -> None:
             super().__init__()

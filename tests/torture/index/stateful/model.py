@@ -15,6 +15,7 @@ import numpy as np
 
 from embed.encoder import Encoding
 from embed.pictures import RGB, encode_png
+from embed.preprocess import Preprocess
 from index.contract import Vectors
 
 
@@ -42,6 +43,7 @@ class Painter:
 
     classes = ("blue", "green", "red")
     input_size = 4
+    preprocess = Preprocess(input_size=4)
 
     def __init__(self, roll: int, dimension: int) -> None:
         self.digest = f"sha256:{roll:064x}"
