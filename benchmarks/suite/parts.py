@@ -33,6 +33,7 @@ PARTS = (
     Part("index-photo", "kinds of index, the photo encoder", 8, "benchmarks.index:photo_part"),
     Part("runtime", "inference runtimes", 4, "benchmarks.runtime:part"),
     Part("decoding", "decoding untrusted pictures", 2, "benchmarks.decoding:part"),
+    Part("ingest", "photographs to an index", 4, "benchmarks.ingest:part"),
     Part("serving", "requests a second under load", 8, "benchmarks.serving_tables:part"),
     Part("stages", "a request by stage", 1, "benchmarks.serving_tables:stages_part"),
     Part("tagging", "tagging a folder", 3, "benchmarks.tagging:part"),
