@@ -200,8 +200,8 @@ def test_missing_embeddings_are_staged_until_the_model_is_in_use(engine: SearchE
     unreadable = engine.catalogue.all_sources()[source_of("red", 5)]
     reasons: dict[str, str] = {}
 
-    def read(entry, at_least: int):
-        assert at_least == other.input_size
+    def read(entry, at_least: Preprocess):
+        assert at_least == other.preprocess
         if entry.id == unreadable:
             raise CorpusError("it is gone")
         return engine.picture(entry, at_least)
@@ -218,7 +218,7 @@ def test_missing_embeddings_are_staged_until_the_model_is_in_use(engine: SearchE
 
 
 def test_missing_bytes_of_an_added_picture_are_skipped(engine: SearchEngine) -> None:
-    def read(entry, at_least: int):
+    def read(entry, at_least: Preprocess):
         raise BlobError("missing")
 
     assert set(embed_missing(Wider(), engine.catalogue, read, JobControl()).skipped) == set(
