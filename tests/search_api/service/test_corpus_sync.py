@@ -16,6 +16,7 @@ import pytest
 from embed.corpus import ArrayCorpus, CorpusError, FolderCorpus, Scan, open_corpus
 from embed.folders.kinds import Skipped
 from embed.folders.options import FolderOptions
+from embed.preprocess import Preprocess
 from index.contract import BlobError, CancelledError, JobControl
 from index.filters import parse_filter
 from index.records import PayloadBounds, Record
