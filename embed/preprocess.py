@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from embed.decoding.pixels import RGB, Box
-
 if TYPE_CHECKING:
     import torch
+
+RGB = NDArray[np.uint8]
+"""One picture: uint8 ``(height, width, 3)``, sRGB values."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels."""
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)

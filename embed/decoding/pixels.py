@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from embed.decoding.facts import PictureFacts, read_facts
@@ -28,11 +27,8 @@ from embed.decoding.limits import (
 )
 from embed.decoding.signatures import recognise
 from embed.decoding.steps import colour, depth, ends
-
-RGB = NDArray[np.uint8]
-"""One picture: uint8 ``(height, width, 3)``, sRGB values."""
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom in pixels."""
+from embed.preprocess import RGB as RGB
+from embed.preprocess import Box
 
 # Of what is odd in a picture, and of its own limit on pixels; ours raises an error. Once for the
 # process: to change it for a block of one thread would change it for all.
