@@ -4,9 +4,10 @@
 
 Each picture is decoded in this process and as `embed.pictures` does it, in turn, and scaled to the
 224 x 224 pixels that the photo encoder takes: elapsed time, and CPU time of all processes together,
-which other programs on the machine disturb less. Ratios are those of the medians of one run. Small PNGs and JPEGs stay in this process: theirs is the cost of reading the header first. Then
-the same with four threads, as a folder of pictures is indexed, in pictures per second. The picture
-is a smooth one with some noise, so that its files have the size of photographs'.
+which other programs on the machine disturb less. Ratios are those of the medians of one run. Small
+PNGs and JPEGs stay in this process: theirs is the cost of reading the header first. Then the same
+with four threads, as a folder of pictures is indexed, in pictures per second. The picture is a
+smooth one with some noise, so that its files have the size of photographs'.
 """
 
 from __future__ import annotations
