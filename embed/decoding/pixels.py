@@ -102,13 +102,15 @@ def decode_with_facts(
 def _decoded(
     image: Image.Image, data: bytes, at_least: int | Fit | None, max_pixels: int, wanted: bool
 ) -> tuple[RGB, PictureFacts | None]:
-    fit = None if at_least is None or isinstance(at_least, int) else at_least
-    at_least = at_least if fit is None else fit.shorter_side
+    if at_least is None or isinstance(at_least, int):
+        fit, side = None, at_least
+    else:
+        fit, side = at_least, at_least.shorter_side
     # Before: a JPEG is still of its full size, a TIFF loses its EXIF data with loading.
     facts = read_facts(image) if wanted and image.format != "PNG" else None
     box = None
     if _form(image) == "JPEG":
-        box = _scale(image, at_least if fit is None else fit.decoded_side, max_pixels)
+        box = _scale(image, side if fit is None else fit.decoded_side, max_pixels)
     large = image.width * image.height > LARGE
     samples = depth.samples(image)
     loaded = depth.load(image)
@@ -118,7 +120,7 @@ def _decoded(
         facts = read_facts(image)
     profile = colour.profile_of(image, data)
     box = box and _turned(box, loaded)
-    shown = _shown(loaded, samples, profile, at_least if large else None)
+    shown = _shown(loaded, samples, profile, side if large else None)
     if fit is not None:
         return fit.fit(shown, box), facts
     return shown if isinstance(shown, np.ndarray) else np.array(shown, dtype=np.uint8), facts
