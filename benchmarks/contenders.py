@@ -158,7 +158,7 @@ class _Ours:
         about = json.loads((work / "about.json").read_text())
         self._index = kinds.load(work, about["kind"], about["parameters"], about["recall"])
         self._tuned = dict(about["parameters"])
-        multiples = _MULTIPLES if about["kind"] not in ("ivf", "hnsw") else (2, 5)
+        multiples = _MULTIPLES if about["kind"] not in ("ivf", "hnsw") else (1, 2, 5)
         self.options: list[Any] = [[effort, many] for effort in _EFFORTS for many in multiples]
         if not self._tuned:
             self.options = []
