@@ -71,7 +71,7 @@ $(TORTURE:%=$(PASSED)/%) $(TORTURE_INDEX:%=$(PASSED)/%): $(PASSED)/%: | .venv/.d
 test-milvus: .venv/.dev
 	$(BIN)/python -m pytest tests/index/milvus tests/search_api/test_milvus.py tests/torture/index/test_milvus_kill.py
 
-# The benchmarks of what ships, in parts that resume: half an hour on two quiet cores. They write the
+# The benchmarks of what ships, in parts that resume: 40 minutes on two quiet cores. They write the
 # tables between markers in docs/benchmarks.md and the README, and the ratios that bench-check compares.
 # `make bench PARTS='index serving'` runs these; AGAIN=--again also what has passed at this revision.
 # Larger ones, and those that train, are run by hand: docs/benchmarks.md has their commands.
