@@ -310,7 +310,7 @@ def part(work: Work) -> Result:
         text,
         n=f"{count} photographs, medians of {rounds} rounds",
         threads=str(available_cores()),
-        models=(),
+        models=("photo encoder",),
         packages=("pillow", "torch", "torchvision", "timm", "openvino"),
         headlines=headlines,
         ratios=ratios,
