@@ -93,7 +93,7 @@ class ScatteredRows:
     The system reads ahead of every access to a mapping, which suits a scan. For isolated rows it
     would read a hundred times as much as needed and evict what is cached, so here it does not.
     Then a row that is not in memory is waited for when it is touched, one after the other.
-    `best_of` requests all of them first, which a disk serves ten times as fast.
+    `best_of` requests all of them first, which a disk serves several times as fast.
 
     Safe to use from several threads.
 
@@ -116,8 +116,8 @@ class ScatteredRows:
     def best_of(self, ids: Ids, xq: Vectors, k: int, rows: Ids) -> Neighbours:
         """`index.ann.scan.best_of` among these rows, which are read from the disk all at once.
 
-        Requesting rows that are in memory would cost a tenth of the search, so it is done only
-        while searches have to read: one that did not have to turns it off, one that had to, on.
+        Requesting rows that are in memory would cost something, so it is done only while searches
+        have to read: one that did not have to turns it off, one that had to, on.
         """
         if not self._reading:
             before = _blocks_read()

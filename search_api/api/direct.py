@@ -4,7 +4,7 @@ Where the whole request has arrived at once, asks for nothing unusual and carrie
 no task, middleware or ASGI message is needed between the parser of HTTP and the batcher. The checks
 are those of the middleware, called as functions. Whatever they refuse, and whatever else is not
 usual, goes the ordinary way: the request's cycle has kept its body, so nothing is lost by trying.
-The answer is the same, to the byte, but for its times. What it saves is in `docs/benchmarks.md`.
+The answer is the same, to the byte, but for its times.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 What is not used soon leaves the CPU's caches, idle threads fall asleep, and the host of a virtual
 machine may take its memory for unused: a first search after a pause of a second then takes several
-times as long as the next. It costs some per cent of a core, or, where such a host makes each of
-these searches slow as well, a quarter of one; so it is off unless asked for. `docs/benchmarks.md`.
+times as long as the next. Keeping it warm costs a part of a core, so it is off unless asked for.
 """
 
 from __future__ import annotations
